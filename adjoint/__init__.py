@@ -1,0 +1,1 @@
+"""ckpt-tune: the adjoint package."""

@@ -1,0 +1,1 @@
+"""ckpt-tune: the roof. Problem loading, probing, measuring, sweeping, recommending, and the command line."""

@@ -1,0 +1,65 @@
+"""A trial: one point to measure and the settings of the process that measures it. Plain values, no jax."""
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from profiles._records import AdjointName, Measurement, Scalar
+
+
+class Rung(enum.StrEnum):
+    """How far a measurement goes: trace only, compile too, or run and time as well."""
+
+    TRACED = "traced"
+    COMPILED = "compiled"
+    RUN = "run"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What must be fixed before jax starts in the process that measures.
+
+    `own_environment` runs the trial under the user's settings as they are (the final verification); otherwise the
+    worker sets EQX_ON_ERROR=nan and the allocator settings. `memory_limit_bytes` is set as RLIMIT_AS (Linux).
+    """
+
+    platform: str | None = None
+    device: int = 0
+    x64: bool = False
+    xla_flags: str = ""
+    timeout_seconds: float | None = None
+    memory_limit_bytes: int | None = None
+    own_environment: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One point of the space. `problem` is the command line's `FILE.py:factory` or `module:factory`."""
+
+    study: str
+    problem: str
+    adjoint: AdjointName
+    checkpoints: int
+    horizon: int | float | None = None
+    tolerance: float | None = None
+    set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    expected_steps: int | None = None
+    repeat: int = 0
+    rung: Rung = Rung.RUN
+    rounds: int = 5
+    seed: int = 0
+    settings: RunSettings = dataclasses.field(default_factory=RunSettings)
+
+
+class Runner(Protocol):
+    """Who executes trials: in this process, in worker processes, or from a recorded sweep."""
+
+    def run(self, trials: Sequence[Trial]) -> list[Measurement]:
+        """Measure the trials, timed calls shuffled and interleaved between them; one row per trial, never raising for
+        a trial that fails (its status says how)."""
+        ...
+
+    def close(self) -> None:
+        """End whatever the runner started."""
+        ...

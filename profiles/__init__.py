@@ -1,0 +1,1 @@
+"""ckpt-tune: the profiles package."""
