@@ -1,0 +1,62 @@
+"""The base error of this package, and how an exception of user code becomes one line and the user's own frames."""
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+
+class AutotuneError(Exception):
+    """Base of every error that this package raises for the user to mend.
+
+    Its text is one clear line: what was asked, what was found, what to do. `frames` are the user's own stack frames,
+    outermost first, where their code raised; they are empty where it did not.
+    """
+
+    def __init__(self, message: str, *, frames: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.frames = frames
+
+
+_OURS = tuple(str(Path(__file__).resolve().parent.parent / name) for name in ("adjoint", "autotune", "profiles"))
+_LIBRARY = ("site-packages", "dist-packages")
+
+
+def is_user_file(filename: str) -> bool:
+    """Tell whether a stack frame's file is the user's: not ours, not the standard library's, not an installed one."""
+    if filename.startswith("<"):
+        return False
+    path = Path(filename)
+    resolved = str(path.resolve())
+    if any(resolved.startswith(ours + "/") or resolved.startswith(ours + "\\") for ours in _OURS):
+        return False
+    if any(part in _LIBRARY for part in path.parts):
+        return False
+    # A virtual environment inside the user's folder has its libraries under site-packages, caught above.
+    return not any(filename.startswith(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+
+
+def user_frames(error: BaseException) -> tuple[str, ...]:
+    """Format the frames of `error` that lie in the user's files, outermost first, two lines each."""
+    frames = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        if is_user_file(frame.filename):
+            where = f"  {frame.filename}:{frame.lineno} in {frame.name}"
+            frames.append(f"{where}\n    {frame.line}" if frame.line else where)
+    return tuple(frames)
+
+
+def one_line(error: BaseException, limit: int = 400) -> str:
+    """Say an exception in one line: its type and the first line of its text that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def from_user(said: str, error: BaseException) -> AutotuneError:
+    """Wrap an exception raised by the user's code: `said`, the exception in one line, and the user's frames."""
+    if isinstance(error, AutotuneError):
+        return error
+    if isinstance(error, SyntaxError) and error.filename:
+        where = (f"  {error.filename}:{error.lineno}\n    {(error.text or '').strip()}",)
+        return AutotuneError(f"{said}: {type(error).__name__}: {error.msg} (line {error.lineno})", frames=where)
+    return AutotuneError(f"{said}: {one_line(error)}", frames=user_frames(error))
