@@ -1,1 +1,101 @@
-"""ckpt-tune: the profiles package."""
+"""profiles: what was measured, where it is kept, and how it is shown. Never imports jax.
+
+Names are loaded when they are first used: `import profiles` loads no pandas, SQLAlchemy or matplotlib.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from profiles._errors import AmbiguousProfile as AmbiguousProfile
+    from profiles._errors import DeviceError as DeviceError
+    from profiles._errors import NoSuchProfile as NoSuchProfile
+    from profiles._errors import ProfilesError as ProfilesError
+    from profiles._errors import RecordError as RecordError
+    from profiles._errors import StoreError as StoreError
+    from profiles._errors import StoreVersionError as StoreVersionError
+    from profiles._errors import TableError as TableError
+    from profiles._pareto import Objective as Objective
+    from profiles._pareto import Point as Point
+    from profiles._pareto import non_dominated as non_dominated
+    from profiles._pareto import pareto_front as pareto_front
+    from profiles._pareto import points as points
+    from profiles._records import AdjointName as AdjointName
+    from profiles._records import Case as Case
+    from profiles._records import DeviceKey as DeviceKey
+    from profiles._records import Measurement as Measurement
+    from profiles._records import PeakSource as PeakSource
+    from profiles._records import ProblemKey as ProblemKey
+    from profiles._records import Profile as Profile
+    from profiles._records import Scalar as Scalar
+    from profiles._records import Status as Status
+    from profiles._store import ProfileStore as ProfileStore
+    from profiles._store import open_store as open_store
+
+_HOME = {
+    "AmbiguousProfile": "_errors",
+    "DeviceError": "_errors",
+    "NoSuchProfile": "_errors",
+    "ProfilesError": "_errors",
+    "RecordError": "_errors",
+    "StoreError": "_errors",
+    "StoreVersionError": "_errors",
+    "TableError": "_errors",
+    "Objective": "_pareto",
+    "Point": "_pareto",
+    "non_dominated": "_pareto",
+    "pareto_front": "_pareto",
+    "points": "_pareto",
+    "AdjointName": "_records",
+    "Case": "_records",
+    "DeviceKey": "_records",
+    "Measurement": "_records",
+    "PeakSource": "_records",
+    "ProblemKey": "_records",
+    "Profile": "_records",
+    "Scalar": "_records",
+    "Status": "_records",
+    "ProfileStore": "_store",
+    "open_store": "_store",
+}
+
+__all__ = [
+    "AdjointName",
+    "AmbiguousProfile",
+    "Case",
+    "DeviceError",
+    "DeviceKey",
+    "Measurement",
+    "NoSuchProfile",
+    "Objective",
+    "PeakSource",
+    "Point",
+    "ProblemKey",
+    "Profile",
+    "ProfileStore",
+    "ProfilesError",
+    "RecordError",
+    "Scalar",
+    "Status",
+    "StoreError",
+    "StoreVersionError",
+    "TableError",
+    "non_dominated",
+    "open_store",
+    "pareto_front",
+    "points",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'profiles' has no public name {name!r}")
+    value = getattr(importlib.import_module(f"profiles.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(_HOME)
