@@ -12,7 +12,7 @@ import json
 import math
 import operator
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from profiles._errors import ProfilesError as ProfilesError
@@ -72,7 +72,7 @@ def _integer(name: str, value: Any) -> int:
 
 def _real(name: str, value: Any) -> float:
     """Read a finite figure as a plain float."""
-    number = float(value)
+    number = float(value) + 0.0  # minus zero becomes zero: SQLite would make it so on the way
     if not math.isfinite(number):
         raise RecordError(f"{name} must be finite, found {number}; unknown is None")
     return number
@@ -100,6 +100,12 @@ def _scalar(value: Any) -> Scalar:
     return plain
 
 
+def _sorted(mapping: Mapping[str, Any], read: Callable[[Any], Any]) -> dict[str, Any]:
+    """Read a mapping into a dictionary sorted by key, so that equal rows also print alike."""
+    plain = {_text(key): value for key, value in mapping.items()}
+    return {name: read(value) for name, value in sorted(plain.items())}
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemKey:
     """Which problem was measured, by named components so that a mismatch can be explained to a person.
@@ -113,7 +119,7 @@ class ProblemKey:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _text(self.name))
-        object.__setattr__(self, "components", {_text(k): _text(v) for k, v in self.components.items()})
+        object.__setattr__(self, "components", _sorted(self.components, _text))
 
     @property
     def fingerprint(self) -> str:
@@ -257,8 +263,8 @@ class Measurement:
             set_field(self, "seed", operator.index(self.seed))
         set_field(self, "x64", bool(self.x64))
         set_field(self, "run_seconds", tuple(_real("run_seconds", sample) for sample in self.run_seconds))
-        set_field(self, "set_values", {_text(k): _scalar(v) for k, v in self.set_values.items()})
-        set_field(self, "versions", {_text(k): _text(v) for k, v in self.versions.items()})
+        set_field(self, "set_values", _sorted(self.set_values, _scalar))
+        set_field(self, "versions", _sorted(self.versions, _text))
         if self.measured_at.tzinfo is None:
             raise RecordError(f"measured_at must know its time zone, found {self.measured_at.isoformat()}")
         set_field(self, "measured_at", self.measured_at.astimezone(dt.UTC))

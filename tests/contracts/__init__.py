@@ -1,0 +1,1 @@
+"""Suites of tests that every implementation of an interface must pass."""

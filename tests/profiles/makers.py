@@ -1,0 +1,85 @@
+"""Measurements for tests: one made by hand, and a hypothesis strategy that draws any that may exist."""
+
+import dataclasses
+import datetime as dt
+from typing import Any
+
+from hypothesis import strategies as st
+
+from profiles import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status
+
+MOMENT = dt.datetime(2026, 5, 4, 3, 2, 1, 654321, tzinfo=dt.UTC)
+
+
+def a_measurement(**changes: Any) -> Measurement:
+    """A complete row that ended well, with `changes`; `name`, `components`, `kind` and `minutes` are short cuts."""
+    name = changes.pop("name", "spirals:make")
+    components = changes.pop("components", {"source": "5eed", "program": "c0de"})
+    kind = changes.pop("kind", "cpu")
+    minutes = changes.pop("minutes", 0)
+    base = Measurement(
+        study="spirals",
+        problem=ProblemKey(name=name, components=components),
+        device=DeviceKey(platform="cpu" if kind == "cpu" else "gpu", kind=kind, memory_bytes=8 * 2**30),
+        adjoint=AdjointName.OURS,
+        checkpoints=8,
+        horizon=100,
+        tolerance=1e-3,
+        steps=120,
+        accepted=100,
+        rejected=20,
+        executed_steps=300,
+        recompute_factor=2.5,
+        compiled_bytes=3_000_000,
+        peak_bytes=3_000_000,
+        peak_source=PeakSource.COMPILED,
+        compile_seconds=1.25,
+        run_seconds=(0.11, 0.1, 0.12),
+        versions={"jax": "0.10.2", "diffrax": "0.7.2"},
+        host="desk",
+        measured_at=MOMENT + dt.timedelta(minutes=minutes),
+    )
+    return dataclasses.replace(base, **changes)
+
+
+# Text as it may come from people and from dying processes: newlines, quotes, separators, NUL, lone surrogates.
+TEXT = st.text(max_size=30) | st.sampled_from(
+    ["", "nan", "None", "0", "a,b", 'say "no"\r\nand\nleave', "</script>", "\x00", "\ud800", " ", "=1+1", "ü≤∂"]
+)
+COUNT = st.integers(0, 2**63 - 1) | st.sampled_from([0, 1, 2**53 + 1])
+REAL = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, -0.0, 1e-300, 0.1])
+SCALAR = st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | TEXT
+TIMES = st.datetimes(min_value=dt.datetime(1970, 1, 2), max_value=dt.datetime(2100, 1, 1), timezones=st.timezones())
+
+
+def measurements() -> st.SearchStrategy[Measurement]:
+    """Draw any measurement that may exist, failures and unknown figures included."""
+    counts = ["steps", "accepted", "rejected", "executed_steps", "temp_bytes", "argument_bytes", "output_bytes"]
+    counts += ["alias_bytes", "constant_bytes", "compiled_bytes", "run_bytes", "peak_bytes", "expected_steps"]
+    reals = ["tolerance", "recompute_factor", "trace_seconds", "compile_seconds"]
+    texts = ["study", "xla_flags", "allocator", "mesh", "message", "host"]
+    return st.builds(
+        Measurement,
+        problem=st.builds(ProblemKey, name=TEXT, components=st.dictionaries(TEXT, TEXT, max_size=3)),
+        device=st.builds(DeviceKey, platform=TEXT, kind=TEXT, count=st.integers(1, 8), memory_bytes=st.none() | COUNT),
+        adjoint=st.sampled_from(AdjointName),
+        checkpoints=st.integers(0, 10**6),
+        repeat=st.integers(0, 99),
+        horizon=st.none() | st.integers(-(2**53), 2**53) | REAL,
+        set_values=st.dictionaries(TEXT, SCALAR, max_size=3),
+        x64=st.booleans(),
+        run_seconds=st.lists(REAL, max_size=6),
+        peak_source=st.none() | st.sampled_from(PeakSource),
+        status=st.sampled_from(Status),
+        versions=st.dictionaries(TEXT, TEXT, max_size=3),
+        seed=st.none() | st.integers(-(2**63), 2**63 - 1),
+        measured_at=TIMES,
+        **{name: st.none() | COUNT for name in counts},
+        **{name: st.none() | REAL for name in reals},
+        **dict.fromkeys(texts, TEXT),
+    )
+
+
+def same(one: Measurement, other: Measurement) -> bool:
+    """Compare two rows to the last bit and type, where `==` would let 1 pass for 1.0 and -0.0 for 0.0."""
+    return one == other and repr(one) == repr(other) and one.key == other.key
