@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from profiles._errors import StoreError as StoreError
     from profiles._errors import StoreVersionError as StoreVersionError
     from profiles._errors import TableError as TableError
+    from profiles._flat import COLUMNS as COLUMNS
+    from profiles._flat import Column as Column
     from profiles._pareto import Objective as Objective
     from profiles._pareto import Point as Point
     from profiles._pareto import non_dominated as non_dominated
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
     from profiles._records import Status as Status
     from profiles._store import ProfileStore as ProfileStore
     from profiles._store import open_store as open_store
+    from profiles.tables import export_table as export_table
+    from profiles.tables import front_table as front_table
+    from profiles.tables import import_table as import_table
+    from profiles.tables import render_table as render_table
+    from profiles.tables import table as table
 
 _HOME = {
     "AmbiguousProfile": "_errors",
@@ -57,12 +64,21 @@ _HOME = {
     "Status": "_records",
     "ProfileStore": "_store",
     "open_store": "_store",
+    "COLUMNS": "_flat",
+    "Column": "_flat",
+    "table": "tables",
+    "front_table": "tables",
+    "export_table": "tables",
+    "import_table": "tables",
+    "render_table": "tables",
 }
 
 __all__ = [
+    "COLUMNS",
     "AdjointName",
     "AmbiguousProfile",
     "Case",
+    "Column",
     "DeviceError",
     "DeviceKey",
     "Measurement",
@@ -80,10 +96,15 @@ __all__ = [
     "StoreError",
     "StoreVersionError",
     "TableError",
+    "export_table",
+    "front_table",
+    "import_table",
     "non_dominated",
     "open_store",
     "pareto_front",
     "points",
+    "render_table",
+    "table",
 ]
 
 
