@@ -25,6 +25,8 @@ from profiles import (
 from profiles.tables import FORMATS
 from tests.profiles.makers import a_measurement, measurements, same
 
+SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # every example writes its own file anew
+
 NASTY = a_measurement(
     status=Status.FAILED,
     message='first "line"\r\nsecond, with\ra lone return and\n\ttab; ends in space ',
