@@ -59,6 +59,19 @@ class Problem:
         """Tell whether the factory takes a parameter of this name."""
         return self.takes_any or parameter in self.parameters
 
+    def with_set(self, values: Mapping[str, Scalar]) -> "Problem":
+        """Return the same problem with these `--set` values in the place of its own.
+
+        Raises:
+            AutotuneError: the factory takes no parameter of such a name.
+        """
+        for key in values:
+            if key in _SWEPT:
+                raise AutotuneError(f"--set {key}=… is not for `{key}`, which ckpt-tune gives itself; use --{key}")
+            if not self.takes(key):
+                raise AutotuneError(f"--set {key}=…: {self.name} takes no parameter `{key}` ({self._takes_text()})")
+        return dataclasses.replace(self, set_values=MappingProxyType(dict(values)))
+
     def worker_spec(self) -> str:
         """Return `spec`.
 
@@ -300,19 +313,13 @@ def _problem(factory: Callable[..., Any], name: str, set_values: Mapping[str, Sc
             f"{name} takes no parameter `adjoint` (it takes {takes}); add it, and hand it to "
             "diffrax.diffeqsolve(adjoint=adjoint)"
         )
-    for key in set_values:
-        if key in _SWEPT:
-            raise AutotuneError(f"--set {key}=… is not for `{key}`, which ckpt-tune gives itself; use --{key}")
-        if key not in by_name and not takes_any:
-            raise AutotuneError(f"--set {key}=…: {name} takes no parameter `{key}` (it takes {', '.join(by_name)})")
     positional_only = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
     if positional_only:
         raise AutotuneError(f"{name} takes {', '.join(positional_only)} by position only; take them by name")
     return Problem(
         name=name, factory=factory, parameters=tuple(by_name), takes_any=takes_any,
-        required=tuple(n for n, p in by_name.items() if p.default is p.empty and n != "adjoint"),
-        set_values=MappingProxyType(dict(set_values)), **where,
-    )  # fmt: skip
+        required=tuple(n for n, p in by_name.items() if p.default is p.empty and n != "adjoint"), **where,
+    ).with_set(set_values)  # fmt: skip
 
 
 def _factory_raised(name: str, error: Exception) -> AutotuneError:

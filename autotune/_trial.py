@@ -5,7 +5,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from profiles._records import AdjointName, Measurement, Scalar
+from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey, Scalar
 
 
 class Rung(enum.StrEnum):
@@ -35,7 +35,11 @@ class RunSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One point of the space. `problem` is the command line's `FILE.py:factory` or `module:factory`."""
+    """One point of the space. `problem` is the command line's `FILE.py:factory` or `module:factory`.
+
+    `key`, `device` and the observed `steps`, `accepted`, `rejected` go into the row as they are; where a key is None
+    the runner finds it out, which costs one trace, and steps that are None stay unknown.
+    """
 
     study: str
     problem: str
@@ -50,6 +54,11 @@ class Trial:
     rounds: int = 5
     seed: int = 0
     settings: RunSettings = dataclasses.field(default_factory=RunSettings)
+    key: ProblemKey | None = None
+    device: DeviceKey | None = None
+    steps: int | None = None
+    accepted: int | None = None
+    rejected: int | None = None
 
 
 class Runner(Protocol):

@@ -1,0 +1,39 @@
+"""Make the adjoint that a trial asks for, and count what it executes."""
+
+from typing import Any
+
+from autotune._stock import stock_executed_steps
+from profiles._records import AdjointName
+
+
+def make_adjoint(name: AdjointName, checkpoints: int, expected_steps: int | None = None) -> Any:
+    """Make the adjoint that is handed to the factory.
+
+    Args:
+        name: whose.
+        checkpoints: its count.
+        expected_steps: our adjoint's prediction; Diffrax's has none and leaves it out.
+    """
+    if name is AdjointName.DIFFRAX:
+        import diffrax
+
+        return diffrax.RecursiveCheckpointAdjoint(checkpoints=checkpoints)
+    import adjoint
+
+    return adjoint.RecursiveCheckpointAdjoint(checkpoints=checkpoints, expected_steps=expected_steps)
+
+
+def executed_steps(name: AdjointName, steps: int, checkpoints: int, expected_steps: int | None = None) -> int:
+    """Count all passes of the body: first sweep, recomputation, and one taped pass for each reversed step.
+
+    Args:
+        name: whose adjoint.
+        steps: passes of the body in the forward solve.
+        checkpoints: its count.
+        expected_steps: the prediction it was given; ours places as well as it can without one.
+    """
+    if name is AdjointName.DIFFRAX:
+        return stock_executed_steps(steps, checkpoints)
+    import adjoint
+
+    return adjoint.executed_steps(steps, checkpoints, expected_steps)

@@ -1,0 +1,152 @@
+"""Which problem this is, by named components, so that a stored profile can be matched and a mismatch explained.
+
+The components:
+
+    program    digest of the traced program's skeleton, at the fixed count 1: the primitives in order, with the dtypes
+               and ranks of what they make, loops and branches nested. Horizon and data are abstracted: no sizes, no
+               numbers; and the probe adjoint stands in for the adjoint, so neither whose it is nor its version matters
+    source     digest of the source of the factory's module and of the modules that it imported from its own folder,
+               without comments, docstrings and layout
+    set        the `--set` values, as text
+    shapes     dtypes and shapes of the arguments, those dimensions that follow the horizon written as `*`
+    x64        whether 64-bit types are on
+    versions   those of jax, jaxlib, equinox and diffrax
+
+They are the same in every process on every machine with the same versions of these packages and of Python.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from autotune._compile import trace
+from autotune._device import versions
+from autotune._errors import AutotuneError
+from autotune._probe_adjoint import ProbeAdjoint, ignore_steps, watching
+from autotune._problem import Call, Problem
+from autotune._traced import inner_jaxprs
+from profiles._records import ProblemKey, digest
+
+_ERROR_CHECK = "branched_error_if_impl"
+_VERSIONED = ("jax", "jaxlib", "equinox", "diffrax")
+
+
+def problem_key(problem: Problem, *, horizon: int | float | None = None, tolerance: float | None = None) -> ProblemKey:
+    """Fingerprint a problem; the module's header defines the components.
+
+    Args:
+        problem: the loaded problem.
+        horizon: any horizon that the factory takes; the key does not depend on it, unless the factory writes a
+            different program for it.
+        tolerance: likewise.
+
+    Raises:
+        AutotuneError: the factory or the function that it made raised.
+    """
+    probe = ProbeAdjoint()
+    call = problem.make(probe, horizon, tolerance)
+    with watching(ignore_steps):
+        skeleton = list(_skeleton(trace(call).jaxpr.jaxpr))
+    found = versions()
+    return ProblemKey(
+        name=problem.name,
+        components={
+            "program": digest(skeleton),
+            "source": digest(_sources(problem)),
+            "set": " ".join(f"{key}={value!r}" for key, value in sorted(problem.set_values.items())),
+            "shapes": _shapes(problem, call, horizon, tolerance),
+            "x64": str(bool(jax.config.read("jax_enable_x64"))),
+            "versions": " ".join(f"{name} {found.get(name, 'none')}" for name in _VERSIONED),
+        },
+    )
+
+
+def _skeleton(jaxpr: Any) -> Iterator[Any]:
+    """Walk a jaxpr: per equation its primitive, what it makes, and the skeletons inside it."""
+    for equation in jaxpr.eqns:
+        # What a check of Equinox's turns into depends on EQX_ON_ERROR, which differs between a worker and its user.
+        if equation.params.get("name") == _ERROR_CHECK:
+            continue
+        made = [_kind(variable.aval) for variable in equation.outvars]
+        yield [equation.primitive.name, made, [list(_skeleton(inner)) for inner in inner_jaxprs(equation)]]
+
+
+def _kind(aval: Any) -> str:
+    return f"{getattr(aval, 'dtype', 'token')}/{len(getattr(aval, 'shape', ()))}"
+
+
+def _sources(problem: Problem) -> dict[str, str]:
+    """Collect the normalised sources of the factory's module and of its neighbours that are imported, by file name."""
+    if problem.path is None:
+        return {}
+    folder = Path(problem.path).resolve().parent
+    files = {Path(problem.path).resolve()}
+    for name in _imported_names(Path(problem.path)):
+        module = sys.modules.get(name)
+        path = Path(getattr(module, "__file__", None) or "").resolve()
+        if path.suffix == ".py" and path.is_relative_to(folder):
+            files.add(path)
+    return {str(path.relative_to(folder)): _normalised(path) for path in sorted(files)}
+
+
+def _imported_names(path: Path) -> set[str]:
+    """List what a file imports, and what those of its imports that lie in its folder import in turn."""
+    seen: set[str] = set()
+    waiting = [path]
+    while waiting:
+        try:
+            tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
+        except (OSError, SyntaxError, ValueError):
+            continue
+        names = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        for name in names - seen:
+            neighbour = path.resolve().parent.joinpath(*name.split(".")).with_suffix(".py")
+            if neighbour.is_file():
+                waiting.append(neighbour)
+        seen |= names
+    return seen
+
+
+def _normalised(path: Path) -> str:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _shapes(problem: Problem, call: Call, horizon: int | float | None, tolerance: float | None) -> str:
+    here = _leaves(call)
+    if horizon is None:
+        return " ".join(f"{dtype}[{','.join(map(str, shape))}]" for dtype, shape in here)
+    try:
+        # A second call at another horizon shows which dimensions follow it; its arrays are dropped at once.
+        there = _leaves(problem.make(ProbeAdjoint(), 2 * horizon, tolerance))
+    except AutotuneError:
+        there = here
+    if [(dtype, len(shape)) for dtype, shape in here] != [(dtype, len(shape)) for dtype, shape in there]:
+        return " ".join(f"{dtype}/{len(shape)}" for dtype, shape in here)
+    texts = []
+    for (dtype, shape), (_, other) in zip(here, there, strict=True):
+        dims = ",".join(str(a) if a == b else "*" for a, b in zip(shape, other, strict=True))
+        texts.append(f"{dtype}[{dims}]")
+    return " ".join(texts)
+
+
+def _leaves(call: Call) -> list[tuple[str, tuple[int, ...]]]:
+    arrays = [leaf for leaf in jax.tree.leaves(call.args) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
+    return [(str(leaf.dtype), tuple(leaf.shape)) for leaf in arrays]

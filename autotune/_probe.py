@@ -1,0 +1,130 @@
+"""Observe how many steps a problem takes, by running it forward once with an adjoint that only watches."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from autotune._compile import compile_traced, trace
+from autotune._errors import AutotuneError, from_user
+from autotune._probe_adjoint import ProbeAdjoint, watching
+from autotune._problem import Problem
+from autotune._steps import Observation, SiteSteps
+from profiles._records import Scalar
+
+
+def observe(
+    problem: Problem,
+    horizon: int | float | None = None,
+    tolerance: float | None = None,
+    *,
+    repeats: int = 1,
+    variations: Sequence[Mapping[str, Scalar]] = (),
+) -> Observation:
+    """Run the problem forward and count its steps.
+
+    Args:
+        problem: the loaded problem.
+        horizon: what the factory gets as `horizon`.
+        tolerance: what the factory gets as `tolerance`.
+        repeats: how often each compiled call is run (for a function that draws random numbers of its own).
+        variations: further `--set` values to run at, each laid over the problem's own: seeds, batches, weights.
+
+    Returns:
+        The steps per call site, lane, repeat and variation. Nothing is run where the arguments have no data.
+
+    Raises:
+        AutotuneError: no solve was seen; a solve hit `max_steps` or failed; the factory or `fn` raised.
+    """
+    recorder, mesh = _Recorder(), ""
+    for values in variations or ({},):
+        varied = dataclasses.replace(problem, set_values={**problem.set_values, **values}) if values else problem
+        probe = ProbeAdjoint(report=recorder)
+        with watching(recorder):
+            call = varied.make(probe, horizon, tolerance)
+            traced = trace(call)
+        if call.abstract:
+            note = "nothing was run: the arguments have shapes and no data, so the number of steps is unknown"
+            return Observation(horizon=horizon, tolerance=tolerance, note=note)
+        executable = compile_traced(traced)
+        mesh = executable.mesh
+        for repeat in range(repeats):
+            # Arguments are made afresh where a run may have consumed them.
+            args = call.args if repeat == 0 else varied.make(probe, horizon, tolerance).args
+            try:
+                executable.run(args)
+                jax.effects_barrier()
+            except Exception as error:
+                raise from_user(f"{problem.name} raised while its steps were counted", error) from error
+    recorder.check(problem, horizon)
+    return Observation(horizon=horizon, tolerance=tolerance, sites=recorder.sites(), repeats=repeats, mesh=mesh)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    steps: int
+    accepted: int | None
+    rejected: int | None
+    hit_max: bool
+    okay: bool
+    time: float
+    end: float
+    max_steps: int | None
+    throw: bool
+
+
+class _Recorder:
+    """Collects what the running program reports, by call site. Called from the runtime's threads."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, list[_Entry]] = {}
+
+    def __call__(
+        self, *, site: str, steps: Any, accepted: Any = None, rejected: Any = None, hit_max: Any = False,
+        okay: Any = True, time: Any = math.nan, end: Any = math.nan, max_steps: int | None = None, throw: bool = True,
+    ) -> None:  # fmt: skip
+        entry = _Entry(
+            steps=int(steps), accepted=None if accepted is None else int(accepted),
+            rejected=None if rejected is None else int(rejected), hit_max=bool(hit_max), okay=bool(okay),
+            time=float(time), end=float(end), max_steps=max_steps, throw=throw,
+        )  # fmt: skip
+        self._entries.setdefault(site, []).append(entry)
+
+    def check(self, problem: Problem, horizon: int | float | None) -> None:
+        """Raise where there is nothing to tune, or where what was seen is not a solve that ended well."""
+        if not self._entries:
+            raise AutotuneError(
+                f"{problem.name} never used its adjoint: no diffeqsolve(adjoint=adjoint) and no "
+                "adjoint.checkpointed_while_loop was run; hand `adjoint` on, or its counts to a plain loop"
+            )
+        at = "" if horizon is None else f" at horizon {horizon!r}"
+        for site, entries in self._entries.items():
+            hits = [entry for entry in entries if entry.hit_max]
+            if hits and (hits[0].throw or len(hits) == len(entries)):
+                worst = min(hits, key=lambda entry: entry.time)
+                raise AutotuneError(
+                    f"the solve at {site} reached max_steps={worst.max_steps}{at}, at time {worst.time:g} of "
+                    f"{worst.end:g}; give diffeqsolve a larger max_steps, or take a shorter horizon"
+                )
+            failed = [entry for entry in entries if not entry.okay and not entry.hit_max and entry.throw]
+            if failed:
+                raise AutotuneError(
+                    f"the solve at {site} failed{at} after {failed[0].steps} steps, at time {failed[0].time:g} of "
+                    f"{failed[0].end:g}; run the problem by itself to see Diffrax's reason"
+                )
+
+    def sites(self) -> tuple[SiteSteps, ...]:
+        """The record, call sites in the order in which they first ended."""
+        return tuple(
+            SiteSteps(
+                site=site,
+                steps=tuple(entry.steps for entry in entries),
+                accepted=tuple(entry.accepted for entry in entries if entry.accepted is not None),
+                rejected=tuple(entry.rejected for entry in entries if entry.rejected is not None),
+                max_steps=entries[0].max_steps,
+                truncated=sum(entry.hit_max for entry in entries),
+            )
+            for site, entries in self._entries.items()
+        )

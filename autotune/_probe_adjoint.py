@@ -1,0 +1,134 @@
+"""An adjoint that only watches: it solves forward, reports how many steps that took, and has a zero backward pass.
+
+The one module here that touches private names of Diffrax (`AbstractAdjoint._loop`) and Equinox (`internal.while_loop`).
+
+A solve reports through a callback of the compiled program, once per run and vmap lane. What the reversal would do is
+not run at all, so a probe costs one forward solve whatever the number of checkpoints. Gradients are zero: if a later
+solve of the same call depends on an earlier gradient (two training steps in one `fn`), its steps are those of a step
+that changed nothing.
+"""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+
+import adjoint
+from autotune._errors import is_user_file
+
+Report = Callable[..., None]
+"""Called at run time as `report(site=…, steps=…, accepted=…, rejected=…, hit_max=…, okay=…, time=…, end=…, …)`."""
+
+
+def ignore_steps(**_: Any) -> None:
+    """Report to nobody."""
+
+
+class ProbeAdjoint(diffrax.AbstractAdjoint):
+    """Solve forward, report the steps, give zero gradients.
+
+    `report` is called with host scalars. `token` is unique, so that no jit cache takes one probe for another. The
+    counts that a factory may hand to a plain loop are there too: one checkpoint, no expectation.
+    """
+
+    report: Report = eqx.field(static=True, default=ignore_steps)
+    token: object = eqx.field(static=True, default_factory=object)
+
+    @property
+    def checkpoints(self) -> int:
+        """The count for plain loops: any will do, their backward pass is not run."""
+        return 1
+
+    @property
+    def expected_steps(self) -> None:
+        """The expectation for plain loops: none."""
+        return None
+
+    def loop(
+        self,
+        *,
+        terms: Any,
+        saveat: Any,
+        init_state: Any,
+        max_steps: int | None,
+        throw: bool,
+        passed_solver_state: bool,
+        passed_controller_state: bool,
+        **rest: Any,
+    ) -> Any:
+        """Run the solve's loop without any means of going back, and report."""
+        del passed_solver_state, passed_controller_state
+        site = call_site()
+
+        def solve(inputs: Any) -> Any:
+            terms, saveat, init_state, rest = inputs
+            return self._loop(
+                terms=terms,
+                saveat=saveat,
+                init_state=init_state,
+                max_steps=max_steps,
+                inner_while_loop=functools.partial(eqxi.while_loop, kind="lax"),
+                outer_while_loop=_without_checkpoints,
+                **rest,
+            )
+
+        inputs = (terms, saveat, init_state, rest)
+        # Values that a vector field closes over reach the loop neither through `args` nor `terms`; converting the
+        # closure makes them inputs, so that they can be cut off from the gradient as well.
+        solve = _cut(eqx.filter_closure_convert(solve, inputs))
+        final_state, aux_stats = solve(_cut(inputs))
+        result = final_state.result
+        jax.debug.callback(
+            functools.partial(self.report, site=site, max_steps=max_steps, throw=throw),
+            steps=jnp.asarray(final_state.num_steps),
+            accepted=jnp.asarray(final_state.num_accepted_steps),
+            rejected=jnp.asarray(final_state.num_rejected_steps),
+            hit_max=jnp.asarray(result == diffrax.RESULTS.max_steps_reached),
+            okay=jnp.asarray(diffrax.is_okay(result)),
+            time=jnp.asarray(final_state.tprev),
+            end=jnp.asarray(rest["t1"]),
+        )
+        if throw:
+            # The report says what went wrong, with its figures; an error raised from inside the program would not.
+            final_state = eqx.tree_at(lambda state: state.result, final_state, diffrax.RESULTS.successful)
+        return final_state, aux_stats
+
+
+def _without_checkpoints(*args: Any, checkpoints: int | None = None, **kwargs: Any) -> Any:
+    del checkpoints
+    return eqxi.while_loop(*args, kind="lax", **kwargs)
+
+
+def _cut(tree: Any) -> Any:
+    """Stop the gradient at every array of a tree."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+@contextlib.contextmanager
+def watching(report: Report) -> Iterator[None]:
+    """Watch the plain loops (`adjoint.checkpointed_while_loop`) that are traced inside, reporting as a solve does."""
+
+    def loop_ended(site: str, steps: int) -> None:
+        report(site=site, steps=steps)
+
+    observe = getattr(adjoint, "observe_steps", None)
+    with observe(loop_ended) if observe else contextlib.nullcontext():
+        yield
+
+
+def call_site() -> str:
+    """Name the line of the user's code that is being traced, as `file.py:line`."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if is_user_file(frame.f_code.co_filename):
+            return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "a solve"

@@ -1,0 +1,187 @@
+"""The process that measures: `python -P -m autotune._worker`, one JSON line in, one JSON line out.
+
+Its environment is set by whoever starts it, before jax does. Standard output belongs to the protocol alone: what the
+user's code prints goes to standard error. It ends itself when its input ends or its parent is gone.
+
+Requests are `{"id", "op", …}`; replies `{"id", "ok": …, "resident_bytes"}` or `{"id", "error": {"message", "frames",
+"trace"}}`, `trace` only for what is a bug here and not an error of the user's.
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import IO, Any
+
+_PARENT_POLL_SECONDS = 0.5
+
+
+def main() -> None:
+    """Read requests until the input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--memory-limit", type=int)
+    parser.add_argument("--device", type=int, default=0)
+    parser.add_argument("--platform")
+    options = parser.parse_args()
+    replies = _take_stdout()
+    threading.Thread(target=_die_with, args=(options.parent,), daemon=True).start()
+    if options.memory_limit is not None:
+        from autotune._host import limit_address_space
+
+        if complaint := limit_address_space(options.memory_limit):
+            print(complaint, file=sys.stderr)
+    answer = Worker(options.platform, options.device).answer
+    for line in sys.stdin:
+        request = json.loads(line)
+        reply = {"id": request["id"], **_safely(answer, request)}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+def _take_stdout() -> IO[str]:
+    """Keep the real standard output for replies, and send everybody else's to standard error."""
+    private = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return private
+
+
+def _die_with(parent: int) -> None:
+    # A thread, and not PR_SET_PDEATHSIG, which Linux ties to the thread that started this process: a pool of threads
+    # in the parent would kill its workers as its threads end.
+    import psutil
+
+    while os.getppid() == parent or (os.name == "nt" and psutil.pid_exists(parent)):
+        time.sleep(_PARENT_POLL_SECONDS)
+    os._exit(1)
+
+
+def _safely(answer: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> dict[str, Any]:
+    from autotune._errors import AutotuneError, one_line
+    from autotune._host import resident_bytes
+
+    try:
+        return {"ok": answer(request), "resident_bytes": resident_bytes()}
+    except AutotuneError as error:
+        return {"error": {"message": str(error), "frames": list(error.frames), "trace": None}}
+    except Exception as error:
+        return {"error": {"message": one_line(error), "frames": [], "trace": traceback.format_exc()}}
+
+
+class Worker:
+    """Answers requests. Holds the problems it has loaded, and the trials it has compiled until they are dropped."""
+
+    def __init__(self, platform: str | None, device: int) -> None:
+        """Remember which device to use; jax starts with the first request that needs it."""
+        self._platform = platform
+        self._device_index = device
+        self._problems: dict[str, Any] = {}
+        self._trials: dict[str, Any] = {}
+        self._info: Any = None
+
+    def answer(self, request: dict[str, Any]) -> Any:
+        """Do what one request asks."""
+        sys.path.extend(folder for folder in request.get("search_path", ()) if folder not in sys.path)
+        return getattr(self, f"_do_{request['op']}")(request)
+
+    def _device(self) -> Any:
+        from autotune._device import device_info
+
+        if self._info is None:
+            self._info = device_info(self._platform, self._device_index)
+            if self._device_index:
+                import jax
+
+                jax.config.update("jax_default_device", jax.local_devices(backend=self._platform)[self._device_index])
+        return self._info
+
+    def _problem(self, request: dict[str, Any]) -> Any:
+        from autotune._problem import load_problem
+
+        self._device()
+        spec = request["problem"]
+        if spec not in self._problems:
+            self._problems[spec] = load_problem(spec)
+        return self._problems[spec].with_set(request["set_values"])
+
+    def _do_device(self, request: dict[str, Any]) -> Any:
+        from autotune._device import device_info
+        from autotune._wire import encode
+
+        return encode(device_info(request["platform"], request["device"]))
+
+    def _do_key(self, request: dict[str, Any]) -> Any:
+        from autotune._wire import encode
+
+        problem = self._problem(request)
+        from autotune._fingerprint import problem_key
+
+        return encode(problem_key(problem, horizon=request["horizon"], tolerance=request["tolerance"]))
+
+    def _do_observe(self, request: dict[str, Any]) -> Any:
+        from autotune._wire import encode
+
+        problem = self._problem(request)
+        from autotune._probe import observe
+
+        return encode(
+            observe(
+                problem, request["horizon"], request["tolerance"], repeats=request["repeats"],
+                variations=request["variations"],
+            )
+        )  # fmt: skip
+
+    def _do_compile(self, request: dict[str, Any]) -> Any:
+        """Compile a trial; keep it under its name if it is to be run."""
+        from autotune._wire import decode_trial, encode
+
+        trial = decode_trial(request["trial"])
+        problem = self._problem({"problem": trial.problem, "set_values": dict(trial.set_values)})
+        from autotune._measure import compile_trial
+
+        row, prepared = compile_trial(problem, trial, device=self._device())
+        if prepared is not None:
+            self._trials[request["name"]] = (row, prepared)
+        return {"row": encode(row), "ready": prepared is not None}
+
+    def _do_call(self, request: dict[str, Any]) -> Any:
+        """Call a compiled trial for the first time, watching memory."""
+        from autotune._measure import first_call
+        from autotune._wire import encode
+
+        row, prepared = self._trials[request["name"]]
+        row, ready = first_call(row, prepared)
+        if not ready:
+            del self._trials[request["name"]]
+        return {"row": encode(row), "ready": ready}
+
+    def _do_time(self, request: dict[str, Any]) -> Any:
+        """Take one timing sample of a trial that was called."""
+        from autotune._measure import failure
+
+        _, prepared = self._trials[request["name"]]
+        try:
+            return {"seconds": prepared.time_once()}
+        except Exception as error:
+            del self._trials[request["name"]]
+            return {"failure": failure(error)}
+
+    def _do_drop(self, request: dict[str, Any]) -> Any:
+        """Forget all compiled trials."""
+        import gc
+
+        import jax
+
+        self._trials.clear()
+        jax.clear_caches()
+        gc.collect()
+        return None
+
+
+if __name__ == "__main__":
+    main()
