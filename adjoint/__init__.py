@@ -1,1 +1,42 @@
-"""ckpt-tune: the adjoint package."""
+"""The JAX side of ckpt-tune: schedule theory, a checkpointed while loop, and a Diffrax adjoint built on it.
+
+Public names are loaded when they are first used, so that the theory (plain integers) loads no JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._loop import checkpointed_while_loop as checkpointed_while_loop
+    from ._schedule import default_checkpoints as default_checkpoints
+    from ._schedule import executed_steps as executed_steps
+    from ._schedule import optimal_steps as optimal_steps
+    from ._schedule import placement as placement
+    from ._schedule import repetition as repetition
+    from ._schedule import schedule as schedule
+    from ._schedule import schedule_tree as schedule_tree
+
+_HOMES = {
+    "checkpointed_while_loop": "_loop",
+    "default_checkpoints": "_schedule",
+    "executed_steps": "_schedule",
+    "optimal_steps": "_schedule",
+    "placement": "_schedule",
+    "repetition": "_schedule",
+    "schedule": "_schedule",
+    "schedule_tree": "_schedule",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

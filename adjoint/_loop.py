@@ -1,0 +1,360 @@
+"""The checkpointed while loop: a primitive of its own, with rules for differentiating and batching it.
+
+A `jax.custom_vjp` would do for everything but one: under `grad` of `vmap` its backward pass is batched as it stands, so each
+lane gets its own copy of the gradient of what the lanes share. A primitive sees the vmap first: its batching rule makes a
+loop over the whole batch, whose transposed step sums the shared gradients as it goes; and under `vmap` of `grad` the
+differentiated loops, which are plain JAX, are batched one gradient for each lane. (`jax.lax.while_loop` and lineax's linear
+solve are primitives for the same reason.)
+
+`_loop_p` runs the loop. Its jvp rule runs the forward sweep (`adjoint._sweeps.run_storing`) and binds `_tangent_p`, which is
+linear in the tangents and exists to be transposed: its transpose is the backward sweep. In forward mode `_tangent_p` raises,
+as `jax.custom_vjp` does, except inside the body of another of our loops, where forward-over-reverse has to pass through it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from . import _sweeps as sweeps
+from ._analysis import pick, scatter
+from ._compat import Primitive, ad, batching, call, mlir, struct_of, trace
+from ._program import Loop, Program, groups, trace_loop
+from ._schedule import default_checkpoints
+from ._tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
+
+T = TypeVar("T")
+
+_loop_p = Primitive("checkpointed_while")
+_loop_p.multiple_results = True
+_tangent_p = Primitive("checkpointed_while_tangent")
+_tangent_p.multiple_results = True
+
+
+def checkpointed_while_loop(
+    cond_fun: Callable[[T], Any],
+    body_fun: Callable[[T], T],
+    init_val: T,
+    *,
+    checkpoints: int | None = None,
+    max_steps: int | None = None,
+    expected_steps: Any = None,
+    buffers: Callable[[T], Any] | None = None,
+) -> T:
+    """Run a while loop that can be differentiated in reverse mode, holding a fixed number of its states.
+
+    As `jax.lax.while_loop`; gradients with respect to `init_val` and to everything that the functions close over. The
+    backward pass recomputes the states that were not held, by the binomial schedule of Griewank and Walther (2000).
+    Stands in for `equinox.internal.while_loop(kind="checkpointed")`.
+
+    Args:
+        cond_fun: takes the carry, returns a boolean scalar: whether to make another step.
+        body_fun: takes the carry, returns one of the same structure, shapes and dtypes.
+        init_val: the carry, any PyTree of arrays and Python scalars.
+        checkpoints: states held at once, the initial state included, at least 1. Each costs the bytes of the carry's
+            changing leaves, buffers apart. None: `default_checkpoints(max_steps)`.
+        max_steps: bound on the number of steps, None for none. Needed where `checkpoints` is None.
+        expected_steps: a prediction of how many steps will be made, an int or a traced integer scalar (a new value is no
+            new compile; under `vmap` the largest over the lanes counts). It never changes the result, only where
+            checkpoints are placed: being right saves the last few to 35 % of the steps, being wrong costs time only.
+        buffers: takes the carry, returns the nodes of it that are write-only buffers: no location may be written twice,
+            none may be read before it is written (neither is checked, and gradients would be wrong). They are kept once,
+            not in every checkpoint.
+
+    Returns:
+        The final carry.
+
+    Raises:
+        ValueError: fewer than one checkpoint; neither `checkpoints` nor `max_steps`; `max_steps` not an int or negative; a
+            body that changes the carry's structure, shapes or dtypes.
+        TypeError: on differentiating in forward mode.
+    """
+    return checkpointed_loop(
+        cond_fun, body_fun, init_val, limits=(checkpoints, max_steps, expected_steps), buffers=buffers, predict=None
+    )
+
+
+def checkpointed_loop(
+    cond_fun: Callable[[T], Any],
+    body_fun: Callable[[T], T],
+    init_val: T,
+    *,
+    limits: tuple[int | None, int | None, Any],
+    buffers: Callable[[T], Any] | None,
+    predict: Callable[[T], Any] | None,
+) -> T:
+    """Run `checkpointed_while_loop` with a prediction that is revised on the way.
+
+    Args:
+        cond_fun: as there.
+        body_fun: as there.
+        init_val: as there.
+        limits: checkpoints, max_steps and expected_steps, as there.
+        buffers: as there.
+        predict: takes the carry (buffers not to be read), returns how many steps it now looks as if the loop will make in
+            all, an integer scalar, 0 where it cannot tell. None for never.
+
+    Returns:
+        The final carry.
+
+    Raises:
+        ValueError: as there.
+    """
+    checkpoints, max_steps, expected_steps = limits
+    checkpoints = _checked(checkpoints, max_steps)
+    if max_steps == 0:
+        return jax.tree_util.tree_map(jnp.array, init_val)
+    if max_steps is not None:
+        checkpoints = min(checkpoints, max_steps)
+    loop = trace_loop(
+        cond_fun,
+        body_fun,
+        init_val,
+        buffers=buffers,
+        predict=predict,
+        limits=(checkpoints, max_steps, expected_steps),
+    )
+    return _bind(loop)
+
+
+def _checked(checkpoints: int | None, max_steps: int | None) -> int:
+    if max_steps is not None and type(max_steps) is not int:
+        raise ValueError(f"`max_steps` must be a Python integer or None, got {max_steps!r}.")
+    if max_steps is not None and max_steps < 0:
+        raise ValueError(f"`max_steps` must be at least 0, got {max_steps}.")
+    if checkpoints is None:
+        if max_steps is None:
+            raise ValueError(
+                "Must specify either `max_steps` or `checkpoints` in "
+                "`checkpointed_while_loop(..., checkpoints=None, max_steps=None)`: JAX needs to know how much memory to "
+                "allocate for the backward pass."
+            )
+        return default_checkpoints(max(max_steps, 1))
+    if checkpoints < 1:
+        raise ValueError(f"Must have at least one checkpoint, got `checkpoints={checkpoints}`.")
+    return checkpoints
+
+
+def _bind(loop: Loop) -> Any:
+    return loop.result(_loop_p.bind(*loop.operands, program=loop.program))
+
+
+#
+# Running
+#
+
+
+def _run(*args: Any, program: Program) -> list[Any]:
+    return sweeps.run(program, args)[1]
+
+
+def _abstract(*avals: Any, program: Program) -> tuple[list[Any], Any]:
+    *_, state, buffers = groups(avals, program.sizes)
+    effects = set(program.cond.effects) | set(program.body.effects)
+    if program.predict is not None:
+        effects |= set(program.predict.effects)
+    return [*state, *buffers], effects
+
+
+_loop_p.def_impl(_run)
+_loop_p.def_effectful_abstract_eval(_abstract)
+mlir.register_lowering(_loop_p, mlir.lower_fun(_run, multiple_results=True))
+
+
+#
+# Differentiating
+#
+
+
+def _zero(x: Any) -> Any:
+    return ad.Zero(jax.typeof(x).to_tangent_aval())
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
+    _, tangent_consts, _, _, tangent_state, tangent_buffers = groups(tangents, program.sizes)
+    along = [*tangent_consts, *tangent_state, *tangent_buffers]
+    given = inexact_only(program, [type(t) is not ad.Zero for t in along])
+    moving = perturbed(program, given)
+    if not any(moving.carry):
+        outputs = _loop_p.bind(*primals, program=program)
+        return outputs, [_zero(x) for x in outputs]
+    keep = needed(program, moving)
+    outputs, stored = sweeps.run_storing(program, primals, keep.state)
+    consts = sweeps.operands_of(program, primals).body_consts
+    moved = _tangent_p.bind(
+        *[t for t, flag in zip(along, given.all, strict=True) if flag],
+        *consts,
+        stored.count,
+        stored.top,
+        stored.steps,
+        *stored.slots,
+        *pick(outputs[program.state :], keep.buffers),
+        program=program,
+        given=given,
+        moving=moving,
+        keep=keep,
+    )
+    return outputs, scatter(moved, moving.carry, [_zero(x) for x in outputs])
+
+
+ad.primitive_jvps[_loop_p] = _jvp
+
+
+def _linear_sizes(program: Program, given: Flagged, keep: Needed) -> tuple[int, ...]:
+    """Lengths of the groups of operands of `_tangent_p`: tangents, consts, count, top, steps, slots, buffers."""
+    return sum(given.all), program.body_consts, 1, 1, 1, sum(keep.state), sum(keep.buffers)
+
+
+def _residuals(args: Sequence[Any], program: Program, given: Flagged, keep: Needed) -> tuple[list, Any, list]:
+    """Return consts, what was stored, and the kept buffers."""
+    _, consts, (count,), (top,), (steps,), slots, buffers = groups(args, _linear_sizes(program, given, keep))
+    return consts, sweeps.Stored(count, top, steps, slots), buffers
+
+
+def _tangent_abstract(*avals: Any, program: Program, given: Flagged, moving: Flagged, keep: Needed) -> list[Any]:
+    del avals, given, keep
+    return [a.to_tangent_aval() for a in pick(program.body.out_avals, moving.carry)]
+
+
+def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagged, keep: Needed) -> list[Any]:
+    if not program.nested:
+        raise TypeError(
+            "Cannot differentiate `checkpointed_while_loop` in forward mode (`jax.jvp`, `jax.jacfwd`): it was made for reverse "
+            "mode. With Diffrax use `adjoint=diffrax.ForwardMode()`; for a Hessian use forward over reverse, "
+            "`jax.jacfwd(jax.grad(...))`."
+        )
+    consts, stored, buffers = _residuals(args, program, given, keep)
+    zeros = [jnp.zeros(a.shape, a.dtype) for a in program.body.in_avals]
+    tangents = pick(scatter(args[: sum(given.all)], given.all, zeros), moving.all)
+    of_consts, of_state, of_buffers = groups(tangents, [sum(moving.consts), sum(moving.state), sum(moving.buffers)])
+    tape = Tape(program, moving, keep, buffers)
+    moved_state, moved_buffers = sweeps.push_forward(program, tape, consts, stored, (of_state, of_buffers, of_consts))
+    return [*moved_state, *moved_buffers]
+
+
+def _transpose(
+    cotangents: Sequence[Any], *args: Any, program: Program, given: Flagged, moving: Flagged, keep: Needed
+) -> list[Any]:
+    none: list[Any] = [None] * len(args)
+    present = scatter([type(ct) is not ad.Zero for ct in cotangents], moving.carry, [False] * len(moving.carry))
+    flags = with_cotangents(program, moving, tuple(present))
+    if not any(flags.carry):
+        return none
+    consts, stored, buffers = _residuals(args, program, given, keep)
+    values = scatter(cotangents, moving.carry, none[:0] + [None] * len(moving.carry))
+    avals = program.body.in_avals
+    carry = [
+        jnp.zeros(a.shape, a.dtype) if ct is None or type(ct) is ad.Zero else ct
+        for a, ct, flag in zip(avals[program.body_consts :], values, flags.carry, strict=True)
+        if flag
+    ]
+    of_state, of_buffers = groups(carry, [sum(flags.state), sum(flags.buffers)])
+    sums = [jnp.zeros(a.shape, a.dtype) for a in pick(avals[: program.body_consts], flags.consts)]
+    tape = Tape(program, flags, keep, buffers)
+    of_state, of_buffers, sums = sweeps.reverse(program, tape, consts, stored, (of_state, of_buffers, sums))
+    found = scatter([*sums, *of_state, *of_buffers], flags.all, [None] * len(avals))
+    linear = pick(found, given.all)
+    return [*linear, *none[len(linear) :]]
+
+
+_tangent_p.def_impl(_tangent_forward)
+_tangent_p.def_abstract_eval(_tangent_abstract)
+mlir.register_lowering(_tangent_p, mlir.lower_fun(_tangent_forward, multiple_results=True))
+ad.primitive_transposes[_tangent_p] = _transpose
+
+
+#
+# Batching
+#
+
+
+def _vmap(fun: Callable, axis: Any, in_flags: Sequence[bool], out_flags: Sequence[bool] | None = None) -> Callable:
+    """Map a flat function over axis 0 of its flagged inputs; flagged outputs (all of them by default) are mapped."""
+    return jax.vmap(
+        fun,
+        in_axes=tuple(0 if f else None for f in in_flags),
+        out_axes=0 if out_flags is None else [0 if f else None for f in out_flags],
+        axis_name=axis.name,
+        axis_size=axis.size,
+        spmd_axis_name=axis.spmd_name,
+    )
+
+
+def _batched_outputs(jaxpr: Any, axis: Any, in_flags: Sequence[bool]) -> list[bool]:
+    """Find which outputs of a function are batched when the flagged inputs are."""
+    seen: list[bool] = []
+
+    @jax.custom_batching.custom_vmap
+    def record(*outputs):
+        return outputs
+
+    @record.def_vmap
+    def _(axis_size, in_batched, *outputs):
+        del axis_size
+        seen[:] = in_batched
+        return outputs, tuple(in_batched)
+
+    structs = [_with_axis(a, axis.size) if f else struct_of(a) for a, f in zip(jaxpr.in_avals, in_flags, strict=True)]
+    jax.eval_shape(_vmap(lambda *args: record(*call(jaxpr, *args)), axis, in_flags), *structs)
+    return list(seen) or [False] * len(jaxpr.out_avals)
+
+
+def _with_axis(aval: Any, size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((size, *aval.shape), aval.dtype)
+
+
+def _batch_jaxpr(jaxpr: Any, axis: Any, in_flags: Sequence[bool], out_flags: Sequence[bool]) -> Any:
+    structs = [_with_axis(a, axis.size) if f else struct_of(a) for a, f in zip(jaxpr.in_avals, in_flags, strict=True)]
+    return trace(_vmap(lambda *args: call(jaxpr, *args), axis, in_flags, out_flags), structs)
+
+
+def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
+    """Make one loop over the whole batch; what no lane changes on its own stays unbatched."""
+    args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+    cond_f, body_f, predict_f, expected_f, state_f, buffer_f = groups([d is not None for d in dims], program.sizes)
+    cond_c, body_c, predict_c, (expected,), state, buffers = groups(args, program.sizes)
+    carry_f = [*state_f, *buffer_f]
+    while True:
+        outputs_f = _batched_outputs(program.body, axis, [*body_f, *carry_f])
+        wider = [a or b for a, b in zip(carry_f, outputs_f, strict=True)]
+        if wider == carry_f:
+            break
+        carry_f = wider
+    now_f = [*state_f, *buffer_f]
+    carry = [
+        jnp.broadcast_to(x, (axis.size, *x.shape)) if wide and not now else x
+        for x, wide, now in zip([*state, *buffers], carry_f, now_f, strict=True)
+    ]
+    batched = Program(
+        cond=_batch_jaxpr(program.cond, axis, [*cond_f, *carry_f], [False]),
+        body=_batch_jaxpr(program.body, axis, [*body_f, *carry_f], carry_f),
+        predict=None
+        if program.predict is None
+        else _batch_jaxpr(program.predict, axis, [*predict_f, *carry_f[: program.state]], [False]),
+        cond_consts=program.cond_consts,
+        body_consts=program.body_consts,
+        predict_consts=program.predict_consts,
+        state=program.state,
+        buffers=program.buffers,
+        checkpoints=program.checkpoints,
+        max_steps=program.max_steps,
+        nested=program.nested,
+    )
+    if expected_f[0]:
+        expected = jnp.max(expected)
+    outputs = _loop_p.bind(*cond_c, *body_c, *predict_c, expected, *carry, program=batched)
+    return outputs, [0 if f else None for f in carry_f]
+
+
+def _batch_tangent(
+    axis: Any, args: Sequence[Any], dims: Sequence[Any], **params: Any
+) -> tuple[list[Any], list[int | None]]:
+    """Map the forward-mode computation, which is plain JAX; in reverse mode only the transpose is ever batched."""
+    args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+    out = _vmap(lambda *a: _tangent_forward(*a, **params), axis, [d is not None for d in dims])(*args)
+    return out, [0] * len(out)
+
+
+batching.fancy_primitive_batchers[_loop_p] = _batch
+batching.fancy_primitive_batchers[_tangent_p] = _batch_tangent

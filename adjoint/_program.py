@@ -1,0 +1,251 @@
+"""A loop as data: its condition and body traced to jaxprs over flat arrays, with what they close over as explicit inputs.
+
+Leaves of the carry fall into three groups. *State* leaves change from pass to pass and are checkpointed. *Buffer* leaves are
+write-only (`adjoint.checkpointed_while_loop`, `buffers`) and exist once. Leaves that the body returns untouched leave the
+carry and become closed-over values, so that no checkpoint holds them.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+
+from ._analysis import Flags, pick, scatter
+from ._compat import Buffer, Jaxpr, as_array, select_if_batched, struct_of, trace_hoisted, unvmap_any, unvmap_max
+
+_within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """What a loop runs; the parameter of our primitives. Compared by identity.
+
+    Inputs of `body`: body consts, state, buffers; outputs: state, buffers. Inputs of `cond`: cond consts, state, buffers;
+    output: one unbatched boolean. Inputs of `predict`: predict consts, state; output: one int32, the predicted number of
+    steps in all, 0 where it cannot tell.
+    """
+
+    cond: Jaxpr
+    body: Jaxpr
+    predict: Jaxpr | None
+    cond_consts: int
+    body_consts: int
+    predict_consts: int
+    state: int
+    buffers: int
+    checkpoints: int
+    max_steps: int | None
+    nested: bool
+    """Traced inside the body of another of our loops: forward mode is allowed, for forward-over-reverse needs it."""
+    findings: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+    """Answers of `adjoint._analysis`, by question."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Lengths of the groups of operands: cond, body and predict consts, the expected steps, state, buffers."""
+        return self.cond_consts, self.body_consts, self.predict_consts, 1, self.state, self.buffers
+
+    @property
+    def stores_everything(self) -> bool:
+        """Whether every step has a slot of its own, so that nothing is ever recomputed."""
+        return self.max_steps is not None and self.checkpoints >= self.max_steps
+
+
+def groups(values: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
+    """Cut a flat sequence into lists of the given lengths."""
+    out, start = [], 0
+    for size in sizes:
+        out.append(list(values[start : start + size]))
+        start += size
+    return out
+
+
+@contextlib.contextmanager
+def _tracing_body() -> Iterator[None]:
+    token = _within_body.set(True)
+    try:
+        yield
+    finally:
+        _within_body.reset(token)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Carry:
+    """How a carry flattens: its tree and which of its leaves are buffers."""
+
+    treedef: Any
+    is_buffer: Flags
+
+    def wrapped(self, leaves: Sequence[Any], pred: Any, tag: object) -> Any:
+        marked = [Buffer(x, pred, tag, False) if b else x for x, b in zip(leaves, self.is_buffer, strict=True)]
+        return jtu.tree_unflatten(self.treedef, marked)
+
+
+def _buffer_leaves(treedef: Any, buffers: Callable | None) -> Flags:
+    """Ask the user's `buffers` about a carry whose leaves are their own positions."""
+    count = treedef.num_leaves
+    if buffers is None:
+        return (False,) * count
+
+    def innermost(node):
+        while isinstance(node, Buffer):
+            node = node._array
+        return node
+
+    nodes = buffers(jtu.tree_unflatten(treedef, list(range(count))))
+    chosen = jtu.tree_map(innermost, nodes, is_leaf=lambda node: isinstance(node, Buffer))
+    indices = {leaf for leaf in jtu.tree_leaves(chosen) if isinstance(leaf, int)}
+    return tuple(k in indices for k in range(count))
+
+
+def _check_structure(expected: Any, found: Any) -> None:
+    """Raise where the body returned something else than it was given, line by line as a difference."""
+    if jtu.tree_structure(expected) == jtu.tree_structure(found) and all(
+        struct_of(a) == struct_of(b) for a, b in zip(jtu.tree_leaves(expected), jtu.tree_leaves(found), strict=True)
+    ):
+        return
+    before, after = (
+        eqx.tree_pformat(jtu.tree_map(struct_of, tree), struct_as_array=True).splitlines() for tree in (expected, found)
+    )
+    difference = "\n".join(line for line in difflib.ndiff(before, after) if not line.startswith("?"))
+    raise ValueError(
+        "`body_fun` must have the same input and output structure. Difference is:\n"
+        + (difference or f"{jtu.tree_structure(expected)} against {jtu.tree_structure(found)}")
+    )
+
+
+def _body_on_leaves(cond_fun: Callable, body_fun: Callable, carry: _Carry, leaves: Sequence[Any]) -> list[Any]:
+    """Run the user's body on flat leaves; lanes of a vmap that have finished keep their values."""
+    # The condition only selects: nothing is differentiated through it.
+    active = jnp.asarray(cond_fun(carry.wrapped([lax.stop_gradient(x) for x in leaves], jnp.array(True), None)))
+    tag = object()
+
+    def ours(node):
+        return isinstance(node, Buffer) and node._tag is tag
+
+    value = carry.wrapped(leaves, active, tag)
+    with _tracing_body():
+        result = body_fun(value)
+    bare = [jtu.tree_map(lambda x: x._array if ours(x) else x, tree, is_leaf=ours) for tree in (value, result)]
+    if jtu.tree_structure(value, is_leaf=ours) != jtu.tree_structure(result, is_leaf=ours):
+        _check_structure(*bare)
+    result = jtu.tree_map(as_array, bare[1])
+    _check_structure(bare[0], result)
+    return [
+        new if new is old or is_buffer else select_if_batched(active, new, old)
+        for new, old, is_buffer in zip(jtu.tree_leaves(result), leaves, carry.is_buffer, strict=True)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A traced loop with its operands, and how to put the result together again."""
+
+    program: Program
+    operands: list[Any]
+    _carry: _Carry
+    _moving: Flags
+    _leaves: list[Any]
+
+    def result(self, outputs: Sequence[Any]) -> Any:
+        """Rebuild the carry from the state and buffers that the loop returns."""
+        changed = [b for b, m in zip(self._carry.is_buffer, self._moving, strict=True) if m]
+        state, buffers = outputs[: self.program.state], outputs[self.program.state :]
+        merged = scatter(buffers, changed, scatter(state, [not b for b in changed], changed))
+        return jtu.tree_unflatten(self._carry.treedef, scatter(merged, self._moving, self._leaves))
+
+
+def trace_loop(
+    cond_fun: Callable[[Any], Any],
+    body_fun: Callable[[Any], Any],
+    init_val: Any,
+    *,
+    buffers: Callable[[Any], Any] | None,
+    predict: Callable[[Any], Any] | None,
+    limits: tuple[int, int | None, Any],
+) -> Loop:
+    """Trace a loop.
+
+    Args:
+        cond_fun: carry to boolean.
+        body_fun: carry to carry.
+        init_val: the carry, any PyTree of arrays and scalars.
+        buffers: carry to the nodes of it that are write-only buffers; None for none.
+        predict: carry to int32, the steps it now looks as if the loop will take in all (0: cannot tell); None for never.
+        limits: checkpoints, max_steps, and the expected steps (integer, traced scalar or None).
+
+    Returns:
+        The loop, ready to be bound.
+
+    Raises:
+        ValueError: if the body changes the structure, shapes or dtypes of the carry.
+    """
+    checkpoints, max_steps, expected_steps = limits
+    leaves, treedef = jtu.tree_flatten(init_val)
+    leaves = [as_array(x) for x in leaves]
+    carry = _Carry(treedef, _buffer_leaves(treedef, buffers))
+    structs = [struct_of(x) for x in leaves]
+
+    first, closed_over = trace_hoisted(lambda *args: _body_on_leaves(cond_fun, body_fun, carry, args), structs)
+    inner = first.jaxpr
+    moving = tuple(
+        out is not given for out, given in zip(inner.outvars, inner.invars[len(closed_over) :], strict=True)
+    )
+    fixed = [not m for m in moving]
+    is_state = tuple(m and not b for m, b in zip(moving, carry.is_buffer, strict=True))
+    is_moving_buffer = tuple(m and b for m, b in zip(moving, carry.is_buffer, strict=True))
+
+    def ordered(args: Sequence[Any]) -> list[Any]:
+        """Put (fixed leaves, state, buffers) back into the order of the carry."""
+        held, state, write_only = groups(args, (sum(fixed), sum(is_state), sum(is_moving_buffer)))
+        return scatter(held, fixed, scatter(state, is_state, scatter(write_only, is_moving_buffer, [None] * len(leaves))))
+
+    def body(*args):
+        consts, rest = args[: len(closed_over)], args[len(closed_over) :]
+        outputs = jax.core.eval_jaxpr(inner, getattr(first, "consts", []), *consts, *ordered(rest))
+        return pick(outputs, is_state) + pick(outputs, is_moving_buffer)
+
+    def cond(*args):
+        done = jnp.array(True)
+        out = unvmap_any(cond_fun(carry.wrapped(ordered(args), done, None)))
+        return [out]
+
+    def prediction(*args):
+        out = predict(carry.wrapped(ordered([*args, *moving_buffers]), jnp.array(True), None))
+        return [unvmap_max(jnp.asarray(out, jnp.int32))]
+
+    held, state, moving_buffers = pick(leaves, fixed), pick(leaves, is_state), pick(leaves, is_moving_buffer)
+    body_jaxpr, none = trace_hoisted(body, [*closed_over, *held, *state, *moving_buffers])
+    assert not none
+    cond_jaxpr, cond_closed = trace_hoisted(cond, [*held, *state, *moving_buffers])
+    predict_jaxpr, predict_closed = (None, [])
+    if predict is not None:
+        predict_jaxpr, predict_closed = trace_hoisted(prediction, [*held, *state])
+    # The fixed leaves follow what each function closes over.
+    cond_consts = [*map(lax.stop_gradient, [*cond_closed, *held])]
+    predict_consts = [*map(lax.stop_gradient, [*predict_closed, *held])] if predict_jaxpr is not None else []
+    body_consts = [*closed_over, *held]
+    expected = jnp.asarray(0 if expected_steps is None else expected_steps, jnp.int32)
+    program = Program(
+        cond=cond_jaxpr,
+        body=body_jaxpr,
+        predict=predict_jaxpr,
+        cond_consts=len(cond_consts),
+        body_consts=len(body_consts),
+        predict_consts=len(predict_consts),
+        state=len(state),
+        buffers=len(moving_buffers),
+        checkpoints=checkpoints,
+        max_steps=max_steps,
+        nested=_within_body.get(),
+    )
+    operands = [*cond_consts, *body_consts, *predict_consts, expected, *state, *moving_buffers]
+    return Loop(program, operands, carry, moving, leaves)

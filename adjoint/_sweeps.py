@@ -1,0 +1,292 @@
+"""The three loops as plain JAX: running forward, running forward while placing checkpoints, and reversing.
+
+They are written for what XLA makes of them. Stored states live in one array per leaf, written in place and never re-sorted
+(the newest checkpoints are the only ones ever taken back, so slots stay in the order of steps). A recomputed step is the
+plain body. A state is stored by a loop of zero or one passes, not by a conditional, because XLA copies what passes through
+a conditional and does not copy what passes through a loop. Consecutive reversals run in one tight loop.
+
+Known inefficiencies: slots are zeroed before they are used; each reversed step evaluates the body once more inside its
+linearisation, even where the forward sweep had just run it (the last step of the solve).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.lax as lax
+import jax.numpy as jnp
+
+from . import _placement as placing
+from ._analysis import Flags, pick
+from ._compat import call
+from ._placement import INT, NEVER, Plan
+from ._program import Program, groups
+from ._tape import Tape
+
+_index = lax.dynamic_index_in_dim
+_update = lax.dynamic_update_index_in_dim
+
+
+class Operands(NamedTuple):
+    """The operands of a loop by group, as `Program.sizes`."""
+
+    cond_consts: list[Any]
+    body_consts: list[Any]
+    predict_consts: list[Any]
+    expected: Any
+    state: list[Any]
+    buffers: list[Any]
+
+
+def operands_of(program: Program, args: Sequence[Any]) -> Operands:
+    """Cut flat operands into their groups."""
+    *consts, (expected,), state, buffers = groups(args, program.sizes)
+    return Operands(*consts, expected, state, buffers)
+
+
+class Stored(NamedTuple):
+    """What the forward sweep leaves for the backward one.
+
+    `count` is the number of steps taken, `top` the rank of the newest checkpoint, `steps` (checkpoints,) the step of each,
+    `slots` the stored leaves, each (checkpoints, *leaf.shape).
+    """
+
+    count: Any
+    top: Any
+    steps: Any
+    slots: list[Any]
+
+
+def _running(program: Program, given: Operands, step: Any, state: Sequence[Any], buffers: Sequence[Any]) -> Any:
+    (going,) = call(program.cond, *given.cond_consts, *state, *buffers)
+    return going if program.max_steps is None else going & (step < program.max_steps)
+
+
+def _passes(program: Program, given: Operands, state: Sequence[Any], buffers: Sequence[Any]) -> tuple[list, list]:
+    outputs = call(program.body, *given.body_consts, *state, *buffers)
+    return outputs[: program.state], outputs[program.state :]
+
+
+def run(program: Program, args: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Run the loop without storing anything.
+
+    Args:
+        program: the loop.
+        args: its operands.
+
+    Returns:
+        The number of steps, int32; final state and buffers.
+    """
+    given = operands_of(program, args)
+
+    def cond(carry):
+        return _running(program, given, *carry)
+
+    def body(carry):
+        step, state, buffers = carry
+        return step + 1, *_passes(program, given, state, buffers)
+
+    count, state, buffers = lax.while_loop(cond, body, (INT(0), given.state, given.buffers))
+    return count, [*state, *buffers]
+
+
+def _empty_slots(program: Program, state: Sequence[Any], needed: Flags) -> list[Any]:
+    return [jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in pick(state, needed)]
+
+
+def _store(slots: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:
+    return [_update(xs, x, slot, 0) for xs, x in zip(slots, values, strict=True)]
+
+
+def _load(slots: Sequence[Any], slot: Any) -> list[Any]:
+    return [_index(xs, slot, 0, keepdims=False) for xs in slots]
+
+
+def _store_if(pred: Any, arrays: list[Any], values: list[Any], slot: Any) -> list[Any]:
+    """Write `values` into `arrays` at `slot` where `pred`: a loop of at most one pass, so that nothing is copied."""
+
+    def write(carry):
+        return jnp.array(False), _store(carry[1], values, slot)
+
+    return lax.while_loop(lambda carry: carry[0], write, (pred, arrays))[1]
+
+
+def run_storing(program: Program, args: Sequence[Any], needed: Flags) -> tuple[list[Any], Stored]:
+    """Run the loop and place checkpoints as it goes.
+
+    Args:
+        program: the loop.
+        args: its operands.
+        needed: the state leaves that a replay needs; only these are stored.
+
+    Returns:
+        Final state and buffers; what was stored.
+    """
+    given = operands_of(program, args)
+    if program.stores_everything:
+        return _run_storing_all(program, given, needed)
+    checkpoints = program.checkpoints
+
+    def cond(carry):
+        step, _, _, _, _, state, buffers = carry
+        return _running(program, given, step, state, buffers)
+
+    def body(carry):
+        step, plan, pending, steps, slots, state, buffers = carry
+        slot = plan.top + pending.astype(INT)
+        steps, *slots = _store_if(pending, [steps, *slots], [step, *pick(state, needed)], slot)
+        plan = Plan(plan.target, slot)
+        plan = _revise(program, given, plan, step, steps, state)
+        pause, pending = placing.following(plan, step, _index(steps, plan.top, 0, keepdims=False), checkpoints)
+
+        def ahead(carry):
+            return (carry[0] < pause) & _running(program, given, *carry)
+
+        def advance(carry):
+            step, state, buffers = carry
+            return step + 1, *_passes(program, given, state, buffers)
+
+        step, state, buffers = lax.while_loop(ahead, advance, (step, state, buffers))
+        return step, plan, pending, steps, slots, state, buffers
+
+    plan = Plan(placing.first_target(given.expected, checkpoints), INT(-1))
+    steps = jnp.full((checkpoints,), NEVER, INT)
+    slots = _empty_slots(program, given.state, needed)
+    init = (INT(0), plan, jnp.array(True), steps, slots, given.state, given.buffers)
+    count, plan, _, steps, slots, state, buffers = lax.while_loop(cond, body, init)
+    return [*state, *buffers], Stored(count, plan.top, steps, slots)
+
+
+def _revise(program: Program, given: Operands, plan: Plan, step: Any, steps: Any, state: Sequence[Any]) -> Plan:
+    """Move the target when it has been passed."""
+    if program.checkpoints == 1:
+        # One checkpoint leaves no choice; an unreachable target saves the visits.
+        return Plan(INT(NEVER), plan.top)
+    return lax.cond(step >= plan.target, lambda p: placing.retarget(p, step, steps), lambda p: p, plan)
+
+
+def _run_storing_all(program: Program, given: Operands, needed: Flags) -> tuple[list[Any], Stored]:
+    def cond(carry):
+        step, _, state, buffers = carry
+        return _running(program, given, step, state, buffers)
+
+    def body(carry):
+        step, slots, state, buffers = carry
+        slots = _store(slots, pick(state, needed), step)
+        return step + 1, slots, *_passes(program, given, state, buffers)
+
+    init = (INT(0), _empty_slots(program, given.state, needed), given.state, given.buffers)
+    count, slots, state, buffers = lax.while_loop(cond, body, init)
+    return [*state, *buffers], Stored(count, count - 1, jnp.arange(program.checkpoints, dtype=INT), slots)
+
+
+class _Marks(NamedTuple):
+    """Of each checkpoint: its step, and the repetition number and binomial of the block up to the next one."""
+
+    steps: Any
+    repetition: Any
+    block: Any
+
+
+def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
+    """Carry cotangents from the end of the loop to its beginning.
+
+    Args:
+        program: the loop.
+        tape: what one reversed step computes.
+        consts: closed-over values of the body.
+        stored: from `run_storing`.
+        cotangents: of the flagged state and buffers (`tape.state_flags`, `tape.buffer_flags`), and the accumulators of the
+            flagged consts.
+
+    Returns:
+        Cotangents of the flagged initial state, buffers and consts, grouped alike.
+    """
+    if program.stores_everything:
+        return _reverse_all(tape, consts, stored, cotangents)
+    checkpoints = program.checkpoints
+    rank = jnp.arange(checkpoints, dtype=INT)
+    ends = jnp.where(rank < stored.top, jnp.roll(stored.steps, -1), stored.count)
+    lengths = jnp.where(rank <= stored.top, ends - stored.steps, 0)
+    marks = _Marks(stored.steps, *placing.repetition(lengths, checkpoints - rank))
+
+    def cond(carry):
+        return carry[0] > 0
+
+    def body(carry):
+        end, step, top, marks, slots, state, cotangents = carry
+        slots_left, length = checkpoints - top, end - step
+        r, block = (_index(x, top, 0, keepdims=False) for x in marks[1:])
+        halving = (slots_left > 1) & (length > 2)
+        ahead = jnp.where(halving, placing.split(length, slots_left, r, block), length - 1)
+        state = _replay(tape, consts, state, ahead)
+        step = step + ahead
+        storing = step < end - 1
+        near, far_r, far_block = placing.inside(slots_left, r, block)
+        marks = _Marks(
+            marks.steps,
+            _update(marks.repetition, jnp.where(halving, r - 1, r), top, 0),
+            _update(marks.block, jnp.where(halving, near, block), top, 0),
+        )
+        top = top + storing.astype(INT)
+        written = _store_if(storing, [*marks, *slots], [step, far_r, far_block, *state], top)
+        marks, slots = _Marks(*written[:3]), written[3:]
+
+        def adjacent(carry):
+            end, step, _, _, _ = carry
+            return (end > 0) & (step == end - 1)
+
+        def turn(carry):
+            end, _, top, state, cotangents = carry
+            cotangents = tape.transpose(consts, state, cotangents)
+            end = end - 1
+            spent = _index(marks.steps, top, 0, keepdims=False) == end
+            top = jnp.maximum(top - spent.astype(INT), 0)
+            return end, _index(marks.steps, top, 0, keepdims=False), top, _load(slots, top), cotangents
+
+        end, step, top, state, cotangents = lax.while_loop(adjacent, turn, (end, step, top, state, cotangents))
+        return end, step, top, marks, slots, state, cotangents
+
+    top = jnp.maximum(stored.top, 0)
+    step = _index(stored.steps, top, 0, keepdims=False)
+    init = (stored.count, step, top, marks, stored.slots, _load(stored.slots, top), cotangents)
+    return lax.while_loop(cond, body, init)[-1]
+
+
+def _replay(tape: Tape, consts: Sequence[Any], state: list[Any], passes: Any) -> list[Any]:
+    def body(carry):
+        left, state = carry
+        return left - 1, tape.replay(consts, state)
+
+    return lax.while_loop(lambda carry: carry[0] > 0, body, (passes, state))[1]
+
+
+def _reverse_all(tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
+    def body(carry):
+        end, cotangents = carry
+        return end - 1, tape.transpose(consts, _load(stored.slots, end - 1), cotangents)
+
+    return lax.while_loop(lambda carry: carry[0] > 0, body, (stored.count, cotangents))[1]
+
+
+def push_forward(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, tangents: Any) -> Any:
+    """Carry tangents from the beginning of the loop to its end, in forward mode.
+
+    Args:
+        program: the loop.
+        tape: what one step computes.
+        consts: closed-over values of the body.
+        stored: from `run_storing`; only the initial state is read.
+        tangents: of the flagged state, buffers and consts.
+
+    Returns:
+        Tangents of the flagged final state and buffers.
+    """
+    state = _load(stored.slots, 0)
+
+    def body(carry):
+        left, state, moved = carry
+        state, moved = tape.push(consts, state, (*moved, tangents[2]))
+        return left - 1, state, moved
+
+    init = (stored.count, state, tuple(tangents[:2]))
+    return lax.while_loop(lambda carry: carry[0] > 0, body, init)[2]

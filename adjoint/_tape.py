@@ -1,0 +1,199 @@
+"""One step of a loop as the backward pass sees it: replayed plainly, transposed, or pushed forward with tangents."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._analysis import Flags, is_inexact, nonzero_cotangents, perturbed_outputs, pick, reached_inputs, scatter
+from ._compat import call, trace
+from ._program import Program, groups
+
+
+@dataclasses.dataclass(frozen=True)
+class Flagged:
+    """Flags for the closed-over values of the body, its state and its buffers."""
+
+    consts: Flags
+    state: Flags
+    buffers: Flags
+
+    @property
+    def all(self) -> Flags:
+        """The flags in the order of the body's inputs."""
+        return self.consts + self.state + self.buffers
+
+    @property
+    def carry(self) -> Flags:
+        """The flags in the order of the body's outputs."""
+        return self.state + self.buffers
+
+
+def _flagged(program: Program, flags: Sequence[bool]) -> Flagged:
+    consts, state, buffers = groups(flags, (program.body_consts, program.state, program.buffers))
+    return Flagged(tuple(consts), tuple(state), tuple(buffers))
+
+
+def perturbed(program: Program, given: Flagged) -> Flagged:
+    """Find which parts of the carry become perturbed as the loop runs: the fixed point of the body's tangents.
+
+    Args:
+        program: the loop.
+        given: which closed-over values, initial states and initial buffers have a tangent.
+
+    Returns:
+        `given` with the state and buffers that become perturbed.
+    """
+    key = "perturbed", given
+    if key not in program.findings:
+        found = given
+        while True:
+            carry = perturbed_outputs(program.body, found.all)
+            wider = tuple(a or b for a, b in zip(found.carry, carry, strict=True))
+            if wider == found.carry:
+                break
+            found = _flagged(program, found.consts + wider)
+        program.findings[key] = found
+    return program.findings[key]
+
+
+def with_cotangents(program: Program, tangents: Flagged, carry: Flags) -> Flagged:
+    """Find which cotangents the backward pass has to carry: the fixed point of the body's transpose.
+
+    Args:
+        program: the loop.
+        tangents: what is perturbed.
+        carry: which final states and buffers have a cotangent.
+
+    Returns:
+        The consts that receive a cotangent, and the state and buffers that hold one at some step.
+    """
+    key = "cotangents", tangents, carry
+    if key not in program.findings:
+        live = tuple(a and b for a, b in zip(carry, tangents.carry, strict=True))
+        while True:
+            found = _flagged(program, nonzero_cotangents(program.body, tangents.all, live))
+            wider = tuple(a or b for a, b in zip(live, found.carry, strict=True))
+            if wider == live:
+                break
+            live = wider
+        program.findings[key] = _flagged(program, found.consts + live)
+    return program.findings[key]
+
+
+@dataclasses.dataclass(frozen=True)
+class Needed:
+    """The parts of state and buffers that a replay or a reversed step reads; nothing else is kept."""
+
+    state: Flags
+    buffers: Flags
+
+
+def needed(program: Program, tangents: Flagged) -> Needed:
+    """Find what must be kept for the backward pass.
+
+    Args:
+        program: the loop.
+        tangents: what is perturbed.
+
+    Returns:
+        The leaves that the transposed body reads, and those that a replay of these reads, and so on.
+    """
+    key = "needed", tangents
+    if key not in program.findings:
+        sizes = program.body_consts, program.state, program.buffers
+        tape = Tape(program, tangents, Needed((True,) * program.state, (True,) * program.buffers), None)
+        cotangents = [a for a, flag in zip(program.body.in_avals, tangents.all, strict=True) if flag]
+
+        def transposed(*args):
+            consts, state, buffers, rest = groups(args, (*sizes, len(cotangents)))
+            of_consts, of_state, of_buffers = groups(rest, [sum(f) for f in _parts(tangents)])
+            with_buffers = dataclasses.replace(tape, buffers=buffers)
+            return sum(map(list, with_buffers.transpose(consts, state, (of_state, of_buffers, of_consts))), [])
+
+        jaxpr = trace(transposed, [*program.body.in_avals, *cotangents])
+        read = reached_inputs(jaxpr, (True,) * len(jaxpr.out_avals))
+        _, state, buffers, _ = groups(read, (*sizes, len(cotangents)))
+        while True:
+            reached = reached_inputs(program.body, (*state, *[False] * program.buffers))
+            _, more, more_buffers = groups(reached, sizes)
+            wider = [a or b for a, b in zip(state, more, strict=True)]
+            buffers = [a or b for a, b in zip(buffers, more_buffers, strict=True)]
+            if wider == state:
+                break
+            state = wider
+        program.findings[key] = Needed(tuple(state), tuple(buffers))
+    return program.findings[key]
+
+
+def _parts(flags: Flagged) -> tuple[Flags, Flags, Flags]:
+    return flags.consts, flags.state, flags.buffers
+
+
+@dataclasses.dataclass(frozen=True)
+class Tape:
+    """How to run, transpose and push one step.
+
+    `flags` are the values that carry a cotangent (or tangent), `needed` the state that was stored, `buffers` the needed
+    buffers as the forward sweep left them.
+    """
+
+    program: Program
+    flags: Flagged
+    needed: Needed
+    buffers: Sequence[Any] | None
+
+    def _inputs(self, state: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Fill what was not kept with zeros, which nothing reads."""
+        _, all_state, all_buffers = groups(
+            self.program.body.in_avals, (self.program.body_consts, self.program.state, self.program.buffers)
+        )
+        blank = [jnp.zeros(a.shape, a.dtype) for a in (*all_state, *all_buffers)]
+        whole = scatter(state, self.needed.state, blank[: self.program.state])
+        return whole, scatter(self.buffers or [], self.needed.buffers, blank[self.program.state :])
+
+    def replay(self, consts: Sequence[Any], state: Sequence[Any]) -> list[Any]:
+        """Run a step forward on the needed state, the plain body and nothing else."""
+        whole, buffers = self._inputs(state)
+        outputs = call(self.program.body, *consts, *whole, *buffers)
+        return pick(outputs[: self.program.state], self.needed.state)
+
+    def transpose(self, consts: Sequence[Any], state: Sequence[Any], cotangents: Any) -> tuple[list, list, list]:
+        """Carry cotangents of the flagged state, buffers and consts over one step; those of consts accumulate."""
+        of_state, of_buffers, of_consts = cotangents
+        whole, buffers = self._inputs(state)
+        fixed = [*consts, *whole, *buffers]
+        moving = pick(fixed, self.flags.all)
+
+        def along(*inputs):
+            outputs = call(self.program.body, *scatter(inputs, self.flags.all, fixed))
+            return pick(outputs, self.flags.carry)
+
+        _, pullback = jax.vjp(along, *moving)
+        new_consts, new_state, new_buffers = groups(
+            pullback([*of_state, *of_buffers]), [sum(f) for f in _parts(self.flags)]
+        )
+        total = [a + b for a, b in zip(of_consts, new_consts, strict=True)]
+        return new_state, new_buffers, total
+
+    def push(self, consts: Sequence[Any], state: Sequence[Any], tangents: Any) -> tuple[list[Any], tuple[list, list]]:
+        """Carry the needed state and the tangents of flagged state and buffers over one step."""
+        of_state, of_buffers, of_consts = tangents
+        whole, buffers = self._inputs(state)
+        fixed = [*consts, *whole, *buffers]
+
+        def along(*inputs):
+            outputs = call(self.program.body, *scatter(inputs, self.flags.all, fixed))
+            return pick(outputs, self.flags.carry), pick(outputs[: self.program.state], self.needed.state)
+
+        _, moved, state = jax.jvp(
+            along, tuple(pick(fixed, self.flags.all)), (*of_consts, *of_state, *of_buffers), has_aux=True
+        )
+        return state, tuple(groups(moved, [sum(self.flags.state), sum(self.flags.buffers)]))
+
+
+def inexact_only(program: Program, flags: Sequence[bool]) -> Flagged:
+    """Clear the flags of inputs that have no tangent space."""
+    return _flagged(program, [f and is_inexact(a) for f, a in zip(flags, program.body.in_avals, strict=True)])
