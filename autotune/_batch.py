@@ -1,8 +1,8 @@
 """Take a batch of trials through compile, first call and interleaved timing. Plain values, no jax.
 
-Trials of one batch are compiled, called once each by rising bytes (so that each sets a new peak where peaks cannot be
-reset), and then timed in rounds: in every round each trial once, the order shuffled anew. A slow minute of the machine
-thus falls on all of them alike. Every sample is kept.
+Trials of one batch are compiled and called once each, by rising counts (so that each sets a new peak where peaks cannot
+be reset), and then timed in rounds: in every round each trial once, the order shuffled anew. A slow minute of the
+machine thus falls on all of them alike. Every sample is kept.
 """
 
 import dataclasses
@@ -37,18 +37,17 @@ class Executor(Protocol):
 def run_batch(trials: Sequence[Trial], executor: Executor) -> list[Measurement]:
     """Measure trials; one row each, in their order, whatever happens to them."""
     rows: dict[int, Measurement] = {}
-    ready: list[int] = []
-    by_count = sorted(range(len(trials)), key=lambda slot: trials[slot].checkpoints)
-    for slot in by_count:
-        rows[slot], goes_on = _phase(executor.compile(slot, trials[slot]), blank_row(trials[slot]))
-        ready += [slot] if goes_on and trials[slot].rung is Rung.RUN else []
     called: list[int] = []
-    for slot in sorted(ready, key=lambda slot: rows[slot].peak_bytes or 0):
+    for slot in sorted(range(len(trials)), key=lambda slot: trials[slot].checkpoints):
+        trial = trials[slot]
         if smaller := _ran_out_below(slot, trials, rows):
             message = f"not run: {smaller} checkpoints of the same program ran out of memory"
-            rows[slot] = dataclasses.replace(rows[slot], status=Status.OUT_OF_MEMORY, message=message)
+            rows[slot] = dataclasses.replace(blank_row(trial), status=Status.OUT_OF_MEMORY, message=message)
             continue
-        rows[slot], goes_on = _phase(executor.call(slot, trials[slot]), rows[slot])
+        rows[slot], goes_on = _phase(executor.compile(slot, trial), blank_row(trial))
+        if not goes_on or trial.rung is not Rung.RUN:
+            continue
+        rows[slot], goes_on = _phase(executor.call(slot, trial), rows[slot])
         called += [slot] if goes_on else []
     _time_in_rounds(called, trials, executor, rows)
     return [rows[slot] for slot in range(len(trials))]

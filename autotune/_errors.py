@@ -1,5 +1,6 @@
 """The base error of this package, and how an exception of user code becomes one line and the user's own frames."""
 
+import re
 import sysconfig
 import traceback
 from pathlib import Path
@@ -18,6 +19,7 @@ class AutotuneError(Exception):
 
 
 _OURS = tuple(str(Path(__file__).resolve().parent.parent / name) for name in ("adjoint", "autotune", "profiles"))
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Warning)\b")
 _LIBRARY = ("site-packages", "dist-packages")
 
 
@@ -46,8 +48,14 @@ def user_frames(error: BaseException) -> tuple[str, ...]:
 
 
 def one_line(error: BaseException, limit: int = 400) -> str:
-    """Say an exception in one line: its type and the first line of its text that says something."""
+    """Say an exception in one line: its type and the first line of its text that says something.
+
+    Where the text carries a traceback (an exception raised in a host callback), what that one raised is said.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].endswith("Traceback (most recent call last):"):
+        raised = [line for line in lines if _RAISED.match(line)]
+        lines = raised[-1:] or lines
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

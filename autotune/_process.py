@@ -22,6 +22,9 @@ from autotune._host import host_memory, oom_kills
 from autotune._trial import RunSettings
 from profiles._records import Status
 
+START_SECONDS = 120.0
+"""How long a worker may take to start jax, on any machine."""
+
 _POLL_SECONDS = 0.2
 _STDERR_LINES = 40
 _CLOSE_SECONDS = 2.0
@@ -75,6 +78,8 @@ class WorkerProcess:
         self.settings = settings
         self.resident_bytes = 0
         self.requests = 0
+        self._greeted = False
+        self._busy = False
         self._largest_bytes = 0
         self._kills_before = oom_kills()
         command = [sys.executable, "-P", "-m", "autotune._worker", "--parent", str(os.getpid())]
@@ -113,7 +118,12 @@ class WorkerProcess:
             WorkerBugError: the worker is at fault.
             WorkerEndedError: the process ended or took longer than `timeout_seconds`; it is gone then.
         """
+        if not self._greeted and op != "hello":
+            # Starting jax is no part of any trial, so it has a limit of its own.
+            self._greeted = True
+            self.ask("hello", timeout_seconds=START_SECONDS)
         self.requests += 1
+        self._busy = True
         line = json.dumps({"id": self.requests, "op": op, **request})
         try:
             assert self._process.stdin is not None
@@ -122,8 +132,12 @@ class WorkerProcess:
         except OSError:
             raise self._ended(op) from None
         reply = json.loads(self._wait(op, timeout_seconds))
+        self._busy = False
         if "error" in reply:
             error = reply["error"]
+            if error["trace"] is not None and any(word in error["trace"] for word in _OUT_OF_MEMORY_WORDS):
+                self.kill()  # what it could not allocate may be missing later
+                raise WorkerEndedError(Status.OUT_OF_MEMORY, f"{_DOING.get(op, op)}: {error['message']}")
             if error["trace"] is not None:
                 raise WorkerBugError(error["trace"])
             raise AutotuneError(error["message"], frames=tuple(error["frames"]))
@@ -189,8 +203,8 @@ class WorkerProcess:
         _end(self._process)
 
     def close(self) -> None:
-        """Let the process end by closing its input, and end it where it does not."""
-        if self.alive:
+        """Let an idle process end by closing its input; end at once one that is busy, or that does not end."""
+        if self.alive and not self._busy:
             with contextlib.suppress(OSError):
                 assert self._process.stdin is not None
                 self._process.stdin.close()
@@ -200,6 +214,7 @@ class WorkerProcess:
 
 
 _DOING = {
+    "hello": "starting jax", "drop": "forgetting programs",
     "compile": "tracing and compiling", "call": "the first call", "time": "a timed call",
     "observe": "counting steps", "key": "fingerprinting", "device": "reading the device",
 }  # fmt: skip

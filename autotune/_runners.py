@@ -47,7 +47,7 @@ class SubprocessRunner:
         settings: RunSettings | None = None,
         *,
         search_path: Sequence[str] = (),
-        timing_lock: contextlib.AbstractContextManager[Any] | None = None,
+        timing_lock: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         started: Callable[[Trial, str], None] | None = None,
     ):
         """Start nothing yet.
@@ -55,16 +55,17 @@ class SubprocessRunner:
         Args:
             settings: for probes (`device_info`, `observe`, `problem_key`); trials bring their own.
             search_path: folders that workers search for the problem's modules, after their own.
-            timing_lock: held while a trial is called or timed, so that several runners on one device do not overlap;
-                it must be enterable again and again, as a `threading.Lock` is.
+            timing_lock: makes what is held while a trial is called or timed, so that several runners on one device
+                do not overlap.
             started: told of each trial and phase (`compile`, `call`, `time`) as it begins.
         """
         self._settings = settings or RunSettings()
         self._search_path = list(search_path)
-        self._lock = timing_lock if timing_lock is not None else contextlib.nullcontext()
+        self._timing_lock = timing_lock
         self._started = started or (lambda trial, phase: None)
         self._workers: dict[RunSettings, WorkerProcess] = {}
         self._held: dict[int, WorkerProcess] = {}
+        self._closed = False
 
     def __enter__(self) -> "SubprocessRunner":
         return self
@@ -73,10 +74,13 @@ class SubprocessRunner:
         self.close()
 
     def close(self) -> None:
-        """End all workers and bring the compilation cache within its limit."""
-        for worker in self._workers.values():
+        """End all workers and bring the compilation cache within its limit.
+
+        Another thread may call this to interrupt `run`, which then returns failed rows for what is not done.
+        """
+        self._closed = True
+        for worker in list(self._workers.values()):
             worker.close()
-        self._workers.clear()
         prune(compilation_cache({}))
 
     def device_info(self) -> DeviceInfo:
@@ -145,10 +149,12 @@ class SubprocessRunner:
         self, op: str, slot: int, trial: Trial, request: Mapping[str, Any] = MappingProxyType({})
     ) -> dict[str, Any]:
         """Ask the trial's worker, starting one where there is none; what ends it is the trial's failure."""
+        if self._closed:
+            return {"status": Status.FAILED, "message": "not run: the runner was closed"}
         self._started(trial, op)
         worker = self._worker(trial.settings)
         self._held[slot] = worker
-        with self._lock if op in ("call", "time") else contextlib.nullcontext():
+        with self._timing_lock() if op in ("call", "time") else contextlib.nullcontext():
             try:
                 return worker.ask(
                     op, timeout_seconds=trial.settings.timeout_seconds, search_path=self._search_path,

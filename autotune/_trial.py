@@ -65,8 +65,10 @@ class Runner(Protocol):
     """Who executes trials: in this process, in worker processes, or from a recorded sweep."""
 
     def run(self, trials: Sequence[Trial]) -> list[Measurement]:
-        """Measure the trials, timed calls shuffled and interleaved between them; one row per trial, never raising for
-        a trial that fails (its status says how)."""
+        """Measure the trials, timed calls shuffled and interleaved between them.
+
+        One row per trial, in their order; never raises for a trial that fails: its status says how.
+        """
         ...
 
     def close(self) -> None:

@@ -109,6 +109,20 @@ class Worker:
             self._problems[spec] = load_problem(spec)
         return self._problems[spec].with_set(request["set_values"])
 
+    def _do_hello(self, request: dict[str, Any]) -> Any:
+        """Start jax and Diffrax, so that no later request pays for that."""
+        from autotune._errors import AutotuneError, one_line
+
+        try:
+            import diffrax
+
+            self._device()
+        except (ImportError, RuntimeError) as error:
+            if "Cannot allocate memory" in str(error):
+                raise MemoryError(str(error)) from error
+            raise AutotuneError(f"jax could not start in a worker: {one_line(error)}") from error
+        return diffrax.__version__
+
     def _do_device(self, request: dict[str, Any]) -> Any:
         from autotune._device import device_info
         from autotune._wire import encode
