@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from profiles._errors import StoreError as StoreError
     from profiles._errors import StoreVersionError as StoreVersionError
     from profiles._errors import TableError as TableError
+    from profiles._extras import BytesLaw as BytesLaw
+    from profiles._extras import Optimum as Optimum
+    from profiles._extras import Recommended as Recommended
+    from profiles._extras import ReportExtras as ReportExtras
+    from profiles._extras import Tree as Tree
+    from profiles._extras import TreeBlock as TreeBlock
     from profiles._flat import COLUMNS as COLUMNS
     from profiles._flat import Column as Column
     from profiles._pareto import Objective as Objective
@@ -33,6 +39,15 @@ if TYPE_CHECKING:
     from profiles._records import Status as Status
     from profiles._store import ProfileStore as ProfileStore
     from profiles._store import open_store as open_store
+    from profiles._units import format_bytes as format_bytes
+    from profiles._units import format_seconds as format_seconds
+    from profiles.plots import bytes_figure as bytes_figure
+    from profiles.plots import compare_figure as compare_figure
+    from profiles.plots import front_figure as front_figure
+    from profiles.plots import recompute_figure as recompute_figure
+    from profiles.plots import save_figure as save_figure
+    from profiles.plots import steps_figure as steps_figure
+    from profiles.plots import tree_figure as tree_figure
     from profiles.tables import export_table as export_table
     from profiles.tables import front_table as front_table
     from profiles.tables import import_table as import_table
@@ -71,12 +86,28 @@ _HOME = {
     "export_table": "tables",
     "import_table": "tables",
     "render_table": "tables",
+    "format_bytes": "_units",
+    "format_seconds": "_units",
+    "BytesLaw": "_extras",
+    "Optimum": "_extras",
+    "Recommended": "_extras",
+    "ReportExtras": "_extras",
+    "Tree": "_extras",
+    "TreeBlock": "_extras",
+    "bytes_figure": "plots",
+    "compare_figure": "plots",
+    "front_figure": "plots",
+    "recompute_figure": "plots",
+    "save_figure": "plots",
+    "steps_figure": "plots",
+    "tree_figure": "plots",
 }
 
 __all__ = [
     "COLUMNS",
     "AdjointName",
     "AmbiguousProfile",
+    "BytesLaw",
     "Case",
     "Column",
     "DeviceError",
@@ -84,27 +115,41 @@ __all__ = [
     "Measurement",
     "NoSuchProfile",
     "Objective",
+    "Optimum",
     "PeakSource",
     "Point",
     "ProblemKey",
     "Profile",
     "ProfileStore",
     "ProfilesError",
+    "Recommended",
     "RecordError",
+    "ReportExtras",
     "Scalar",
     "Status",
     "StoreError",
     "StoreVersionError",
     "TableError",
+    "Tree",
+    "TreeBlock",
+    "bytes_figure",
+    "compare_figure",
     "export_table",
+    "format_bytes",
+    "format_seconds",
+    "front_figure",
     "front_table",
     "import_table",
     "non_dominated",
     "open_store",
     "pareto_front",
     "points",
+    "recompute_figure",
     "render_table",
+    "save_figure",
+    "steps_figure",
     "table",
+    "tree_figure",
 ]
 
 

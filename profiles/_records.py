@@ -100,6 +100,14 @@ def _scalar(value: Any) -> Scalar:
     return plain
 
 
+def _short(value: float) -> str:
+    """Write a tolerance as people do: 1e-3, 0.05."""
+    if 0.01 <= abs(value) < 1000 or value == 0:
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
 def _sorted(mapping: Mapping[str, Any], read: Callable[[Any], Any]) -> dict[str, Any]:
     """Read a mapping into a dictionary sorted by key, so that equal rows also print alike."""
     plain = {_text(key): value for key, value in mapping.items()}
@@ -182,7 +190,7 @@ class Case:
 
     def __str__(self) -> str:
         parts = [] if self.horizon is None else [f"horizon {self.horizon}"]
-        parts += [] if self.tolerance is None else [f"tolerance {self.tolerance:g}"]
+        parts += [] if self.tolerance is None else [f"tolerance {_short(self.tolerance)}"]
         parts += [f"{key}={value}" for key, value in self.set_values]
         parts += ["x64"] if self.x64 else []
         parts += [f"mesh {self.mesh}"] if self.mesh else []

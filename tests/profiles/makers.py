@@ -83,3 +83,54 @@ def measurements() -> st.SearchStrategy[Measurement]:
 def same(one: Measurement, other: Measurement) -> bool:
     """Compare two rows to the last bit and type, where `==` would let 1 pass for 1.0 and -0.0 for 0.0."""
     return one == other and repr(one) == repr(other) and one.key == other.key
+
+
+def a_sweep(
+    *,
+    horizons: tuple[int | float | None, ...] = (100, 200, 400),
+    tolerances: tuple[float | None, ...] = (1e-3, 1e-6),
+    checkpoints: tuple[int, ...] = (2, 4, 8, 16, 32, 64),
+    state_bytes: int = 2**20,
+    speed: float = 1.0,
+    name: str = "spirals:make",
+    kind: str = "cpu",
+    adjoint: AdjointName = AdjointName.OURS,
+) -> list[Measurement]:
+    """A sweep as a tuner leaves it: more memory, less time up to a point; the largest count runs out of memory.
+
+    The figures follow simple rules of the tests' own (steps grow with horizon and with the fourth root of the
+    tolerance, recomputation falls with the root of the count), so that drawings look like real ones.
+    """
+    rows = []
+    for i, horizon in enumerate(horizons):
+        for j, tolerance in enumerate(tolerances):
+            steps = int((horizon or 50) * ((tolerance or 1e-3) / 1e-3) ** -0.25)
+            for k, count in enumerate(checkpoints):
+                factor = 2.0 + 4.0 * (steps / (count * count)) ** 0.5 if count < steps else 2.0
+                peak = 3 * state_bytes + 2 * state_bytes * count
+                lost = count == max(checkpoints) and i == len(horizons) - 1
+                median = speed * 1e-5 * steps * (factor + 0.02 * count)
+                rows.append(
+                    a_measurement(
+                        name=name,
+                        kind=kind,
+                        adjoint=adjoint,
+                        horizon=horizon,
+                        tolerance=tolerance,
+                        checkpoints=count,
+                        expected_steps=steps,
+                        steps=steps,
+                        accepted=steps,
+                        rejected=0,
+                        executed_steps=int(steps * factor),
+                        recompute_factor=factor,
+                        compiled_bytes=peak,
+                        peak_bytes=None if lost else peak,
+                        peak_source=None if lost else PeakSource.COMPILED,
+                        run_seconds=() if lost else (0.98 * median, median, 1.05 * median),
+                        status=Status.OUT_OF_MEMORY if lost else Status.OK,
+                        message='RESOURCE_EXHAUSTED: "out" of </script> memory' if lost else "",
+                        minutes=k + 10 * (i * len(tolerances) + j),
+                    )
+                )
+    return rows

@@ -123,7 +123,7 @@ def test_a_profile_orders_rows_and_keeps_newest_code_per_case():
     other = a_measurement(components={"source": "s", "program": "1"}, horizon=200, minutes=2)
     profile = Profile(name="x", measurements=(other, new, old))
     assert profile.measurements == (old, new, other)
-    assert [str(case) for case in profile.cases] == ["horizon 100, tolerance 0.001", "horizon 200, tolerance 0.001"]
+    assert [str(case) for case in profile.cases] == ["horizon 100, tolerance 1e-3", "horizon 200, tolerance 1e-3"]
     assert profile.rows(profile.cases[0]) == (new,)
     assert profile.rows(profile.cases[1]) == (other,)
     assert profile.matching(horizon=200.0) == profile.cases[1:]
