@@ -1,9 +1,11 @@
 """Figures: what is drawn is what was measured, with units, and nothing global is touched."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +59,7 @@ def a_tree(case: Case) -> Tree:
 def drawn(panel: Axes, label: str) -> list[tuple[float, float]]:
     """The points of the line with a label."""
     (line,) = [line for line in panel.get_lines() if line.get_label() == label]
-    return list(zip(*(map(float, data) for data in line.get_data()), strict=True))
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
 
 
 def tick_texts(axis) -> list[str]:
@@ -84,7 +86,7 @@ def test_beaten_points_are_drawn_hollow(profile: Profile):
     case = profile.cases[1]
     figure = front_figure(profile, cases=[case])
     beaten = [line for line in figure.axes[0].get_lines() if line.get_markerfacecolor() == "none"]
-    xs = [x for line in beaten for x in line.get_data()[0]]
+    xs = [x for line in beaten for x in np.asarray(line.get_xdata())]
     front = pareto_front(points(profile.rows(case)), Objective.SECONDS)
     assert sorted(xs) == sorted(p.peak_bytes for p in points(profile.rows(case)) if p not in front)
     assert xs
@@ -134,7 +136,7 @@ def test_recompute_is_drawn_beside_the_optimum_that_was_passed_in(profile: Profi
     optimum = Optimum(case=case, checkpoints=(1, 10, 100), recompute_factor=(50.0, 5.0, 2.0))
     (panel,) = recompute_figure(profile, [optimum]).axes
     assert drawn(panel, str(case)) == [(p.checkpoints, p.recompute_factor) for p in points(profile.rows(case))]
-    curves = [list(line.get_ydata()) for line in panel.get_lines()]
+    curves = [np.asarray(line.get_ydata()).tolist() for line in panel.get_lines()]
     assert [50.0, 5.0, 2.0] in curves
     (alone,) = recompute_figure(profile).axes
     assert "theoretical optimum" not in [line.get_label() for line in alone.get_lines()]
@@ -151,7 +153,7 @@ def test_a_tree_shows_each_block_at_its_steps_and_slot(profile: Profile):
 def test_two_profiles_are_compared_at_a_common_case():
     """The fronts of both are drawn under names that tell them apart; without a common case an error says so."""
     ours = Profile(name="spirals:make", measurements=tuple(a_sweep()))
-    theirs = Profile(name="spirals:make", measurements=tuple(a_sweep(adjoint="diffrax", speed=2.0)))
+    theirs = Profile(name="spirals:make", measurements=tuple(a_sweep(adjoint=AdjointName.DIFFRAX, speed=2.0)))
     figure = compare_figure([ours, theirs])
     for name, profile in (("spirals:make (ours)", ours), ("spirals:make (diffrax)", theirs)):
         front = pareto_front(points(profile.rows(ours.cases[0])), Objective.SECONDS)
@@ -188,7 +190,7 @@ def test_ticks_of_bytes_are_few_and_at_powers_of_two(low: float, ratio: float, l
     ticks = list(BytesLocator(logarithmic=logarithmic).tick_values(low, low * ratio))
     assert len(ticks) <= 9
     assert all(low * 0.999 <= tick <= low * ratio * 1.001 for tick in ticks)
-    step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=1.0)
+    step = min((b - a for a, b in itertools.pairwise(ticks)), default=1.0)
     for tick in ticks:
         assert (tick if logarithmic else step).hex().startswith(("0x1.0000000000000p", "0x1.0p"))
 
