@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._diffrax import RecursiveCheckpointAdjoint as RecursiveCheckpointAdjoint
     from ._loop import checkpointed_while_loop as checkpointed_while_loop
     from ._schedule import default_checkpoints as default_checkpoints
     from ._schedule import executed_steps as executed_steps
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ._schedule import schedule_tree as schedule_tree
 
 _HOMES = {
+    "RecursiveCheckpointAdjoint": "_diffrax",
     "checkpointed_while_loop": "_loop",
     "default_checkpoints": "_schedule",
     "executed_steps": "_schedule",

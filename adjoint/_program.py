@@ -196,9 +196,7 @@ def trace_loop(
 
     first, closed_over = trace_hoisted(lambda *args: _body_on_leaves(cond_fun, body_fun, carry, args), structs)
     inner = first.jaxpr
-    moving = tuple(
-        out is not given for out, given in zip(inner.outvars, inner.invars[len(closed_over) :], strict=True)
-    )
+    moving = tuple(out is not given for out, given in zip(inner.outvars, inner.invars[len(closed_over) :], strict=True))
     fixed = [not m for m in moving]
     is_state = tuple(m and not b for m, b in zip(moving, carry.is_buffer, strict=True))
     is_moving_buffer = tuple(m and b for m, b in zip(moving, carry.is_buffer, strict=True))
@@ -206,7 +204,9 @@ def trace_loop(
     def ordered(args: Sequence[Any]) -> list[Any]:
         """Put (fixed leaves, state, buffers) back into the order of the carry."""
         held, state, write_only = groups(args, (sum(fixed), sum(is_state), sum(is_moving_buffer)))
-        return scatter(held, fixed, scatter(state, is_state, scatter(write_only, is_moving_buffer, [None] * len(leaves))))
+        return scatter(
+            held, fixed, scatter(state, is_state, scatter(write_only, is_moving_buffer, [None] * len(leaves)))
+        )
 
     def body(*args):
         consts, rest = args[: len(closed_over)], args[len(closed_over) :]
@@ -233,7 +233,7 @@ def trace_loop(
     cond_consts = [*map(lax.stop_gradient, [*cond_closed, *held])]
     predict_consts = [*map(lax.stop_gradient, [*predict_closed, *held])] if predict_jaxpr is not None else []
     body_consts = [*closed_over, *held]
-    expected = jnp.asarray(0 if expected_steps is None else expected_steps, jnp.int32)
+    expected = unvmap_max(jnp.asarray(0 if expected_steps is None else expected_steps, jnp.int32))
     program = Program(
         cond=cond_jaxpr,
         body=body_jaxpr,

@@ -40,7 +40,10 @@ class Operands(NamedTuple):
 def operands_of(program: Program, args: Sequence[Any]) -> Operands:
     """Cut flat operands into their groups."""
     *consts, (expected,), state, buffers = groups(args, program.sizes)
-    return Operands(*consts, expected, state, buffers)
+    # JAX may hand a rule Python scalars in the place of small constants.
+    avals = program.body.out_avals
+    carry = [jnp.asarray(x, a.dtype) for x, a in zip([*state, *buffers], avals, strict=True)]
+    return Operands(*consts, jnp.asarray(expected, INT), carry[: program.state], carry[program.state :])
 
 
 class Stored(NamedTuple):

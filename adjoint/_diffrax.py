@@ -1,0 +1,112 @@
+"""The adjoint for Diffrax: its own solve, driven by our loop."""
+
+import functools
+from typing import Any
+
+import diffrax
+import equinox.internal as eqxi
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Int
+
+from ._compat_diffrax import solve_loop, time_step
+from ._loop import checkpointed_loop, checkpointed_while_loop
+from ._placement import INT, NEVER
+
+
+class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
+    """Differentiate a solve through its own steps, holding a fixed number of its states and recomputing the others.
+
+    Stands in for `diffrax.RecursiveCheckpointAdjoint`: the same solvers, `SaveAt`, events, progress meters and SDEs, the same
+    gradients; only the schedule, the memory and the time differ. Pass it as `diffrax.diffeqsolve(..., adjoint=...)`.
+
+    Attributes:
+        checkpoints: states held at once, the initial state included, at least 1. None: `default_checkpoints(max_steps)`,
+            about sqrt(2 max_steps).
+        expected_steps: a prediction of the number of steps that the backward pass will visit, an int or a traced integer
+            scalar (a new value is no new compile). It never changes the result. None: for constant steps it is computed
+            from t0, t1 and dt0 while the program runs; otherwise it is estimated as the solve goes on.
+
+    Raises:
+        ValueError: on solving, for `checkpoints` below 1, and for a term with an `UnsafeBrownianPath`, whose noise cannot be
+            evaluated twice.
+        RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
+        TypeError: on differentiating in forward mode.
+    """
+
+    checkpoints: int | None = None
+    expected_steps: int | Int[Array, ""] | None = None
+
+    def loop(
+        self,
+        *,
+        terms: Any,
+        saveat: Any,
+        init_state: Any,
+        max_steps: int | None,
+        throw: bool,
+        passed_solver_state: bool,
+        passed_controller_state: bool,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the solve; called by `diffrax.diffeqsolve`."""
+        del throw, passed_solver_state, passed_controller_state
+        if _has_unsafe_path(terms):
+            raise ValueError(
+                "`adjoint=RecursiveCheckpointAdjoint()` does not support `UnsafeBrownianPath`, whose noise cannot be evaluated "
+                "a second time. Use `VirtualBrownianTree`, or `adjoint=diffrax.ForwardMode()`."
+            )
+        run = functools.partial(
+            solve_loop, self, terms=terms, saveat=saveat, init_state=init_state, max_steps=max_steps, **kwargs
+        )
+        if self.checkpoints is None and max_steps is None:
+            final_state, stats = run(inner_while_loop=_forward_only, outer_while_loop=_forward_only)
+            message = (
+                "Cannot reverse-mode autodifferentiate when using "
+                "`diffeqsolve(..., max_steps=None, adjoint=RecursiveCheckpointAdjoint(checkpoints=None))`: JAX needs to know "
+                "how much memory to allocate for the backward pass. Either bound the number of steps, "
+                "`diffeqsolve(..., max_steps=...)`, or choose the number of checkpoints, "
+                "`RecursiveCheckpointAdjoint(checkpoints=...)`."
+            )
+            return eqxi.nondifferentiable_backward(final_state, msg=message, symbolic=True), stats
+        expected = self.expected_steps
+        if expected is None:
+            expected = _constant_steps(kwargs["stepsize_controller"], kwargs["t1"], init_state)
+
+        def outer(cond_fun, body_fun, init_val, *, max_steps, buffers):
+            return checkpointed_loop(
+                cond_fun,
+                body_fun,
+                init_val,
+                limits=(self.checkpoints, max_steps, expected),
+                buffers=buffers,
+                predict=None,
+            )
+
+        return run(inner_while_loop=checkpointed_while_loop, outer_while_loop=outer)
+
+
+def _forward_only(cond_fun: Any, body_fun: Any, init_val: Any, **kwargs: Any) -> Any:
+    kwargs.pop("checkpoints", None)
+    return eqxi.while_loop(cond_fun, body_fun, init_val, kind="lax", **kwargs)
+
+
+def _has_unsafe_path(terms: Any) -> bool:
+    leaves = jtu.tree_leaves(terms, is_leaf=lambda x: isinstance(x, diffrax.UnsafeBrownianPath))
+    return any(isinstance(x, diffrax.UnsafeBrownianPath) for x in leaves)
+
+
+def _constant_steps(controller: Any, t1: Any, init_state: Any) -> Any:
+    """Compute the number of steps where the step size never changes; None where it may."""
+    if isinstance(controller, diffrax.StepTo):
+        return controller.ts.shape[0] - 1
+    if type(controller) is not diffrax.ConstantStepSize:
+        return None
+    start, step = time_step(init_state)
+    steps = lax.stop_gradient((t1 - start) / step)
+    # Times are summed in floating point, so the count may be off by about 1e-4 of itself: rather a little too large, which
+    # costs nothing, than one too small. A solve of no length has step 0.
+    steps = jnp.where(jnp.isfinite(steps), jnp.ceil(steps - 1e-3), 0)
+    counted = jnp.minimum(steps, NEVER // 2).astype(INT)
+    return counted + (counted >> 14)
