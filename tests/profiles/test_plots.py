@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
 from profiles import (
+    AdjointName,
     BytesLaw,
     Case,
     Objective,
