@@ -229,7 +229,7 @@ def _hardware_index(device: Any) -> int:
 
 def _driver(device: Any) -> str | None:
     client = getattr(device, "client", None) if device.platform != "cpu" else None
-    return str(client.platform_version).strip().splitlines()[0] if client is not None else None
+    return ", ".join(str(client.platform_version).split("\n")) if client is not None else None
 
 
 def _accelerator_bytes(

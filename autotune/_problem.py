@@ -15,15 +15,16 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-import adjoint as _adjoint_package
-import profiles as _profiles_package
 from autotune._errors import AutotuneError, from_user
-from profiles._records import Scalar
+from autotune._shadowing import OUR_NAMES, OUR_ROOT, check_own_packages
+
+check_own_packages()
 
 # Ours are imported before any folder of the user's is searched, so theirs can never take our place; what is left to
 # do is to name a file of theirs that ours hides from them.
-_OUR_ROOT = Path(__file__).resolve().parent.parent
-_OUR_NAMES = ("adjoint", "autotune", "profiles")
+import adjoint as _adjoint  # noqa: E402, F401  (imported for its place in sys.modules)
+from profiles._records import Scalar  # noqa: E402
+
 _SWEPT = ("adjoint", "horizon", "tolerance")
 
 
@@ -148,7 +149,6 @@ def load_problem(spec: str | Callable[..., Any], *, set_values: Mapping[str, Sca
         stem, search_path = path.stem, (str(path.resolve().parent),)
         spec = f"{path.resolve()}:{factory_name}"
     else:
-        _check_ours_are_ours()
         search_path = (os.getcwd(),)
         module = _load_module(place, spec, search_path)
         stem = place.rpartition(".")[2]
@@ -194,16 +194,6 @@ def _offers(module: ModuleType) -> list[str]:
     return sorted(takes, key=lambda name: not takes[name])
 
 
-def _check_ours_are_ours() -> None:
-    for package in (_adjoint_package, _profiles_package):
-        found = Path(package.__file__ or "").resolve().parent
-        if found.parent != _OUR_ROOT:
-            raise AutotuneError(
-                f"`import {package.__name__}` finds {package.__file__}, which hides ckpt-tune's own package "
-                f"{_OUR_ROOT / package.__name__}; rename that file or folder"
-            )
-
-
 def _check_not_shadowing(path: Path) -> None:
     """Refuse a file that imports a neighbour of its own whose name is one of our packages'."""
     try:
@@ -216,11 +206,11 @@ def _check_not_shadowing(path: Path) -> None:
             wanted |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             wanted.add(node.module.partition(".")[0])
-    for name in _OUR_NAMES:
+    for name in OUR_NAMES:
         if name not in wanted:
             continue
         for neighbour in (path.resolve().parent / f"{name}.py", path.resolve().parent / name):
-            ours = neighbour.parent == _OUR_ROOT
+            ours = neighbour.parent == OUR_ROOT
             if not ours and (neighbour.is_file() or any(neighbour.glob("*.py"))):
                 raise AutotuneError(
                     f"{path} imports `{name}`, and {neighbour} has the name of a package of ckpt-tune, so which one "
@@ -234,7 +224,6 @@ def _load_file(path: Path, spec: str) -> ModuleType:
         neighbours = sorted(p.name for p in path.parent.glob("*.py"))[:8] if path.parent.is_dir() else []
         there = f"; {path.parent} holds {', '.join(neighbours)}" if neighbours else ""
         raise AutotuneError(f"cannot load '{spec}': {path} {found}{there}")
-    _check_ours_are_ours()
     _check_not_shadowing(path)
     # Under its own stem, so that dataclasses and pickling work as in a plain import; another name where that is taken.
     name = path.stem

@@ -28,7 +28,7 @@ START_SECONDS = 120.0
 _POLL_SECONDS = 0.2
 _STDERR_LINES = 40
 _CLOSE_SECONDS = 2.0
-_OUT_OF_MEMORY_WORDS = ("std::bad_alloc", "out of memory", "Out of memory", "Cannot allocate memory", "MemoryError")
+_OUT_OF_MEMORY_WORDS = ("std::bad_alloc", "out of memory", "cannot allocate memory", "memoryerror")
 
 
 class WorkerEndedError(Exception):
@@ -135,7 +135,7 @@ class WorkerProcess:
         self._busy = False
         if "error" in reply:
             error = reply["error"]
-            if error["trace"] is not None and any(word in error["trace"] for word in _OUT_OF_MEMORY_WORDS):
+            if error["trace"] is not None and any(word in error["trace"].lower() for word in _OUT_OF_MEMORY_WORDS):
                 self.kill()  # what it could not allocate may be missing later
                 raise WorkerEndedError(Status.OUT_OF_MEMORY, f"{_DOING.get(op, op)}: {error['message']}")
             if error["trace"] is not None:
@@ -173,7 +173,7 @@ class WorkerProcess:
         doing = _DOING.get(op, op)
         if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
             return self._killed(doing)
-        if any(word in line for line in self._stderr for word in _OUT_OF_MEMORY_WORDS):
+        if any(word in line.lower() for line in self._stderr for word in _OUT_OF_MEMORY_WORDS):
             return WorkerEndedError(Status.OUT_OF_MEMORY, f"{doing}: the process died for want of memory: {last[:300]}")
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         said = f"; its last words: {last[:300]}" if last else ""
