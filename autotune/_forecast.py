@@ -1,0 +1,190 @@
+"""What the rows measured so far say about the counts not measured yet: bytes and seconds, each with its bounds.
+
+Bytes. Between two measured counts the straight line through them: compiled totals are convex in the count (a maximum of
+lines), so the line is an upper bound, and lines through neighbouring pairs are lower bounds. Beyond the largest
+measured count there is no upper bound, so nothing there counts as fitting.
+
+Seconds. A law with physical terms, `a + F * advances + U * taped` (an advance is an untaped pass of the body, a taped
+pass one reversed step; F and U differ by 3 to 7), fitted to all cells of a program, times a correction: a Gaussian
+process over the logarithms of count and steps, whose kernel falls off exponentially. The correction carries what the
+law leaves out (writing checkpoints costs time, caches end), so nothing here takes seconds to be monotone in the count.
+
+Passes are integers from theory (`executed_steps`), for our adjoint and for Diffrax's.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy.optimize
+
+from autotune._adjoints import executed_steps
+from autotune._space import Cell, Program
+from profiles._records import AdjointName, Case, Measurement, Status
+
+PRIOR_SPREAD = 0.15
+"""Standard deviation, as a log ratio, by which seconds may leave the law far from any sample (facts 7 and 20)."""
+SAMPLE_NOISE = 0.03
+"""Standard deviation, as a log ratio, of one median of interleaved rounds on a quiet machine."""
+REACH = 1.5
+"""How far, in units of ln(count) + ln(steps), a sample tells about its neighbours."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Range:
+    """A figure with what bounds it; `high` is infinite where nothing bounds it from above."""
+
+    low: float
+    likely: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """How much a case asks for: passes of the body in the forward solve, and those that the reversal visits."""
+
+    steps: int
+    reversed_steps: int
+
+
+def passes(name: AdjointName, work: Work, checkpoints: int) -> tuple[int, int]:
+    """Split the executed steps of a gradient into untaped advances and taped passes.
+
+    Our adjoint is asked for its placement with an exact prediction; passes that were rejected are made once only.
+    """
+    if name is AdjointName.DIFFRAX:
+        return executed_steps(name, work.steps, checkpoints) - work.steps, work.steps
+    taped = work.reversed_steps
+    executed = executed_steps(name, taped, checkpoints, taped)
+    return executed - taped + (work.steps - taped), taped
+
+
+class Forecast:
+    """Bytes and seconds at any cell and count, from measured rows; made anew when rows arrive, never changed."""
+
+    def __init__(self, rows: Sequence[Measurement], works: Mapping[Case, Work], name: AdjointName) -> None:
+        """Fit the laws of every program that has rows. Rows that failed tell nothing here."""
+        self._name = name
+        self._works = works
+        good = [row for row in rows if row.status is Status.OK]
+        self._peaks = _peaks(good)
+        timed: dict[Program, dict[tuple[Case, int], list[float]]] = {}
+        for row in good:
+            if row.run_seconds and row.case in works:
+                cell = Cell(row.case, row.xla_flags)
+                timed.setdefault(cell.program, {}).setdefault((row.case, row.checkpoints), []).extend(row.run_seconds)
+        self._seconds = {program: _SecondsLaw(samples, self._passes) for program, samples in timed.items()}
+
+    def _passes(self, case: Case, checkpoints: int) -> tuple[int, int]:
+        return passes(self._name, self._works[case], checkpoints)
+
+    def measured_counts(self, cell: Cell) -> tuple[int, ...]:
+        """The counts whose bytes are known at exactly this cell."""
+        return tuple(sorted(self._peaks.get(cell.program, {}).get(cell.case, {})))
+
+    def bytes_at(self, cell: Cell, checkpoints: int) -> Range | None:
+        """Forecast the peak bytes of a count, None while the program has no row."""
+        by_case = self._peaks.get(cell.program)
+        if not by_case:
+            return None
+        own = by_case.get(cell.case, {})
+        if checkpoints in own:
+            return Range(own[checkpoints], own[checkpoints], own[checkpoints])
+        reference = max(by_case, key=lambda case: (len(by_case[case]), self._steps(case)))
+        curve = sorted(by_case[reference].items())
+        between = _between(curve, checkpoints)
+        offsets = [peak - _between(curve, count).likely for count, peak in own.items()]
+        offset = float(np.median(offsets)) if offsets else 0.0
+        return Range(between.low + offset, between.likely + offset, between.high + offset)
+
+    def seconds_at(self, cell: Cell, checkpoints: int) -> Range | None:
+        """Forecast the median seconds of one call within one standard deviation, None while nothing was timed."""
+        law = self._seconds.get(cell.program)
+        return law.at(cell.case, checkpoints) if law and cell.case in self._works else None
+
+    def _steps(self, case: Case) -> int:
+        return self._works[case].steps if case in self._works else 0
+
+
+def _peaks(rows: Sequence[Measurement]) -> dict[Program, dict[Case, dict[int, int]]]:
+    """Collect the largest peak of every count, by program and case."""
+    peaks: dict[Program, dict[Case, dict[int, int]]] = {}
+    for row in rows:
+        if row.peak_bytes:
+            of_case = peaks.setdefault(Cell(row.case, row.xla_flags).program, {}).setdefault(row.case, {})
+            of_case[row.checkpoints] = max(row.peak_bytes, of_case.get(row.checkpoints, 0))
+    return peaks
+
+
+def _between(curve: Sequence[tuple[int, int]], count: int) -> Range:
+    """Bound a convex curve at `count` from its measured (count, bytes) pairs, ascending."""
+    exact = dict(curve).get(count)
+    if exact is not None:
+        return Range(exact, exact, exact)
+    below = [pair for pair in curve if pair[0] < count]
+    above = [pair for pair in curve if pair[0] > count]
+    lines = [_line(*ends, count) for ends in (below[-2:], above[:2]) if len(ends) == 2]
+    if below and above:
+        high = _line(below[-1], above[0], count)
+        return Range(max(lines, default=min(below[-1][1], above[0][1])), high, high)
+    if below:
+        likely = lines[0] if lines else float(below[-1][1])
+        return Range(likely, likely, math.inf)
+    likely = lines[0] if lines else float(above[0][1])
+    return Range(likely, likely, max(likely, above[0][1]))
+
+
+def _line(left: tuple[int, int], right: tuple[int, int], count: int) -> float:
+    """Evaluate the straight line through two measured points."""
+    slope = (right[1] - left[1]) / (right[0] - left[0])
+    return left[1] + slope * (count - left[0])
+
+
+class _SecondsLaw:
+    """`a + F * advances + U * taped`, corrected near the samples; see the module's header."""
+
+    def __init__(self, samples, count_passes) -> None:
+        self._count_passes = count_passes
+        keys = list(samples)
+        seconds = np.array([float(np.median(samples[key])) for key in keys])
+        terms = np.array([self._terms(*key) for key in keys])
+        # Relative errors count alike, so rows are divided by their seconds; no cost is negative.
+        scale = terms.max(axis=0)
+        weights, _ = scipy.optimize.nnls(terms / scale / seconds[:, None], np.ones(len(keys)))
+        self._weights = weights / scale
+        law = np.maximum(terms @ self._weights, 1e-12)
+        self._places = np.array([self._place(*key) for key in keys])
+        noise = np.array([_noise(samples[key]) for key in keys])
+        kernel = _kernel(self._places, self._places) + np.diag(noise**2)
+        self._inverse = np.linalg.inv(kernel)
+        self._pull = self._inverse @ np.log(seconds / law)
+
+    def at(self, case: Case, checkpoints: int) -> Range:
+        law = max(float(self._terms(case, checkpoints) @ self._weights), 1e-12)
+        near = _kernel(np.array([self._place(case, checkpoints)]), self._places)[0]
+        variance = PRIOR_SPREAD**2 - float(near @ self._inverse @ near)
+        spread = math.sqrt(max(variance, 0.0))
+        likely = law * math.exp(float(near @ self._pull))
+        return Range(likely * math.exp(-spread), likely, likely * math.exp(spread))
+
+    def _terms(self, case: Case, checkpoints: int) -> np.ndarray:
+        advances, taped = self._count_passes(case, checkpoints)
+        return np.array([1.0, advances, taped, min(checkpoints, taped)])
+
+    def _place(self, case: Case, checkpoints: int) -> tuple[float, float]:
+        return math.log(checkpoints), math.log(max(1, self._count_passes(case, checkpoints)[1]))
+
+
+def _kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Covariance of log ratios: exponential in the distance, so that the curve may have kinks."""
+    distance = np.abs(left[:, None, :] - right[None, :, :]).sum(axis=-1)
+    return PRIOR_SPREAD**2 * np.exp(-distance / REACH)
+
+
+def _noise(samples: Sequence[float]) -> float:
+    """Standard error of the median as a log ratio, never below that of a quiet machine."""
+    if len(samples) < 3:
+        return 2 * SAMPLE_NOISE
+    spread = np.median(np.abs(np.log(samples) - np.log(np.median(samples)))) * 1.4826
+    return max(SAMPLE_NOISE, float(1.2533 * spread / math.sqrt(len(samples))))

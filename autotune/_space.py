@@ -1,0 +1,179 @@
+"""The space that a tune searches: cells (`--set` values, flags, horizon, tolerance) and the counts tried at each.
+
+Plain values and integers, no jax. The texts that people type on the command line become records here, so that the
+library form and the command line read them alike.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+
+from autotune._errors import AutotuneError
+from profiles._records import Case, Scalar
+
+AUTO = "auto"
+MAX_GRID_COUNTS = 12
+"""How many counts a grid of the exhaustive search has where the user named none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Program:
+    """What decides the compiled program apart from sizes: `--set` values, as sorted pairs, and XLA flags."""
+
+    set_values: tuple[tuple[str, Scalar], ...] = ()
+    xla_flags: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{key}={value}" for key, value in self.set_values]
+        parts += [f"XLA_FLAGS={self.xla_flags}"] if self.xla_flags else []
+        return ", ".join(parts) or "as it is"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """One case under given XLA flags: within it only checkpoints and expected steps are free."""
+
+    case: Case
+    xla_flags: str = ""
+
+    @property
+    def program(self) -> Program:
+        """The program that the cell shares with other horizons and tolerances."""
+        return Program(self.case.set_values, self.xla_flags)
+
+    def __str__(self) -> str:
+        return f"{self.case}, XLA_FLAGS={self.xla_flags}" if self.xla_flags else str(self.case)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """All cells of a tune, and the counts to try at each (None: chosen from the observed steps and the laws)."""
+
+    cells: tuple[Cell, ...]
+    counts: tuple[int, ...] | None = None
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The distinct programs of the space, in the order of the cells."""
+        return tuple(dict.fromkeys(cell.program for cell in self.cells))
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The distinct cases of the space, in the order of the cells."""
+        return tuple(dict.fromkeys(cell.case for cell in self.cells))
+
+    def of_program(self, program: Program) -> tuple[Cell, ...]:
+        """The cells of one program, in order."""
+        return tuple(cell for cell in self.cells if cell.program == program)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What a user listed to sweep; an empty list means that the problem's own value is used."""
+
+    horizons: tuple[int | float, ...] = ()
+    tolerances: tuple[float, ...] = ()
+    set_values: Mapping[str, tuple[Scalar, ...]] = dataclasses.field(default_factory=dict)
+    xla_flags: tuple[str, ...] = ()
+    counts: tuple[int, ...] | None = None
+    x64: bool = False
+
+
+def build_space(listed: Listed) -> Space:
+    """Cross the listed values into a space, horizons and tolerances varying fastest."""
+    keys = sorted(listed.set_values)
+    crossed = itertools.product(
+        itertools.product(*(_unique(listed.set_values[key]) for key in keys)),
+        _unique(listed.xla_flags) or [""],
+        _unique(listed.horizons) or [None],
+        _unique(listed.tolerances) or [None],
+    )
+    cells = tuple(
+        Cell(Case(horizon, tolerance, tuple(zip(keys, values, strict=True)), listed.x64), flags)
+        for values, flags, horizon, tolerance in crossed
+    )
+    return Space(cells=cells, counts=tuple(sorted(set(listed.counts))) if listed.counts else None)
+
+
+def grid_counts(steps: int, *, at_most: int = MAX_GRID_COUNTS) -> tuple[int, ...]:
+    """Spread counts over 1..steps in equal ratios, `steps` itself (everything stored) and the cliff of facts included.
+
+    `ceil(sqrt(2 steps))` is where an online placement stops paying for what it does not know, so a grid that leaves it
+    out draws the front wrong; the other counts stand in equal ratios. At most `at_most` counts are returned.
+    """
+    if steps < 1:
+        return (1,)
+    cliff = min(steps, math.isqrt(max(0, 2 * steps - 1)) + 1)
+    special = {steps, cliff, min(steps, 2)}
+    spread = max(2, at_most - len(special) + 1)
+    ratio = steps ** (1 / spread)
+    ratios = {min(steps, max(1, round(ratio**power))) for power in range(1, spread)}
+    extra = sorted(ratios - special)[: max(0, at_most - len(special))]
+    return tuple(sorted(special | set(extra)))
+
+
+def number(text: str, *, option: str) -> int | float:
+    """Read `100` as an int, `100.` or `1e2` as a float; anything else is an error naming the option."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        value = float(text)
+    except ValueError:
+        raise AutotuneError(f"{option} {text!r} is not a number; write it like 100, 100. or 1e-3") from None
+    if not math.isfinite(value):
+        raise AutotuneError(f"{option} {text!r} is not finite; write it like 100, 100. or 1e-3")
+    return value
+
+
+def numbers(texts: Iterable[str], *, option: str) -> tuple[int | float, ...]:
+    """Read a repeatable, comma-separated option into positive numbers, in order, each once (1 and 1.0 differ)."""
+    values = [number(part.strip(), option=option) for text in texts for part in text.split(",") if part.strip()]
+    for value in values:
+        if value <= 0:
+            raise AutotuneError(f"{option} {value} is not positive; give a value above 0")
+    return tuple(_unique(values))
+
+
+def checkpoint_counts(texts: Iterable[str]) -> tuple[int, ...] | None:
+    """Read `--checkpoints`: `auto` (None) or whole numbers of at least 1, comma-separated and repeatable."""
+    parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    if not parts or parts == [AUTO]:
+        return None
+    counts = []
+    for part in parts:
+        if not part.isdecimal() or int(part) < 1:
+            raise AutotuneError(f"--checkpoints {part!r} is neither `auto` nor a whole number of at least 1")
+        counts.append(int(part))
+    return tuple(sorted(set(counts)))
+
+
+def scalar(text: str) -> Scalar:
+    """Read one `--set` value: `true`/`false` as bool, then int, then float, else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def set_option(texts: Iterable[str]) -> dict[str, tuple[Scalar, ...]]:
+    """Read `--set KEY=VALUE,VALUE` (repeatable; the same key again adds values)."""
+    values: dict[str, list[Scalar]] = {}
+    for text in texts:
+        key, equals, listed = text.partition("=")
+        parts = [part.strip() for part in listed.split(",") if part.strip()]
+        if not equals or not key.strip().isidentifier() or not parts:
+            raise AutotuneError(f"--set {text!r} is not KEY=VALUE[,VALUE…], KEY a parameter that the factory takes")
+        values.setdefault(key.strip(), []).extend(scalar(part) for part in parts)
+    return {key: tuple(_unique(listed)) for key, listed in values.items()}
+
+
+def _unique(values: Iterable) -> list:
+    """Drop repeats, keeping order; 1, 1.0 and True are three values, since a factory may treat them differently."""
+    return list({(type(value), value): value for value in values}.values())

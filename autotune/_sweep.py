@@ -1,0 +1,482 @@
+"""Hand out trials through an Optuna study, measure them, store each result; the only file that imports optuna.
+
+One study per problem and device: parameters checkpoints, horizon, tolerance, `--set` values and XLA flags; objectives
+peak bytes and seconds; the budget a constraint. What to measure is decided by `_search` and enqueued; Optuna hands a
+trial to exactly one worker, keeps its heartbeat while it runs, and puts it back once when its worker died.
+
+The study is scratch: rebuilt from the store at every start, and thrown away. A result is stored before Optuna hears
+of it, so a kill in between measures nothing twice.
+
+Timings of one batch have to alternate, while Optuna knows single trials. So a batch is claimed by as many threads of
+`study.optimize` as it has trials, and `_Rendezvous` turns their trials into one call of the runner.
+"""
+
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from autotune._errors import AutotuneError
+from autotune._lock import device_lock
+from autotune._space import Space
+from autotune._trial import Rung, Runner, RunSettings, Trial
+from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey, Status
+
+HEARTBEAT_SECONDS = 5
+GRACE_SECONDS = 20
+"""A trial whose worker has been silent for this long is handed out again."""
+IDLE_POLL_SECONDS = 0.5
+MAX_CHECKPOINTS = 2**31 - 1
+
+
+@contextlib.contextmanager
+def _known_experimental() -> Iterator[None]:
+    """Heartbeats, multivariate sampling and metric names are experimental in Optuna 5; a test holds them to it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+class SweepProgress(Protocol):
+    """Who is told what happens; the screen in a tune, nothing in a test."""
+
+    def started(self, trials: Sequence[Trial]) -> None:
+        """A batch begins."""
+        ...
+
+    def finished(self, measurement: Measurement) -> None:
+        """One of its trials is measured and stored."""
+        ...
+
+
+class StoresMeasurements(Protocol):
+    """The part of a store that a sweep needs."""
+
+    def put(self, measurement: Measurement) -> None:
+        """Store one row durably."""
+        ...
+
+
+class SweepInterrupted(Exception):
+    """The sweep was told to stop while its trials ran; nothing of them is kept."""
+
+
+class _Failed(Exception):
+    """A trial's measurement ended other than well; its row says how."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SweepTools:
+    """What a sweep works with: who measures, where rows go, who is told, and the budget that constrains the study."""
+
+    runner: Runner
+    store: StoresMeasurements
+    progress: SweepProgress
+    device_fingerprint: str
+    budget_bytes: int | None = None
+
+
+def scratch_url(store_url: str) -> str:
+    """Name the database of the scratch study: a file beside an SQLite store, the same database on a server.
+
+    Optuna's tables and the store's have different names, so one database holds both.
+    """
+    url = sa.make_url(store_url)
+    if url.get_backend_name() != "sqlite":
+        return store_url
+    if url.database in (None, "", ":memory:"):
+        return ""
+    return f"sqlite:///{Path(str(url.database)).absolute()}.study"
+
+
+def open_scratch(url: str) -> optuna.storages.BaseStorage:
+    """Open the scratch storage; in memory where `url` is empty, and then no other process can join.
+
+    Raises:
+        AutotuneError: the database cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not url:
+        return optuna.storages.InMemoryStorage()
+    kwargs = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        with _known_experimental():
+            storage = optuna.storages.RDBStorage(
+                url,
+                engine_kwargs=kwargs,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
+            )
+    except (SQLAlchemyError, RuntimeError) as error:
+        place = sa.make_url(url).render_as_string(hide_password=True)
+        raise AutotuneError(f"the scratch database {place} of the study cannot be opened: {error}") from error
+    if url.startswith("sqlite"):
+        _write_one_at_a_time(storage.engine)
+    return storage
+
+
+def _write_one_at_a_time(engine: sa.Engine) -> None:
+    """Take SQLite's write lock at the start of every transaction.
+
+    Optuna claims a trial by reading its state and writing the next one, under `SELECT ... FOR UPDATE`. SQLite knows
+    no such lock, so without this two workers claim the same trial.
+    """
+    engine.dispose()
+
+    @sa.event.listens_for(engine, "connect")
+    def leave_transactions_to_sqlalchemy(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JoinedStudy:
+    """An Optuna study and the storage that it lies in."""
+
+    study: optuna.Study
+    storage: optuna.storages.BaseStorage
+
+
+class Sweep:
+    """One process's part in a study. The process that decides what to measure also makes and ends the study."""
+
+    def __init__(self, joined: "JoinedStudy", tools: SweepTools) -> None:
+        """Take part in a study; see `make_study` and `join_study`."""
+        self._study = study = joined.study
+        self._storage = joined.storage
+        self._seeded: set[int] = set()
+        self._tools = tools
+        self._choices: dict[str, list[str]] = study.user_attrs["choices"]
+        self._measured: list[Measurement] = []
+        self._interrupted = threading.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many trials nobody has taken yet."""
+        return len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    @property
+    def running(self) -> int:
+        """How many trials some process has taken and not ended."""
+        return len(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the study has been ended by the process that made it."""
+        return bool(self._study.user_attrs.get("closed"))
+
+    def interrupt(self) -> None:
+        """End what runs now, from a signal handler: its results are dropped, what is stored stays."""
+        self._interrupted.set()
+        self._tools.runner.close()
+
+    def end(self) -> None:
+        """Tell every worker that no trial will come."""
+        self._study.set_user_attr("closed", True)
+
+    def reap(self) -> None:
+        """Hand out again, once, what dead workers had taken."""
+        with _known_experimental():
+            optuna.storages.fail_stale_trials(self._study)
+
+    def rebuild(self, rows: Sequence[Measurement]) -> None:
+        """Tell a fresh study what the store holds, so that its front and its samplers know every measured trial."""
+        distributions = _distributions(self._choices, int(self._study.user_attrs["most_checkpoints"]))
+        for row in rows:
+            params = _params(row)
+            if set(params) != set(distributions) or any(
+                params[name] not in self._choices[name] for name in self._choices
+            ):
+                continue  # a value that is not asked for today
+            values = _values(row)
+            self._study.add_trial(
+                optuna.create_trial(
+                    state=TrialState.COMPLETE if values else TrialState.PRUNED,
+                    values=values,
+                    params=params,
+                    distributions=distributions,
+                    user_attrs={"key": row.key, "status": str(row.status)},
+                    constraints=self._constraints(row),
+                )
+            )
+
+    def measure(self, trials: Sequence[Trial]) -> list[Measurement]:
+        """Measure a batch, together with whatever workers have joined, until every trial of it has ended.
+
+        Timed trials of the batch that this process takes are timed in alternation.
+
+        Returns:
+            The rows that were measured by this process; the store has those of the others too.
+
+        Raises:
+            SweepInterrupted: `interrupt` was called.
+        """
+        first = len(self._study.get_trials(deepcopy=False))
+        for trial in trials:
+            self._study.enqueue_trial(_params(trial), user_attrs={"trial": to_json(trial)})
+        self._measured.clear()
+        timed = all(trial.rung is Rung.RUN for trial in trials)
+        while True:
+            self.work(together=len(trials) if timed else 1)
+            batch = self._study.get_trials(deepcopy=False)[first:]
+            if not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in batch):
+                return list(self._measured)
+            time.sleep(IDLE_POLL_SECONDS)
+            self._seed_heartbeats(batch)
+            self.reap()  # else the trial of the last worker to die would run for ever
+
+    def _seed_heartbeats(self, batch: Sequence[optuna.trial.FrozenTrial]) -> None:
+        """Record one heartbeat, once, for trials that others run.
+
+        Optuna takes only those for stale that have a heartbeat: a worker that died before its first would be waited
+        for for ever.
+        """
+        storage = self._storage
+        if not isinstance(storage, optuna.storages.RDBStorage):
+            return
+        study_id = storage.get_study_id_from_name(self._study.study_name)
+        for trial in batch:
+            if trial.state is TrialState.RUNNING and trial.number not in self._seeded:
+                self._seeded.add(trial.number)
+                storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
+
+    def lost(self, trials: Sequence[Trial], rows: Sequence[Measurement]) -> list[Trial]:
+        """Return the trials that no row tells about: their workers died twice."""
+        known = {json.dumps(_params(row), sort_keys=True) for row in rows}
+        return [trial for trial in trials if json.dumps(_params(trial), sort_keys=True) not in known]
+
+    def work(self, *, together: int = 1) -> int:
+        """Take and measure waiting trials until none waits; return how many this process took."""
+        taken = 0
+        while (waiting := self.waiting) and not self._interrupted.is_set():
+            size = min(together, waiting)
+            meeting = _Rendezvous(size, self._run)
+            self._study.optimize(
+                lambda trial, meeting=meeting: self._objective(trial, meeting),
+                n_trials=size,
+                n_jobs=size,
+                catch=(_Failed,),
+            )
+            meeting.check()  # Optuna drops what its last threads raised
+            taken += size
+        if self._interrupted.is_set():
+            raise SweepInterrupted
+        return taken
+
+    def sample(self, build: Callable[[Mapping[str, str], int], Trial]) -> None:
+        """Let Optuna's multi-objective sampler choose one trial, and measure it.
+
+        Args:
+            build: makes a trial from the chosen values, texts by parameter name, and the number of checkpoints.
+        """
+        meeting = _Rendezvous(1, self._run)
+        self._study.optimize(
+            lambda trial: self._objective(trial, meeting, build=build), n_trials=1, catch=(_Failed,)
+        )  # fmt: skip
+        if self._interrupted.is_set():
+            raise SweepInterrupted
+
+    def _objective(
+        self,
+        handed: optuna.Trial,
+        meeting: "_Rendezvous",
+        build: Callable[[Mapping[str, str], int], Trial] | None = None,
+    ) -> tuple[float, float]:
+        """Measure the trial that Optuna handed out; see the module's header."""
+        try:
+            trial = self._trial_of(handed, build)
+        except BaseException:
+            meeting.leave()
+            raise
+        row = meeting.bring(trial)
+        handed.set_user_attr("key", row.key)
+        handed.set_user_attr("status", str(row.status))
+        for name, excess in (self._constraints(row) or {}).items():
+            handed.set_constraint(name, excess)
+        if row.status is not Status.OK:
+            raise _Failed(f"{row.status}: {row.message}")
+        values = _values(row)
+        if values is None:
+            raise optuna.TrialPruned  # compiled only: its bytes are stored, there are no seconds to tell
+        return values
+
+    def _trial_of(self, handed: optuna.Trial, build: Callable[[Mapping[str, str], int], Trial] | None) -> Trial:
+        """Read the trial that was enqueued, or make the one that the sampler chooses."""
+        enqueued = handed.user_attrs.get("trial")
+        if enqueued is None and build is None:
+            raise optuna.TrialPruned  # another worker was faster: nothing waits
+        top = int(self._study.user_attrs["most_checkpoints"])
+        checkpoints = handed.suggest_int("checkpoints", 1, top, log=True)
+        chosen = {name: handed.suggest_categorical(name, listed) for name, listed in self._choices.items()}
+        if enqueued is None:
+            assert build is not None
+            return build(chosen, checkpoints)
+        return from_json(enqueued)
+
+    def _constraints(self, row: Measurement) -> dict[str, float] | None:
+        """By how many bytes a row exceeds the budget; None where there is no budget or no figure."""
+        if self._tools.budget_bytes is None or row.peak_bytes is None:
+            return None
+        return {"budget": float(row.peak_bytes - self._tools.budget_bytes)}
+
+    def _run(self, trials: Sequence[Trial]) -> list[Measurement]:
+        """Measure trials, alone on the device where they are timed, and store each row before anyone else hears."""
+        tools = self._tools
+        tools.progress.started(trials)
+        timed = any(trial.rung is Rung.RUN for trial in trials)
+        index = trials[0].settings.device
+        with device_lock(tools.device_fingerprint, index=index) if timed else contextlib.nullcontext():
+            rows = tools.runner.run(trials)
+        if self._interrupted.is_set():
+            raise SweepInterrupted
+        for row in rows:
+            tools.store.put(row)
+            self._measured.append(row)
+            tools.progress.finished(row)
+        return rows
+
+
+class _Rendezvous:
+    """Gathers the trials of several threads into one call, and gives each thread its row."""
+
+    def __init__(self, size: int, run: Callable[[Sequence[Trial]], list[Measurement]]) -> None:
+        self._expected = size
+        self._run = run
+        self._trials: list[Trial] = []
+        self._rows: list[Measurement] | None = None
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def bring(self, trial: Trial) -> Measurement:
+        """Wait for the other threads' trials, have all measured by the last to come, and return this one's row."""
+        with self._changed:
+            place = len(self._trials)
+            self._trials.append(trial)
+            self._complete()
+            self._changed.wait_for(lambda: self._rows is not None or self._error is not None)
+            if self._error is not None:
+                raise self._error
+            assert self._rows is not None
+            return self._rows[place]
+
+    def leave(self) -> None:
+        """Take part no more: the others need not wait."""
+        with self._changed:
+            self._expected -= 1
+            self._complete()
+
+    def check(self) -> None:
+        """Raise what measuring raised, if it did."""
+        if self._error is not None:
+            raise self._error
+
+    def _complete(self) -> None:
+        if self._trials and len(self._trials) == self._expected:
+            try:
+                self._rows = self._run(self._trials)
+            except BaseException as error:  # handed on to every thread that waits
+                self._error = error
+            self._changed.notify_all()
+
+
+def make_study(url: str, name: str, space: Space, *, seed: int, most_checkpoints: int) -> JoinedStudy:
+    """Make the scratch study afresh; an older one of the same name is thrown away.
+
+    Raises:
+        AutotuneError: the database cannot be opened.
+    """
+    storage = open_scratch(url)
+    with contextlib.suppress(KeyError):
+        optuna.delete_study(study_name=name, storage=storage)
+    with _known_experimental():
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+            directions=["minimize", "minimize"],
+        )
+        study.set_metric_names(["peak_bytes", "run_seconds"])
+    study.set_user_attr("choices", _choices(space))
+    study.set_user_attr("most_checkpoints", most_checkpoints)
+    return JoinedStudy(study, storage)
+
+
+def join_study(url: str, name: str) -> JoinedStudy:
+    """Open a study that another process made.
+
+    Raises:
+        AutotuneError: there is none of that name; the text lists those that there are.
+    """
+    storage = open_scratch(url)
+    try:
+        return JoinedStudy(optuna.load_study(study_name=name, storage=storage), storage)
+    except KeyError:
+        there = ", ".join(optuna.get_all_study_names(storage)) or "none"
+        raise AutotuneError(
+            f"no study {name!r} takes workers in this store; there is {there}. A study exists while "
+            "`ckpt-tune tune` runs, which prints its name"
+        ) from None
+
+
+def to_json(trial: Trial) -> str:
+    """Write a trial as text, for the workers of a study."""
+    return json.dumps(dataclasses.asdict(trial))
+
+
+def from_json(text: str) -> Trial:
+    """Read what `to_json` wrote."""
+    fields = json.loads(text)
+    fields["adjoint"] = AdjointName(fields["adjoint"])
+    fields["rung"] = Rung(fields["rung"])
+    fields["settings"] = RunSettings(**fields["settings"])
+    fields["key"] = ProblemKey(**fields["key"]) if fields["key"] else None
+    fields["device"] = DeviceKey(**fields["device"]) if fields["device"] else None
+    return Trial(**fields)
+
+
+def _params(place: Trial | Measurement) -> dict[str, Any]:
+    """Name a place of the space as Optuna's parameters; texts, since 10, 10.0 and True are three choices."""
+    flags = place.settings.xla_flags if isinstance(place, Trial) else place.xla_flags
+    listed = {"horizon": place.horizon, "tolerance": place.tolerance, "xla_flags": flags}
+    listed |= {f"set:{key}": value for key, value in place.set_values.items()}
+    return {"checkpoints": place.checkpoints, **{name: json.dumps(value) for name, value in listed.items()}}
+
+
+def _choices(space: Space) -> dict[str, list[str]]:
+    """List what each dimension of the space may be."""
+    listed: dict[str, list[Any]] = {"horizon": [], "tolerance": [], "xla_flags": []}
+    for cell in space.cells:
+        listed["horizon"].append(cell.case.horizon)
+        listed["tolerance"].append(cell.case.tolerance)
+        listed["xla_flags"].append(cell.xla_flags)
+        for key, value in cell.case.set_values:
+            listed.setdefault(f"set:{key}", []).append(value)
+    return {name: list(dict.fromkeys(json.dumps(value) for value in values)) for name, values in listed.items()}
+
+
+def _distributions(choices: Mapping[str, Sequence[str]], most_checkpoints: int) -> dict[str, BaseDistribution]:
+    """The space as Optuna knows it."""
+    categories = {name: CategoricalDistribution(list(listed)) for name, listed in choices.items()}
+    return {"checkpoints": IntDistribution(1, most_checkpoints, log=True), **categories}
+
+
+def _values(row: Measurement) -> tuple[float, float] | None:
+    """Both objectives of a row, None where one is unknown."""
+    if row.status is not Status.OK or row.peak_bytes is None or row.run_median_seconds is None:
+        return None
+    return float(row.peak_bytes), row.run_median_seconds

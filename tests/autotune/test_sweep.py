@@ -1,0 +1,268 @@
+"""The sweep: each trial is measured once and stored before anyone hears of it, whatever dies."""
+
+import dataclasses
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from autotune import _sweep
+from autotune._errors import AutotuneError
+from autotune._space import Listed, build_space
+from autotune._sweep import Sweep, SweepInterrupted, SweepTools
+from autotune._trial import Rung, RunSettings, Trial
+from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey, Status
+
+from .fake_machine import FakeMachine
+
+SPACE = build_space(Listed(horizons=(10, 20), counts=(1, 2, 4, 8)))
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+class MemoryStore:
+    """Keeps rows in a list, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.rows: list[Measurement] = []
+
+    def put(self, measurement: Measurement) -> None:
+        """Keep the row."""
+        self.rows.append(measurement)
+
+
+class Silent:
+    """Hears everything and says nothing."""
+
+    def started(self, trials: Sequence[Trial]) -> None:
+        """Say nothing."""
+
+    def finished(self, measurement: Measurement) -> None:
+        """Say nothing."""
+
+
+def _machine() -> FakeMachine:
+    return FakeMachine(
+        steps=lambda cell: 100, peak_bytes=lambda cell, count: 1000 * count, seconds=lambda cell, count: 1 / count
+    )
+
+
+def _trial(checkpoints: int, horizon: int = 10, rung: Rung = Rung.RUN) -> Trial:
+    return Trial(
+        study="s", problem="p.py:make", adjoint=AdjointName.DIFFRAX, checkpoints=checkpoints, horizon=horizon, rung=rung
+    )
+
+
+def _tools(store: MemoryStore, machine: FakeMachine, budget_bytes: int | None = None) -> SweepTools:
+    return SweepTools(
+        runner=machine, store=store, progress=Silent(), device_fingerprint="test-device", budget_bytes=budget_bytes
+    )
+
+
+def _study(url: str, name: str = "s") -> _sweep.JoinedStudy:
+    return _sweep.make_study(url, name, SPACE, seed=0, most_checkpoints=100)
+
+
+def test_timed_trials_of_a_batch_reach_the_runner_together() -> None:
+    """Counts that are compared are timed in one call of the runner, so that it can alternate between them."""
+    machine, store = _machine(), MemoryStore()
+    batches = []
+    tools = _tools(store, dataclasses.replace(machine))
+    tools.runner.run = lambda trials: batches.append(len(trials)) or machine.run(trials)
+    rows = Sweep(_study(""), tools).measure([_trial(1), _trial(2), _trial(4)])
+    assert batches == [3]
+    assert sorted(row.checkpoints for row in rows) == [1, 2, 4]
+
+
+def test_the_study_holds_both_objectives_and_the_budget_as_a_constraint() -> None:
+    """Optuna knows the bytes and seconds of every timed trial, and its front holds only what is within the budget."""
+    study = _study("")
+    Sweep(study, _tools(MemoryStore(), _machine(), budget_bytes=4000)).measure([_trial(c) for c in (1, 2, 4, 8)])
+    told = {trial.params["checkpoints"]: tuple(trial.values) for trial in study.study.trials}
+    assert told == {count: (1000.0 * count, 1 / count) for count in (1, 2, 4, 8)}
+    assert {trial.params["checkpoints"] for trial in study.study.best_trials} == {1, 2, 4}
+
+
+def test_a_row_is_stored_before_optuna_hears_of_it() -> None:
+    """When a row reaches the store its trial still runs for Optuna: a kill in between measures nothing twice."""
+    study = _study("")
+    states = []
+
+    class Watching(MemoryStore):
+        def put(self, measurement: Measurement) -> None:
+            states.extend(trial.state.name for trial in study.study.trials)
+            super().put(measurement)
+
+    Sweep(study, _tools(Watching(), _machine())).measure([_trial(2)])
+    assert states == ["RUNNING"]
+    assert [trial.state.name for trial in study.study.trials] == ["COMPLETE"]
+
+
+def test_failures_are_rows_and_the_sweep_goes_on() -> None:
+    """A trial that runs out of memory is stored with its status, and the others are measured."""
+    store = MemoryStore()
+    machine = dataclasses.replace(_machine(), capacity_bytes=3000)
+    Sweep(_study(""), _tools(store, machine)).measure([_trial(c) for c in (1, 2, 4, 8)])
+    assert {row.checkpoints: row.status for row in store.rows} == {
+        1: Status.OK,
+        2: Status.OK,
+        4: Status.OUT_OF_MEMORY,
+        8: Status.OUT_OF_MEMORY,
+    }
+
+
+def test_compiled_trials_are_not_compared_by_seconds_they_do_not_have() -> None:
+    """A compile-only trial is stored with its bytes; for Optuna it has no objectives."""
+    study, store = _study(""), MemoryStore()
+    Sweep(study, _tools(store, _machine())).measure([_trial(4, rung=Rung.COMPILED)])
+    assert [row.peak_bytes for row in store.rows] == [4000]
+    assert [trial.state.name for trial in study.study.trials] == ["PRUNED"]
+
+
+def test_a_study_rebuilt_from_the_store_has_the_front_of_the_old_one() -> None:
+    """Optuna's storage may be thrown away: the rows give the same front and constraints."""
+    store = MemoryStore()
+    first = _study("")
+    Sweep(first, _tools(store, _machine(), 4000)).measure([_trial(c) for c in (1, 2, 8)])
+    again = _study("")
+    outside = dataclasses.replace(store.rows[0], horizon=99)
+    Sweep(again, _tools(MemoryStore(), _machine(), 4000)).rebuild([*store.rows, outside])
+    assert [t.params for t in again.study.best_trials] == [t.params for t in first.study.best_trials]
+    assert len(again.study.trials) == 3, "a horizon that is not asked for today is no part of the study"
+
+
+def test_an_interrupt_keeps_what_is_stored_and_drops_what_runs() -> None:
+    """After Ctrl-C the finished batch is in the store, the running one is not, and its runner was closed."""
+    store, machine = MemoryStore(), _machine()
+    study = _study("")
+    sweep = Sweep(study, _tools(store, machine))
+    sweep.measure([_trial(1)])
+    blocked = threading.Event()
+    run = machine.run
+    machine.run = lambda trials: (sweep.interrupt(), blocked.set(), run(trials))[-1]
+    with pytest.raises(SweepInterrupted):
+        sweep.measure([_trial(2), _trial(4)])
+    assert blocked.is_set()
+    assert machine.closed
+    assert [row.checkpoints for row in store.rows] == [1]
+
+
+def test_an_error_of_the_store_ends_the_sweep_with_that_error() -> None:
+    """A full disk surfaces as itself, not as a lost trial or a hang of the threads that wait for it."""
+
+    class Full(MemoryStore):
+        def put(self, measurement: Measurement) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        Sweep(_study(""), _tools(Full(), _machine())).measure([_trial(1), _trial(2)])
+
+
+def test_two_processes_share_the_trials_of_a_study(tmp_path: pathlib.Path) -> None:
+    """A second member of the study takes trials too, and none is measured by both."""
+    url = f"sqlite:///{tmp_path / 'scratch.db'}"
+    study = _study(url)
+    slow = _machine()
+    run = slow.run
+    slow.run = lambda trials: (time.sleep(0.1), run(trials))[1]
+    mine, theirs = MemoryStore(), MemoryStore()
+    other = Sweep(_sweep.join_study(url, "s"), _tools(theirs, _machine()))
+    stop = threading.Event()
+
+    def help_out() -> None:
+        while not stop.is_set():
+            other.work()
+            time.sleep(0.02)
+
+    helper = threading.Thread(target=help_out)
+    helper.start()
+    trials = [_trial(count, horizon, Rung.COMPILED) for count in (1, 2, 4, 8) for horizon in (10, 20)]
+    Sweep(study, _tools(mine, slow)).measure(trials)
+    stop.set()
+    helper.join()
+    places = [(row.checkpoints, row.horizon) for row in mine.rows + theirs.rows]
+    assert sorted(places) == sorted((trial.checkpoints, trial.horizon) for trial in trials)
+    assert mine.rows
+    assert theirs.rows
+
+
+def test_the_trial_of_a_killed_worker_is_handed_out_once_more(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is killed with a trial in hand loses nothing: the survivor measures it, though no one joins."""
+    monkeypatch.setattr(_sweep, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(_sweep, "GRACE_SECONDS", 3)
+    url = f"sqlite:///{tmp_path / 'scratch.db'}"
+    study = _study(url)
+    victim_code = f"""
+import time
+from autotune import _sweep
+from tests.autotune.test_sweep import MemoryStore, _machine, _tools
+_sweep.HEARTBEAT_SECONDS, _sweep.GRACE_SECONDS = 1, 3
+machine = _machine()
+machine.run = lambda trials: (print("taken", flush=True), time.sleep(60))
+sweep = _sweep.Sweep(_sweep.join_study({url!r}, "s"), _tools(MemoryStore(), machine))
+while True:
+    sweep.work()
+    time.sleep(0.05)
+"""
+    with subprocess.Popen([sys.executable, "-c", victim_code], stdout=subprocess.PIPE, cwd=ROOT) as victim:
+        store = MemoryStore()
+        machine = _machine()
+        run = machine.run
+
+        def run_after_the_kill(trials: Sequence[Trial]) -> list[Measurement]:
+            assert victim.stdout is not None
+            if victim.poll() is None:
+                victim.stdout.readline()
+                victim.send_signal(signal.SIGKILL)
+                victim.wait()
+            return run(trials)
+
+        machine.run = run_after_the_kill
+        Sweep(study, _tools(store, machine)).measure([_trial(1, rung=Rung.COMPILED), _trial(2, rung=Rung.COMPILED)])
+    assert sorted(row.checkpoints for row in store.rows) == [1, 2]
+
+
+def test_joining_a_study_that_is_not_there_names_those_that_are(tmp_path: pathlib.Path) -> None:
+    """The error of `ckpt-tune worker` says which studies take workers."""
+    url = f"sqlite:///{tmp_path / 'scratch.db'}"
+    _study(url, "spirals-1234")
+    with pytest.raises(AutotuneError, match="spirals-1234"):
+        _sweep.join_study(url, "lynx-0000")
+
+
+def test_a_trial_survives_the_way_to_another_process() -> None:
+    """What a worker reads is the trial that was enqueued, types and all."""
+    trial = Trial(
+        study="s",
+        problem="p.py:make",
+        adjoint=AdjointName.OURS,
+        checkpoints=3,
+        horizon=10.0,
+        tolerance=1e-6,
+        set_values={"batch": 3, "solver": "tsit5", "dense": True},
+        expected_steps=7,
+        rung=Rung.COMPILED,
+        settings=RunSettings(platform="cpu", x64=True, xla_flags="--xla_a=1,2", timeout_seconds=3.5),
+        key=ProblemKey(name="p:make", components={"source": "abc"}),
+        device=DeviceKey(platform="cpu", kind="k", memory_bytes=5),
+    )
+    assert _sweep.from_json(_sweep.to_json(trial)) == trial
+
+
+@pytest.mark.parametrize(
+    ("store_url", "expected"),
+    [
+        ("sqlite:////data/profiles.db", "sqlite:////data/profiles.db.study"),
+        ("sqlite://", ""),
+        ("postgresql+psycopg://me:pw@host/name", "postgresql+psycopg://me:pw@host/name"),
+    ],
+)
+def test_the_scratch_lies_where_the_workers_of_a_store_find_it(store_url: str, expected: str) -> None:
+    """Beside an SQLite file, in the same database on a server, nowhere for a store in memory."""
+    assert _sweep.scratch_url(store_url) == expected
