@@ -59,10 +59,20 @@ def seeded(grid: int, seed: int = 0) -> np.ndarray:
     return np.stack([u, v]) + 0.01 * rng.standard_normal((2, grid, grid))
 
 
+def on_grid(rates: Rates, grid: int) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
+    """Return the feed rate at every point of the grid, and the kill rate."""
+    return jax.image.resize(jnp.exp(rates.log_feed), (grid, grid), "linear"), jnp.exp(rates.log_kill)
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def photographed(rates, initial, steps):
+    """Make the data: the second chemical after `steps` time units, by Euler's rule written out."""
+    rates_on_grid = on_grid(rates, initial.shape[-1])
+    return jax.lax.fori_loop(0, steps, lambda step, y: y + vector_field(step, y, rates_on_grid), initial)[1]
+
+
 def pattern(rates, initial, *, adjoint, horizon, solver):
     """Solve from `initial` for `horizon` time units and return the last state."""
-    grid = initial.shape[-1]
-    feed = jax.image.resize(jnp.exp(rates.log_feed), (grid, grid), "linear")
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(vector_field),
         SOLVERS[solver](),
@@ -70,7 +80,7 @@ def pattern(rates, initial, *, adjoint, horizon, solver):
         t1=float(horizon),
         dt0=1.0,
         y0=initial,
-        args=(feed, jnp.exp(rates.log_kill)),
+        args=on_grid(rates, initial.shape[-1]),
         adjoint=adjoint,
         max_steps=int(horizon) + 2,
     )
@@ -91,7 +101,6 @@ def make(*, adjoint, horizon=500, grid=384, solver="euler"):
     true_map = np.log(FEED) + 0.2 * np.sin(nodes)[:, None] * np.cos(nodes)
     truth = Rates(jnp.asarray(true_map), jnp.asarray(np.log(KILL)))
     initial = jnp.asarray(seeded(grid))
-    observe = functools.partial(pattern, adjoint=diffrax.ForwardMode(), horizon=horizon, solver=solver)
-    observed = eqx.filter_jit(observe)(truth, initial)[1]
+    observed = photographed(truth, initial, int(horizon))
     objective = functools.partial(loss, adjoint=adjoint, horizon=horizon, solver=solver)
     return eqx.filter_value_and_grad(objective), (flat, initial, observed)
