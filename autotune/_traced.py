@@ -2,7 +2,7 @@
 
 Two honest bounds, neither of which is what XLA will plan:
 
-    lower   arguments, outputs, closed-over arrays, and the largest loop carry: what must exist at one moment
+    lower   arguments and closed-over arrays, with the outputs or the largest loop carry, whichever is more
     upper   the most that is alive at one moment when the jaxpr is run one equation at a time, each value freed after
             its last use, nothing fused away, loop carries kept once (XLA updates them in place)
 
@@ -20,6 +20,9 @@ import jax.numpy as jnp
 from jax.extend import core as jex_core
 
 from autotune._compile import constant_bytes
+
+_ALIGNMENT = 64
+"""XLA's buffers begin at multiples of this, so that the smallest value occupies as much."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +44,19 @@ def traced_bytes(closed_jaxpr: Any) -> TracedBytes:
     constants = constant_bytes(closed_jaxpr)
     held = constants + sum(_bytes(v) for v in jaxpr.invars)
     outputs = sum(_bytes(v) for v in {id(v): v for v in jaxpr.outvars if not _is_literal(v)}.values())
-    lower = held + outputs + _largest_carry(jaxpr)
+    # Donated arguments may become outputs or carries in place.
+    lower = held + max(0, max(outputs, _largest_carry(jaxpr)) - _donated_bytes(jaxpr))
     upper = held + _peak(jaxpr, owned=frozenset())
     return TracedBytes(lower=min(lower, upper), upper=upper, constants=constants)
+
+
+def _donated_bytes(jaxpr: Any) -> int:
+    return sum(
+        _bytes(variable)
+        for equation in jaxpr.eqns
+        for variable, donated in zip(equation.invars, equation.params.get("donated_invars", ()), strict=False)
+        if donated
+    )
 
 
 def _bytes(variable: Any) -> int:
@@ -55,42 +68,77 @@ def _bytes(variable: Any) -> int:
         return int(size) * getattr(getattr(aval, "dtype", None), "itemsize", 0)
 
 
+def _padded(variable: Any) -> int:
+    return -(-_bytes(variable) // _ALIGNMENT) * _ALIGNMENT
+
+
 def _is_literal(variable: Any) -> bool:
     return isinstance(variable, jex_core.Literal)
 
 
 def _peak(jaxpr: Any, owned: frozenset[int]) -> int:
-    """Give the most bytes alive at once inside `jaxpr`, without those that its caller holds.
+    """Give the most bytes alive at once inside `jaxpr`, beyond those alive when it begins.
 
     Args:
         jaxpr: an open jaxpr; its inputs belong to the caller, but for
-        owned: the positions of those that are a loop's carry, which the body may overwrite.
+        owned: the positions of those that may be freed or overwritten at their last use.
     """
-    last_use: dict[Any, int] = {}
-    for position, equation in enumerate(jaxpr.eqns):
-        for variable in equation.invars:
-            if not _is_literal(variable):
-                last_use[variable] = position
-    for variable in jaxpr.outvars:
-        if not _is_literal(variable):
-            last_use[variable] = len(jaxpr.eqns)
+    last_use = _last_uses(jaxpr)
     ours = {variable for i, variable in enumerate(jaxpr.invars) if i in owned}
     alive = peak = 0
     for position, equation in enumerate(jaxpr.eqns):
         dying = {v for v in equation.invars if not _is_literal(v) and v in ours and last_use[v] == position}
         made = [v for v in equation.outvars if v in last_use]
-        # A value that dies here may lend its buffer to one of its size that is made here: in-place updates.
-        fresh = _fresh_bytes([_bytes(v) for v in dying], [_bytes(v) for v in made])
-        peak = max(peak, alive + fresh + _inner_peak(equation))
-        alive += sum(_bytes(v) for v in made) - sum(_bytes(v) for v in dying)
-        ours |= set(made)
+        peak = max(peak, alive + _equation_peak(equation, dying, made))
+        alive += sum(map(_padded, made)) - sum(map(_padded, dying))
         peak = max(peak, alive)
-        for variable in dying:
-            ours.discard(variable)
+        ours = (ours | set(made)) - dying
     return peak
 
 
-def _fresh_bytes(dying: list[int], made: list[int]) -> int:
+def _last_uses(jaxpr: Any) -> dict[Any, int]:
+    last_use: dict[Any, int] = {}
+    for position, equation in enumerate(jaxpr.eqns):
+        last_use.update({v: position for v in equation.invars if not _is_literal(v)})
+    last_use.update({v: len(jaxpr.eqns) for v in jaxpr.outvars if not _is_literal(v)})
+    return last_use
+
+
+def _equation_peak(equation: Any, dying: set[Any], made: list[Any]) -> int:
+    """Bytes that one equation needs beyond what is alive before it, at the most."""
+    name = equation.primitive.name
+    if name == "while":
+        first = equation.params["cond_nconsts"] + equation.params["body_nconsts"]
+        body = equation.params["body_jaxpr"].jaxpr
+        carry = frozenset(range(equation.params["body_nconsts"], len(body.invars)))
+        return _copied(equation.invars[first:], dying) + _peak(body, carry)
+    if name == "scan":
+        consts, carried = equation.params["num_consts"], equation.params["num_carry"]
+        body = equation.params["jaxpr"].jaxpr
+        carry = frozenset(range(consts, consts + carried))
+        stacked = sum(map(_padded, equation.outvars[carried:]))
+        slices = sum(map(_padded, body.invars[consts + carried :]))
+        initial = equation.invars[consts : consts + carried]
+        return _copied(initial, dying) + stacked + slices + _peak(body, carry)
+    inner = inner_jaxprs(equation)
+    if inner:
+        # Calls and branches take their last inputs one to one; what dies here may be freed inside already.
+        peaks = []
+        for jaxpr in inner:
+            passed = equation.invars[len(equation.invars) - len(jaxpr.invars) :]
+            free = {i for i, v in enumerate(passed) if not _is_literal(v) and v in dying}
+            peaks.append(_peak(jaxpr, frozenset(free) if len(passed) == len(jaxpr.invars) else frozenset()))
+        return max(peaks)
+    return _fresh([_padded(v) for v in dying], [_padded(v) for v in made])
+
+
+def _copied(initial: Any, dying: set[Any]) -> int:
+    """Bytes of a loop's carry that do not take over the buffers of the values it begins with."""
+    return sum(_padded(v) for v in initial if _is_literal(v) or v not in dying)
+
+
+def _fresh(dying: list[int], made: list[int]) -> int:
+    """Bytes that an equation's results need, those in place of a value that dies here and is as large not counted."""
     lent = list(dying)
     fresh = 0
     for size in made:
@@ -99,34 +147,6 @@ def _fresh_bytes(dying: list[int], made: list[int]) -> int:
         else:
             fresh += size
     return fresh
-
-
-def _inner_peak(equation: Any) -> int:
-    """Bytes that an equation's inner jaxprs need beyond the equation's own inputs and outputs."""
-    parameters = equation.params
-    if equation.primitive.name == "while":
-        body = parameters["body_jaxpr"].jaxpr
-        carry = frozenset(range(parameters["body_nconsts"], len(body.invars)))
-        own = sum(_bytes(v) for v in equation.outvars)
-        # The carry is the equation's outputs, counted there; inside, only what a pass adds to it counts.
-        return max(_peak(parameters["cond_jaxpr"].jaxpr, frozenset()), _beyond(body, carry, own))
-    if equation.primitive.name == "scan":
-        body = parameters["jaxpr"].jaxpr
-        first = parameters["num_consts"]
-        carry = frozenset(range(first, first + parameters["num_carry"]))
-        return _beyond(body, carry, sum(_bytes(body.invars[i]) for i in carry))
-    inner = [_peak(jaxpr, frozenset()) for jaxpr in inner_jaxprs(equation)]
-    # The inner jaxpr's results are the equation's outputs, counted once.
-    return max(0, max(inner, default=0) - sum(_bytes(v) for v in equation.outvars))
-
-
-def _beyond(body: Any, carry: frozenset[int], carry_bytes: int) -> int:
-    return max(0, _peak_with_carry(body, carry) - carry_bytes)
-
-
-def _peak_with_carry(body: Any, carry: frozenset[int]) -> int:
-    start = sum(_bytes(body.invars[i]) for i in carry)
-    return start + _peak(body, carry)
 
 
 def inner_jaxprs(equation: Any) -> list[Any]:
@@ -142,12 +162,11 @@ def inner_jaxprs(equation: Any) -> list[Any]:
 
 
 def _largest_carry(jaxpr: Any) -> int:
-    """Bytes of the largest loop carry anywhere inside, together with the carries of the loops around it."""
+    """Bytes of the largest loop carry anywhere inside."""
     largest = 0
     for equation in jaxpr.eqns:
-        inner = max((_largest_carry(body) for body in inner_jaxprs(equation)), default=0)
+        largest = max(largest, *(_largest_carry(body) for body in inner_jaxprs(equation)), 0)
         if equation.primitive.name in ("while", "scan"):
             count = equation.params.get("num_carry", len(equation.outvars))
-            inner += sum(_bytes(v) for v in equation.outvars[:count])
-        largest = max(largest, inner)
+            largest = max(largest, sum(_bytes(v) for v in equation.outvars[:count]))
     return largest
