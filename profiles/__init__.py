@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from profiles._records import Profile as Profile
     from profiles._records import Scalar as Scalar
     from profiles._records import Status as Status
+    from profiles._report import report as report
     from profiles._store import ProfileStore as ProfileStore
     from profiles._store import open_store as open_store
     from profiles._units import format_bytes as format_bytes
     from profiles._units import format_seconds as format_seconds
+    from profiles.page import render_page as render_page
     from profiles.plots import bytes_figure as bytes_figure
     from profiles.plots import compare_figure as compare_figure
     from profiles.plots import front_figure as front_figure
@@ -101,6 +103,8 @@ _HOME = {
     "save_figure": "plots",
     "steps_figure": "plots",
     "tree_figure": "plots",
+    "report": "_report",
+    "render_page": "page",
 }
 
 __all__ = [
@@ -145,7 +149,9 @@ __all__ = [
     "pareto_front",
     "points",
     "recompute_figure",
+    "render_page",
     "render_table",
+    "report",
     "save_figure",
     "steps_figure",
     "table",

@@ -1,6 +1,5 @@
 """Colours, markers and axes that all figures share: colour-blind-safe, bytes in powers of 1024, units on every axis."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,59 +9,15 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from profiles._records import Case
+from profiles._looks import Look
 from profiles._units import format_bytes, format_seconds
 
-# Okabe and Ito's palette (2008), less its yellow and black, which vanish on white and on dark.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", "--", ":", "-.")
 BUDGET_COLOUR = "#B00020"
 INK = "#222222"
 FAINT = "#8A8A8A"
 
 WIDE = (9.6, 4.2)
 NARROW = (7.6, 4.2)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """How one series is drawn."""
-
-    colour: str
-    marker: str
-    dash: str = "-"
-
-
-class Series:
-    """The look of every case: colour by horizon, marker and dash by what else differs.
-
-    In a small profile each tells the cases apart alone; together they do for 49 cases.
-    """
-
-    def __init__(self, cases: Sequence[Case]) -> None:
-        """Give every case its look, in the order of the cases."""
-        ordered = sorted(cases, key=lambda case: case.order)
-        self._horizons = list(dict.fromkeys(case.horizon for case in ordered))
-        self._rest = list(dict.fromkeys(_without_horizon(case) for case in ordered))
-        self.shown = ordered
-
-    def look(self, case: Case) -> Look:
-        """Tell how this case is drawn."""
-        horizon, rest = self._horizons.index(case.horizon), self._rest.index(_without_horizon(case))
-        # One horizon only: colour would say nothing, so it goes with what differs.
-        colour = rest if len(self._horizons) == 1 else horizon
-        marker = horizon if len(self._rest) == 1 else rest
-        return Look(
-            COLOURS[colour % len(COLOURS)],
-            MARKERS[marker % len(MARKERS)],
-            DASHES[rest % len(DASHES)] if len(self._rest) > 1 else "-",
-        )
-
-
-def _without_horizon(case: Case) -> tuple[object, ...]:
-    """What tells a case from others of its horizon."""
-    return case.tolerance, case.set_values, case.x64, case.mesh
 
 
 class BytesLocator(ticker.Locator):

@@ -15,7 +15,8 @@ from profiles._records import Case
 class BytesLaw:
     """Predicted bytes by checkpoints, with bounds; `case` None where the law holds for every case.
 
-    The four columns are of equal length, by rising checkpoints. `text` says what the law is, in words or symbols.
+    The four columns are of equal length, by rising checkpoints; a bound that nothing gives is infinite. `text` says
+    what the law is, in words or symbols.
     """
 
     checkpoints: tuple[int, ...]
@@ -94,6 +95,12 @@ class ReportExtras:
     optima: tuple[Optimum, ...] = ()
     trees: tuple[Tree, ...] = ()
     recommended: tuple[Recommended, ...] = ()
+
+
+def visible_blocks(tree: Tree, width: int) -> list[TreeBlock]:
+    """Keep the blocks that are at least one of `width` parts of the solve wide."""
+    least = tree.steps / width
+    return [block for block in tree.blocks if block.stop - block.start >= least]
 
 
 def _equal_lengths(record: object, *names: str) -> None:

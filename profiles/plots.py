@@ -4,26 +4,24 @@ Save one with `figure.savefig(path)`; `save_figure` does so for PNG and SVG at o
 the same measurements give the same bytes.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from profiles._axes import (
     BUDGET_COLOUR,
-    COLOURS,
     FAINT,
     INK,
-    MARKERS,
     NARROW,
     WIDE,
-    Look,
-    Series,
     bytes_axis,
     count_axis,
     draw,
@@ -32,7 +30,8 @@ from profiles._axes import (
     seconds_axis,
 )
 from profiles._errors import ProfilesError
-from profiles._extras import BytesLaw, Optimum, Recommended, Tree
+from profiles._extras import BytesLaw, Optimum, Recommended, Tree, visible_blocks
+from profiles._looks import COLOURS, MARKERS, Look, Series
 from profiles._pareto import Objective, Point, pareto_front, points
 from profiles._records import Case, Measurement, Profile, Status
 from profiles._units import format_bytes
@@ -115,9 +114,14 @@ def bytes_figure(profile: Profile, laws: Iterable[BytesLaw] = (), *, budget_byte
     for law in laws:
         colour = series.look(law.case).colour if law.case in series.shown and law.case else FAINT
         label = law.text or "law"
-        panel.fill_between(law.checkpoints, law.low_bytes, law.high_bytes, color=colour, alpha=0.18, lw=0)
+        bounded = [math.isfinite(high) for high in law.high_bytes]
+        high = [
+            value if math.isfinite(value) else likely
+            for value, likely in zip(law.high_bytes, law.likely_bytes, strict=True)
+        ]
+        panel.fill_between(law.checkpoints, law.low_bytes, high, where=bounded, color=colour, alpha=0.18, lw=0)
         panel.plot(law.checkpoints, law.likely_bytes, color=colour, lw=1, label=f"{label}, with its bounds")
-        sizes += law.high_bytes
+        sizes += [high for high in law.high_bytes if math.isfinite(high)]
         counts += law.checkpoints
     for index, case in enumerate(series.shown):
         pairs = [(float(p.checkpoints), float(p.peak_bytes)) for p in points(profile.rows(case))]
@@ -219,7 +223,7 @@ def tree_figure(tree: Tree) -> Figure:
     blocks = visible_blocks(tree, 1500)
     depth = max((block.slot for block in blocks), default=0) + 1
     patches = [Rectangle((b.start, b.slot - 0.44), b.stop - b.start, 0.88) for b in blocks]
-    colours = [COLOURS[b.slot % len(COLOURS)] for b in blocks]
+    colours = [to_rgba(COLOURS[0], 0.95 - 0.55 * b.slot / depth) for b in blocks]
     width = 0.6 if len(blocks) < 400 else 0.15
     panel.add_collection(PatchCollection(patches, facecolor=colours, edgecolor="white", linewidth=width))
     panel.set_xlim(0, max(tree.steps, 1))
@@ -231,12 +235,6 @@ def tree_figure(tree: Tree) -> Figure:
     said = f"{tree.checkpoints:,} checkpoints for {tree.steps:,} steps, {len(tree.blocks):,} states stored in all"
     panel.set_title(said + ("" if len(blocks) == len(tree.blocks) else "; the narrowest are not drawn"), fontsize=10)
     return figure
-
-
-def visible_blocks(tree: Tree, width: int) -> list:
-    """Keep the blocks that are at least one of `width` parts of the solve wide."""
-    least = tree.steps / width
-    return [block for block in tree.blocks if block.stop - block.start >= least]
 
 
 def compare_figure(profiles: Sequence[Profile], case: Case | None = None) -> Figure:

@@ -32,8 +32,9 @@ from profiles import (
     steps_figure,
     tree_figure,
 )  # fmt: skip
-from profiles._axes import COLOURS, DASHES, MARKERS, BytesLocator, Series
+from profiles._axes import BytesLocator
 from profiles._extras import TreeBlock
+from profiles._looks import COLOURS, DASHES, MARKERS, Series
 from tests.profiles.makers import a_measurement, a_sweep
 
 
