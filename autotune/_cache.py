@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
-
 from autotune._device import cpu_name
 
 CACHE_LIMIT_BYTES = 2**30
@@ -23,6 +21,9 @@ def compilation_cache(environment: Mapping[str, str]) -> Path:
     """
     if environment.get(_VARIABLE):
         return Path(environment[_VARIABLE])
+    # Not needed where the user names the folder, so that a machine without this library can still measure.
+    import platformdirs
+
     model = hashlib.sha256(cpu_name().encode()).hexdigest()[:12]
     return Path(platformdirs.user_cache_dir("ckpt-tune", appauthor=False)) / "compiled" / model
 

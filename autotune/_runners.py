@@ -81,7 +81,7 @@ class SubprocessRunner:
         self._closed = True
         for worker in list(self._workers.values()):
             worker.close()
-        prune(compilation_cache({}))
+        prune(compilation_cache(os.environ))
 
     def device_info(self) -> DeviceInfo:
         """Read the device in a worker, so that this process leaves it alone."""
