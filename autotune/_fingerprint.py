@@ -16,6 +16,7 @@ They are the same in every process on every machine with the same versions of th
 """
 
 import ast
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,11 +134,7 @@ def _shapes(problem: Problem, call: Call, horizon: int | float | None, tolerance
     here = _leaves(call)
     if horizon is None:
         return " ".join(f"{dtype}[{','.join(map(str, shape))}]" for dtype, shape in here)
-    try:
-        # A second call at another horizon shows which dimensions follow it; its arrays are dropped at once.
-        there = _leaves(problem.make(ProbeAdjoint(), 2 * horizon, tolerance))
-    except AutotuneError:
-        there = here
+    there = _elsewhere(problem, horizon, tolerance) or here
     if [(dtype, len(shape)) for dtype, shape in here] != [(dtype, len(shape)) for dtype, shape in there]:
         return " ".join(f"{dtype}/{len(shape)}" for dtype, shape in here)
     texts = []
@@ -145,6 +142,21 @@ def _shapes(problem: Problem, call: Call, horizon: int | float | None, tolerance
         dims = ",".join(str(a) if a == b else "*" for a, b in zip(shape, other, strict=True))
         texts.append(f"{dtype}[{dims}]")
     return " ".join(texts)
+
+
+def _elsewhere(
+    problem: Problem, horizon: int | float, tolerance: float | None
+) -> list[tuple[str, tuple[int, ...]]] | None:
+    """Give the arguments' dtypes and shapes at another horizon, the first that the factory takes; None for none.
+
+    Half is tried first, being cheaper; its arrays are dropped at once.
+    """
+    half = horizon // 2 if isinstance(horizon, int) else horizon / 2
+    for other in (half, 2 * horizon):
+        if other > 0:
+            with contextlib.suppress(AutotuneError):
+                return _leaves(problem.make(ProbeAdjoint(), other, tolerance))
+    return None
 
 
 def _leaves(call: Call) -> list[tuple[str, tuple[int, ...]]]:
