@@ -7,6 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from profiles._compare import Change as Change
+    from profiles._compare import ComparedPoint as ComparedPoint
+    from profiles._compare import Comparison as Comparison
+    from profiles._compare import compare as compare
+    from profiles._compare import what_changed as what_changed
     from profiles._errors import AmbiguousProfile as AmbiguousProfile
     from profiles._errors import DeviceError as DeviceError
     from profiles._errors import NoSuchProfile as NoSuchProfile
@@ -28,6 +33,11 @@ if TYPE_CHECKING:
     from profiles._pareto import non_dominated as non_dominated
     from profiles._pareto import pareto_front as pareto_front
     from profiles._pareto import points as points
+    from profiles._plan import LongestHorizon as LongestHorizon
+    from profiles._plan import Plan as Plan
+    from profiles._plan import PlanRequest as PlanRequest
+    from profiles._plan import PlanRow as PlanRow
+    from profiles._plan import plan as plan
     from profiles._records import AdjointName as AdjointName
     from profiles._records import Case as Case
     from profiles._records import DeviceKey as DeviceKey
@@ -42,6 +52,9 @@ if TYPE_CHECKING:
     from profiles._store import open_store as open_store
     from profiles._units import format_bytes as format_bytes
     from profiles._units import format_seconds as format_seconds
+    from profiles.devices import Device as Device
+    from profiles.devices import find_devices as find_devices
+    from profiles.devices import load_devices as load_devices
     from profiles.page import render_page as render_page
     from profiles.plots import bytes_figure as bytes_figure
     from profiles.plots import compare_figure as compare_figure
@@ -50,9 +63,11 @@ if TYPE_CHECKING:
     from profiles.plots import save_figure as save_figure
     from profiles.plots import steps_figure as steps_figure
     from profiles.plots import tree_figure as tree_figure
+    from profiles.tables import compare_table as compare_table
     from profiles.tables import export_table as export_table
     from profiles.tables import front_table as front_table
     from profiles.tables import import_table as import_table
+    from profiles.tables import plan_table as plan_table
     from profiles.tables import render_table as render_table
     from profiles.tables import table as table
 
@@ -105,6 +120,21 @@ _HOME = {
     "tree_figure": "plots",
     "report": "_report",
     "render_page": "page",
+    "Change": "_compare",
+    "ComparedPoint": "_compare",
+    "Comparison": "_compare",
+    "compare": "_compare",
+    "what_changed": "_compare",
+    "Plan": "_plan",
+    "PlanRequest": "_plan",
+    "PlanRow": "_plan",
+    "LongestHorizon": "_plan",
+    "plan": "_plan",
+    "Device": "devices",
+    "load_devices": "devices",
+    "find_devices": "devices",
+    "compare_table": "tables",
+    "plan_table": "tables",
 }
 
 __all__ = [
@@ -113,14 +143,22 @@ __all__ = [
     "AmbiguousProfile",
     "BytesLaw",
     "Case",
+    "Change",
     "Column",
+    "ComparedPoint",
+    "Comparison",
+    "Device",
     "DeviceError",
     "DeviceKey",
+    "LongestHorizon",
     "Measurement",
     "NoSuchProfile",
     "Objective",
     "Optimum",
     "PeakSource",
+    "Plan",
+    "PlanRequest",
+    "PlanRow",
     "Point",
     "ProblemKey",
     "Profile",
@@ -137,16 +175,22 @@ __all__ = [
     "Tree",
     "TreeBlock",
     "bytes_figure",
+    "compare",
     "compare_figure",
+    "compare_table",
     "export_table",
+    "find_devices",
     "format_bytes",
     "format_seconds",
     "front_figure",
     "front_table",
     "import_table",
+    "load_devices",
     "non_dominated",
     "open_store",
     "pareto_front",
+    "plan",
+    "plan_table",
     "points",
     "recompute_figure",
     "render_page",
@@ -156,6 +200,7 @@ __all__ = [
     "steps_figure",
     "table",
     "tree_figure",
+    "what_changed",
 ]
 
 

@@ -6,6 +6,7 @@ is what is read, to the last sample, whether the file is CSV, JSON or Parquet. T
 real number with `horizon_is_integer` beside it, and mappings are JSON texts.
 """
 
+import dataclasses
 import io
 import json
 import os
@@ -15,10 +16,14 @@ from typing import Any
 
 import pandas as pd
 
+from profiles._compare import Comparison
 from profiles._errors import RecordError, TableError
 from profiles._flat import COLUMNS, NULLABLE_TEXT, Column, Kind, flatten, time_of, time_text, unflatten
 from profiles._pareto import Objective, pareto_front, points
+from profiles._plan import Plan, PlanRow
 from profiles._records import Measurement, Profile
+
+_SIDES = ("before", "after", "ratio")
 
 FORMATS = ("csv", "json", "parquet")
 """The formats of `export_table` and `import_table`, which are also the endings of their files."""
@@ -90,6 +95,46 @@ def front_table(profile: Profile, objective: Objective) -> pd.DataFrame:
         "measured_at": "datetime64[us, UTC]",
     }  # fmt: skip
     return pd.DataFrame({name: pd.Series([row[name] for row in found], dtype=dtypes[name]) for name in dtypes})
+
+
+def compare_table(comparison: Comparison) -> pd.DataFrame:
+    """Lay a comparison out, one row a case and count.
+
+    Columns: `case`, `horizon`, `tolerance`, `checkpoints`, and for each of `peak_bytes`, `run_seconds` and
+    `recompute_factor` the figure `_before`, `_after` and their `_ratio` (after over before).
+    """
+    records = []
+    for point in comparison.points:
+        record: dict[str, Any] = {"case": str(point.case), "horizon": point.case.horizon}
+        record |= {"tolerance": point.case.tolerance, "checkpoints": point.checkpoints}
+        for figure in ("peak_bytes", "run_seconds", "recompute_factor"):
+            record[f"{figure}_before"] = getattr(point.before, figure, None)
+            record[f"{figure}_after"] = getattr(point.after, figure, None)
+            record[f"{figure}_ratio"] = point.ratio(figure)
+        records.append(record)
+    names = ["case", "horizon", "tolerance", "checkpoints"]
+    names += [f"{f}_{side}" for f in ("peak_bytes", "run_seconds", "recompute_factor") for side in _SIDES]
+    return pd.DataFrame({name: pd.Series([r[name] for r in records], dtype=_plan_dtype(name)) for name in names})
+
+
+def plan_table(plan: Plan) -> pd.DataFrame:
+    """Lay the rows of a plan out; columns are the fields of `PlanRow`, the case as its text, horizon and tolerance."""
+    records = []
+    for row in plan.rows:
+        record = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+        record |= {"case": str(row.case), "horizon": row.case.horizon, "tolerance": row.case.tolerance}
+        records.append(record)
+    names = ["device", "case", "horizon", "tolerance"]
+    names += [field.name for field in dataclasses.fields(PlanRow) if field.name not in names]
+    return pd.DataFrame({name: pd.Series([r[name] for r in records], dtype=_plan_dtype(name)) for name in names})
+
+
+def _plan_dtype(name: str) -> str:
+    """Choose the type of a column of a plan or a comparison by what it holds."""
+    if name in ("device", "case", "steps_evidence", "bytes_evidence", "currency"):
+        return "string"
+    whole = name in ("steps", "checkpoints", "needed_checkpoints") or "_bytes" in name
+    return "Int64" if whole and not name.endswith("_ratio") else "Float64"
 
 
 def render_table(source: Profile | Iterable[Measurement], format_name: str) -> str:
