@@ -1,8 +1,9 @@
 """What the rows measured so far say about the counts not measured yet: bytes and seconds, each with its bounds.
 
-Bytes. Between two measured counts the straight line through them: compiled totals are convex in the count (a maximum of
-lines), so the line is an upper bound, and lines through neighbouring pairs are lower bounds. Beyond the largest
-measured count there is no upper bound, so nothing there counts as fitting.
+Bytes. Of our adjoint, the law of `_laws` through what was compiled. Of Diffrax's, the straight line between two
+measured counts, and lines through neighbouring pairs as lower bounds: its totals are mostly a maximum of lines, but
+nothing promises that, so this orders trials and is never recommended from. Beyond the largest measured count there is
+no upper bound, so nothing there counts as fitting.
 
 Seconds. A law with physical terms, `a + F * advances + U * taped` (an advance is an untaped pass of the body, a taped
 pass one reversed step; F and U differ by 3 to 7), fitted to all cells of a program, times a correction: a Gaussian
@@ -20,13 +21,17 @@ import numpy as np
 import scipy.optimize
 
 from autotune._adjoints import executed_steps
-from autotune._space import Cell, Program
+from autotune._laws import fit_bytes_law
+from autotune._space import Cell, Program, cell_of
+from autotune._speed import compared_samples
 from profiles._records import AdjointName, Case, Measurement, Status
 
 PRIOR_SPREAD = 0.15
 """Standard deviation, as a log ratio, by which seconds may leave the law far from any sample (facts 7 and 20)."""
 SAMPLE_NOISE = 0.03
 """Standard deviation, as a log ratio, of one median of interleaved rounds on a quiet machine."""
+MOST_NOISE = 0.1
+"""What the standard error of a median is taken for at most, so that samples count at all on a noisy machine."""
 REACH = 1.5
 """How far, in units of ln(count) + ln(steps), a sample tells about its neighbours."""
 
@@ -70,10 +75,9 @@ class Forecast:
         good = [row for row in rows if row.status is Status.OK]
         self._peaks = _peaks(good)
         timed: dict[Program, dict[tuple[Case, int], list[float]]] = {}
-        for row in good:
-            if row.run_seconds and row.case in works:
-                cell = Cell(row.case, row.xla_flags)
-                timed.setdefault(cell.program, {}).setdefault((row.case, row.checkpoints), []).extend(row.run_seconds)
+        for (cell, count), samples in compared_samples(good).items():
+            if cell.case in works:
+                timed.setdefault(cell.program, {})[(cell.case, count)] = samples
         self._seconds = {program: _SecondsLaw(samples, self._passes) for program, samples in timed.items()}
 
     def _passes(self, case: Case, checkpoints: int) -> tuple[int, int]:
@@ -92,11 +96,19 @@ class Forecast:
         if checkpoints in own:
             return Range(own[checkpoints], own[checkpoints], own[checkpoints])
         reference = max(by_case, key=lambda case: (len(by_case[case]), self._steps(case)))
-        curve = sorted(by_case[reference].items())
-        between = _between(curve, checkpoints)
-        offsets = [peak - _between(curve, count).likely for count, peak in own.items()]
+        curve = by_case[reference]
+        between = self._between(curve, checkpoints)
+        offsets = [peak - self._between(curve, count).likely for count, peak in own.items()]
         offset = float(np.median(offsets)) if offsets else 0.0
         return Range(between.low + offset, between.likely + offset, between.high + offset)
+
+    def _between(self, curve: Mapping[int, int], checkpoints: int) -> Range:
+        if self._name is AdjointName.DIFFRAX:
+            return _between(sorted(curve.items()), checkpoints)
+        law = fit_bytes_law(curve, adjoint=self._name)
+        said = law.at(checkpoints)
+        assert said is not None
+        return Range(said.low, said.likely, math.inf if checkpoints > max(curve) else said.high)
 
     def seconds_at(self, cell: Cell, checkpoints: int) -> Range | None:
         """Forecast the median seconds of one call within one standard deviation, None while nothing was timed."""
@@ -112,7 +124,8 @@ def _peaks(rows: Sequence[Measurement]) -> dict[Program, dict[Case, dict[int, in
     peaks: dict[Program, dict[Case, dict[int, int]]] = {}
     for row in rows:
         if row.peak_bytes:
-            of_case = peaks.setdefault(Cell(row.case, row.xla_flags).program, {}).setdefault(row.case, {})
+            cell = cell_of(row)
+            of_case = peaks.setdefault(cell.program, {}).setdefault(cell.case, {})
             of_case[row.checkpoints] = max(row.peak_bytes, of_case.get(row.checkpoints, 0))
     return peaks
 
@@ -124,10 +137,11 @@ def _between(curve: Sequence[tuple[int, int]], count: int) -> Range:
         return Range(exact, exact, exact)
     below = [pair for pair in curve if pair[0] < count]
     above = [pair for pair in curve if pair[0] > count]
-    lines = [_line(*ends, count) for ends in (below[-2:], above[:2]) if len(ends) == 2]
+    lines = [_line(ends[0], ends[1], count) for ends in (below[-2:], above[:2]) if len(ends) == 2]
     if below and above:
         high = _line(below[-1], above[0], count)
-        return Range(max(lines, default=min(below[-1][1], above[0][1])), high, high)
+        low = max(lines, default=min(below[-1][1], above[0][1]))
+        return Range(min(low, high), high, high)
     if below:
         likely = lines[0] if lines else float(below[-1][1])
         return Range(likely, likely, math.inf)
@@ -187,4 +201,4 @@ def _noise(samples: Sequence[float]) -> float:
     if len(samples) < 3:
         return 2 * SAMPLE_NOISE
     spread = np.median(np.abs(np.log(samples) - np.log(np.median(samples)))) * 1.4826
-    return max(SAMPLE_NOISE, float(1.2533 * spread / math.sqrt(len(samples))))
+    return min(MOST_NOISE, max(SAMPLE_NOISE, float(1.2533 * spread / math.sqrt(len(samples)))))

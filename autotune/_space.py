@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from autotune._errors import AutotuneError
-from profiles._records import Case, Scalar
+from profiles._records import Case, Measurement, Scalar
 
 AUTO = "auto"
 MAX_GRID_COUNTS = 12
@@ -44,6 +44,11 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.case}, XLA_FLAGS={self.xla_flags}" if self.xla_flags else str(self.case)
+
+
+def cell_of(row: Measurement) -> Cell:
+    """The cell that a row was measured in. The mesh is left out: one problem has one, known only after a trace."""
+    return Cell(dataclasses.replace(row.case, mesh=""), row.xla_flags)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,13 +25,14 @@ import optuna
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
+from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from autotune._errors import AutotuneError
-from autotune._lock import device_lock
 from autotune._space import Space
-from autotune._trial import Rung, Runner, RunSettings, Trial
-from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey, Status
+from autotune._trial import Rung, Runner, Trial
+from autotune._wire import decode_trial, encode
+from profiles._records import Measurement, Status
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 20
@@ -83,7 +84,6 @@ class SweepTools:
     runner: Runner
     store: StoresMeasurements
     progress: SweepProgress
-    device_fingerprint: str
     budget_bytes: int | None = None
 
 
@@ -135,11 +135,11 @@ def _write_one_at_a_time(engine: sa.Engine) -> None:
     """
     engine.dispose()
 
-    @sa.event.listens_for(engine, "connect")
+    @event.listens_for(engine, "connect")
     def leave_transactions_to_sqlalchemy(connection: Any, _: Any) -> None:
         connection.isolation_level = None
 
-    @sa.event.listens_for(engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -228,7 +228,7 @@ class Sweep:
         """
         first = len(self._study.get_trials(deepcopy=False))
         for trial in trials:
-            self._study.enqueue_trial(_params(trial), user_attrs={"trial": to_json(trial)})
+            self._study.enqueue_trial(_params(trial), user_attrs={"trial": encode(trial)})
         self._measured.clear()
         timed = all(trial.rung is Rung.RUN for trial in trials)
         while True:
@@ -257,8 +257,12 @@ class Sweep:
 
     def lost(self, trials: Sequence[Trial], rows: Sequence[Measurement]) -> list[Trial]:
         """Return the trials that no row tells about: their workers died twice."""
-        known = {json.dumps(_params(row), sort_keys=True) for row in rows}
-        return [trial for trial in trials if json.dumps(_params(trial), sort_keys=True) not in known]
+
+        def place(of: Trial | Measurement) -> str:
+            return json.dumps({"study": of.study, **_params(of)}, sort_keys=True)
+
+        known = {place(row) for row in rows}
+        return [trial for trial in trials if place(trial) not in known]
 
     def work(self, *, together: int = 1) -> int:
         """Take and measure waiting trials until none waits; return how many this process took."""
@@ -326,7 +330,7 @@ class Sweep:
         if enqueued is None:
             assert build is not None
             return build(chosen, checkpoints)
-        return from_json(enqueued)
+        return decode_trial(enqueued)
 
     def _constraints(self, row: Measurement) -> dict[str, float] | None:
         """By how many bytes a row exceeds the budget; None where there is no budget or no figure."""
@@ -335,13 +339,10 @@ class Sweep:
         return {"budget": float(row.peak_bytes - self._tools.budget_bytes)}
 
     def _run(self, trials: Sequence[Trial]) -> list[Measurement]:
-        """Measure trials, alone on the device where they are timed, and store each row before anyone else hears."""
+        """Measure trials, and store each row before anyone else hears of it."""
         tools = self._tools
         tools.progress.started(trials)
-        timed = any(trial.rung is Rung.RUN for trial in trials)
-        index = trials[0].settings.device
-        with device_lock(tools.device_fingerprint, index=index) if timed else contextlib.nullcontext():
-            rows = tools.runner.run(trials)
+        rows = tools.runner.run(trials)
         if self._interrupted.is_set():
             raise SweepInterrupted
         for row in rows:
@@ -431,22 +432,6 @@ def join_study(url: str, name: str) -> JoinedStudy:
             f"no study {name!r} takes workers in this store; there is {there}. A study exists while "
             "`ckpt-tune tune` runs, which prints its name"
         ) from None
-
-
-def to_json(trial: Trial) -> str:
-    """Write a trial as text, for the workers of a study."""
-    return json.dumps(dataclasses.asdict(trial))
-
-
-def from_json(text: str) -> Trial:
-    """Read what `to_json` wrote."""
-    fields = json.loads(text)
-    fields["adjoint"] = AdjointName(fields["adjoint"])
-    fields["rung"] = Rung(fields["rung"])
-    fields["settings"] = RunSettings(**fields["settings"])
-    fields["key"] = ProblemKey(**fields["key"]) if fields["key"] else None
-    fields["device"] = DeviceKey(**fields["device"]) if fields["device"] else None
-    return Trial(**fields)
 
 
 def _params(place: Trial | Measurement) -> dict[str, Any]:

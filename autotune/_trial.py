@@ -37,6 +37,9 @@ class RunSettings:
 class Trial:
     """One point of the space. `problem` is the command line's `FILE.py:factory` or `module:factory`.
 
+    A trial on the run rung whose compiled bytes exceed `run_within_bytes` is compiled only: it could not be chosen, so
+    running it would tell nothing.
+
     `key`, `device` and the observed `steps`, `accepted`, `rejected` go into the row as they are; where a key is None
     the runner finds it out, which costs one trace, and steps that are None stay unknown.
     """
@@ -51,6 +54,7 @@ class Trial:
     expected_steps: int | None = None
     repeat: int = 0
     rung: Rung = Rung.RUN
+    run_within_bytes: int | None = None
     rounds: int = 5
     seed: int = 0
     settings: RunSettings = dataclasses.field(default_factory=RunSettings)

@@ -69,7 +69,7 @@ class FakeMachine:
             steps=self.steps(cell),
             accepted=self.steps(cell),
         )
-        if trial.rung is not Rung.RUN:
+        if trial.rung is not Rung.RUN or peak > (trial.run_within_bytes or math.inf):
             return sized
         if peak > self.capacity_bytes:
             return dataclasses.replace(sized, status=Status.OUT_OF_MEMORY, message="RESOURCE_EXHAUSTED: fake")

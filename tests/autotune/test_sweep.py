@@ -15,8 +15,8 @@ from autotune import _sweep
 from autotune._errors import AutotuneError
 from autotune._space import Listed, build_space
 from autotune._sweep import Sweep, SweepInterrupted, SweepTools
-from autotune._trial import Rung, RunSettings, Trial
-from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey, Status
+from autotune._trial import Rung, Trial
+from profiles._records import AdjointName, Measurement, Status
 
 from .fake_machine import FakeMachine
 
@@ -58,9 +58,7 @@ def _trial(checkpoints: int, horizon: int = 10, rung: Rung = Rung.RUN) -> Trial:
 
 
 def _tools(store: MemoryStore, machine: FakeMachine, budget_bytes: int | None = None) -> SweepTools:
-    return SweepTools(
-        runner=machine, store=store, progress=Silent(), device_fingerprint="test-device", budget_bytes=budget_bytes
-    )
+    return SweepTools(runner=machine, store=store, progress=Silent(), budget_bytes=budget_bytes)
 
 
 def _study(url: str, name: str = "s") -> _sweep.JoinedStudy:
@@ -234,25 +232,6 @@ def test_joining_a_study_that_is_not_there_names_those_that_are(tmp_path: pathli
     _study(url, "spirals-1234")
     with pytest.raises(AutotuneError, match="spirals-1234"):
         _sweep.join_study(url, "lynx-0000")
-
-
-def test_a_trial_survives_the_way_to_another_process() -> None:
-    """What a worker reads is the trial that was enqueued, types and all."""
-    trial = Trial(
-        study="s",
-        problem="p.py:make",
-        adjoint=AdjointName.OURS,
-        checkpoints=3,
-        horizon=10.0,
-        tolerance=1e-6,
-        set_values={"batch": 3, "solver": "tsit5", "dense": True},
-        expected_steps=7,
-        rung=Rung.COMPILED,
-        settings=RunSettings(platform="cpu", x64=True, xla_flags="--xla_a=1,2", timeout_seconds=3.5),
-        key=ProblemKey(name="p:make", components={"source": "abc"}),
-        device=DeviceKey(platform="cpu", kind="k", memory_bytes=5),
-    )
-    assert _sweep.from_json(_sweep.to_json(trial)) == trial
 
 
 @pytest.mark.parametrize(

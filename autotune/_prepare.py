@@ -1,0 +1,248 @@
+"""What has to be known before the first trial: device, budget, which problem this is, how many steps it takes.
+
+And what the store knows already: which rows of earlier tunes are reused, and which are not and why.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from autotune._budget import Budget, learn_margin, resolve_budget
+from autotune._device import DeviceInfo, versions
+from autotune._errors import AutotuneError
+from autotune._forecast import Work
+from autotune._request import TuneRequest
+from autotune._runners import Question
+from autotune._space import Space, build_space
+from autotune._steps import Observation
+from autotune._trial import Runner
+from profiles._records import AdjointName, Case, DeviceKey, Measurement, ProblemKey, digest
+
+STEPS_NOTE = "steps"
+"""Kind of the notes that hold observed steps, so that a tune that goes on does not count them again."""
+VERIFIED = "/verified"
+"""Ending of the study's name for rows that were measured under the user's own settings."""
+
+
+class Machine(Runner, Protocol):
+    """A runner that can also be asked what it runs on and what the problem is."""
+
+    def device_info(self) -> DeviceInfo:
+        """Read the device."""
+        ...
+
+    def problem_key(self, question: Question) -> ProblemKey:
+        """Fingerprint a problem."""
+        ...
+
+    def observe(self, question: Question) -> Observation:
+        """Count a problem's steps."""
+        ...
+
+
+class Store(Protocol):
+    """The part of a store that a tune needs."""
+
+    @property
+    def place(self) -> str:
+        """Its name for people."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """Its name for other processes."""
+        ...
+
+    def put(self, measurement: Measurement) -> None:
+        """Store one row durably."""
+        ...
+
+    def measurements(self, *, problem_name: str | None = None, device: str | None = None) -> list[Measurement]:
+        """Read the rows of a problem, or of a kind of device."""
+        ...
+
+    def get_note(self, kind: str, key: str) -> Any:
+        """Read a document."""
+        ...
+
+    def put_note(self, kind: str, key: str, value: Any) -> None:
+        """Store a document."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A tune that is ready to measure. `keys` are by `--set` values; `works` lack cases that cannot run."""
+
+    request: TuneRequest
+    problem: str
+    search_path: tuple[str, ...]
+    study: str
+    device: DeviceInfo
+    budget: Budget
+    space: Space
+    keys: Mapping[tuple, ProblemKey]
+    works: Mapping[Case, Work]
+    observations: Mapping[Case, Observation]
+
+    @property
+    def name(self) -> str:
+        """The problem's name for people."""
+        return next(iter(self.keys.values())).name
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reuse:
+    """Rows of the store that hold for this problem, device and versions, and why the others do not.
+
+    `verified` are those measured under the user's own settings. `stale` counts the rows that do not hold, by the
+    reason, which names both sides.
+    """
+
+    rows: tuple[Measurement, ...]
+    verified: tuple[Measurement, ...]
+    stale: Mapping[str, int]
+
+
+def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[[str], None]) -> Prepared:
+    """Ask the machine for what has to be known first.
+
+    Args:
+        request: the tune.
+        store: where steps that were counted before are noted.
+        machine: who measures.
+        say: is told in one line what is being done.
+
+    Raises:
+        AutotuneError: the problem cannot be loaded or run, or the budget cannot be resolved.
+    """
+    problem, search_path = request.located()
+    space = build_space(request.listed)
+    device = machine.device_info()
+    keys: dict[tuple, ProblemKey] = {}
+    observations: dict[Case, Observation] = {}
+    for case in space.cases:
+        question = Question(
+            problem=problem, set_values=dict(case.set_values), horizon=case.horizon, tolerance=case.tolerance
+        )
+        if case.set_values not in keys:
+            say(f"reading {problem.rpartition('/')[2]}")
+            keys[case.set_values] = machine.problem_key(question)
+        observations[case] = _observed(keys[case.set_values], case, question, store, machine, say)
+    works = {case: _work(seen) for case, seen in observations.items() if seen.steps}
+    first = next(iter(keys.values()))
+    return Prepared(
+        request=request,
+        problem=problem,
+        search_path=search_path,
+        study=study_name(first, device.key, request.adjoint),
+        device=device,
+        budget=_budget(request, device, store.measurements(problem_name=first.name)),
+        space=space,
+        keys=keys,
+        works=works,
+        observations=observations,
+    )
+
+
+def study_name(problem: ProblemKey, device: DeviceKey, adjoint: AdjointName) -> str:
+    """Name the study of a problem, in one state of its code, on a device, with an adjoint."""
+    return f"{problem.name}-{digest([problem.generation, device.fingerprint, str(adjoint)])[:8]}"
+
+
+def reuse(prepared: Prepared, rows: Iterable[Measurement]) -> Reuse:
+    """Sort the stored rows of a problem into those that hold today and those that do not, with the reason."""
+    good: list[Measurement] = []
+    stale: collections.Counter[str] = collections.Counter()
+    for row in rows:
+        if row.adjoint is not prepared.request.adjoint:
+            continue
+        key = prepared.keys.get(tuple(sorted(row.set_values.items())))
+        if key is None:
+            continue
+        reasons = differences(row, key, prepared.device.key)
+        if reasons:
+            stale["; ".join(reasons)] += 1
+        else:
+            good.append(row)
+    return Reuse(
+        rows=tuple(row for row in good if not row.study.endswith(VERIFIED)),
+        verified=tuple(row for row in good if row.study.endswith(VERIFIED)),
+        stale=dict(stale),
+    )
+
+
+def differences(row: Measurement, problem: ProblemKey, device: DeviceKey) -> list[str]:
+    """Say by component how a row's problem, device and versions differ from those of today; empty when they agree."""
+    found = []
+    for name in sorted({*row.problem.components, *problem.components}):
+        stored, here = row.problem.components.get(name, "none"), problem.components.get(name, "none")
+        if stored != here:
+            found.append(_both_sides(name, stored, here))
+    if row.device.fingerprint != device.fingerprint:
+        found.append(f"device: stored {_device_text(row.device)}, here {_device_text(device)}")
+    stored, here = row.versions.get("ckpt-tune"), versions().get("ckpt-tune")
+    if row.adjoint is AdjointName.OURS and stored is not None and stored != here:
+        found.append(f"ckpt-tune: stored {stored}, here {here}")
+    return found
+
+
+def _both_sides(name: str, stored: str, here: str) -> str:
+    """Name a component with both its values, leaving out what is equal in a list of words."""
+    left, right = stored.split(), here.split()
+    if name == "versions":
+        pairs = dict(zip(left[::2], left[1::2], strict=False)), dict(zip(right[::2], right[1::2], strict=False))
+        return ", ".join(
+            f"{package}: stored {pairs[0].get(package, 'none')}, here {pairs[1].get(package, 'none')}"
+            for package in sorted({*pairs[0], *pairs[1]})
+            if pairs[0].get(package) != pairs[1].get(package)
+        )
+    if name == "shapes" and len(left) == len(right):
+        changed = [(a, b) for a, b in zip(left, right, strict=True) if a != b]
+        stored, here = " ".join(a for a, _ in changed), " ".join(b for _, b in changed)
+    words = {"source": "source of the module", "program": "traced program", "set": "--set values"}
+    return f"{words.get(name, name)}: stored {stored or 'none'}, here {here or 'none'}"
+
+
+def _device_text(device: DeviceKey) -> str:
+    return device.kind if device.count == 1 else f"{device.count} x {device.kind}"
+
+
+def _observed(
+    key: ProblemKey, case: Case, question: Question, store: Store, machine: Machine, say: Callable[[str], None]
+) -> Observation:
+    """Count the steps of a case, or read what was counted before for the same problem."""
+    note = f"{key.fingerprint} {case.horizon!r} {case.tolerance!r}"
+    known = store.get_note(STEPS_NOTE, note)
+    if known is not None:
+        return _from_note(known, case)
+    say(f"counting steps at {case}" if str(case) != "the only case" else "counting steps")
+    seen = machine.observe(question)
+    if seen.steps is None and not seen.note:
+        raise AutotuneError(f"{key.name} took no steps at {case}; give a longer horizon")
+    store.put_note(STEPS_NOTE, note, _to_note(seen))
+    return seen
+
+
+def _to_note(seen: Observation) -> dict[str, Any]:
+    return dataclasses.asdict(seen)
+
+
+def _from_note(known: Mapping[str, Any], case: Case) -> Observation:
+    from autotune._steps import decode_observation
+
+    return dataclasses.replace(decode_observation(known), horizon=case.horizon, tolerance=case.tolerance)
+
+
+def _work(seen: Observation) -> Work:
+    assert seen.steps is not None
+    return Work(steps=seen.steps, reversed_steps=seen.accepted or seen.steps)
+
+
+def _budget(request: TuneRequest, device: DeviceInfo, rows: Sequence[Measurement]) -> Budget:
+    """Resolve the budget; the margin of a share of the device is what was learned on it."""
+    margin = request.margin
+    if margin is None and str(request.budget).strip().lower().endswith(("%", "auto")):
+        margin = learn_margin(row for row in rows if row.device.fingerprint == device.key.fingerprint)
+    return resolve_budget(request.budget, device, margin=margin)

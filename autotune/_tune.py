@@ -1,0 +1,348 @@
+"""Tune a problem: prepare, search, choose, each step resting on what the store holds.
+
+The store is read anew before every batch, so it does not matter who measured a row: this process, a worker on another
+host, or a tune that was killed. What a search asks next follows from the rows alone.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from autotune._dry_run import Planned, plan, total_seconds
+from autotune._forecast import Forecast
+from autotune._past import Question
+from autotune._prepare import VERIFIED, Machine, Prepared, Reuse, Store, prepare, reuse
+from autotune._recommend import Fit, Recommendation
+from autotune._request import TuneRequest
+from autotune._rows import blank_row
+from autotune._search import MATTERS, Request, Search
+from autotune._space import Cell, Program, Space
+from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools, make_study, scratch_url
+from autotune._trial import Trial
+from autotune._verify import Chooser
+from profiles._records import AdjointName, Measurement, Status
+
+SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
+"""Makes XLA's CPU backend compile a loop over a small state into one kernel (fact 14); the default is 1024 bytes."""
+SMALL_STATE_BYTES = 2 * 2**10
+"""Up to how many bytes a checkpoint the flag is tried without being asked for."""
+CHOICE_NOTE = "choice"
+"""Kind of the notes that hold what was recommended, by problem, device, adjoint and case."""
+
+
+class TuneProgress(SweepProgress, Protocol):
+    """Who is told what happens in a tune."""
+
+    def note(self, text: str) -> None:
+        """One line that is to stay in sight."""
+        ...
+
+    def expect(self, trials: int, seconds: float | None) -> None:
+        """How many trials are still to come, and how long they will take where that is known."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line about what is being done."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TuneResult:
+    """What a tune found. `hints` are lines for people; `measured` counts the rows that were made, not reused."""
+
+    prepared: Prepared
+    recommendations: tuple[Recommendation, ...]
+    rows: tuple[Measurement, ...]
+    reused: int
+    measured: int
+    stale: dict[str, int]
+    hints: tuple[str, ...]
+    store: str
+
+    @property
+    def everything_fits(self) -> bool:
+        """Whether a count was found at every case."""
+        return all(choice.status is Fit.OK for choice in self.recommendations)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON that `tune` prints."""
+        return {
+            "schema_version": 1,
+            "problem": self.prepared.name,
+            "device": self.prepared.device.kind,
+            "adjoint": str(self.prepared.request.adjoint),
+            "store": self.store,
+            "study": self.prepared.study,
+            "recommendations": [choice.to_json() for choice in self.recommendations],
+        }
+
+
+def run_tune(request: TuneRequest, *, store: Store, machine: Machine, progress: TuneProgress) -> TuneResult:
+    """Tune a problem.
+
+    Args:
+        request: what is asked.
+        store: where every measurement is kept, and where earlier ones are found.
+        machine: who measures; the caller closes it.
+        progress: who is told.
+
+    Raises:
+        AutotuneError: the problem cannot be loaded or run, or the budget cannot be resolved.
+        KeyboardInterrupt: it was interrupted; every finished measurement is stored.
+    """
+    prepared = prepare(request, store, machine, progress.say)
+    return Tuning(prepared, store, machine, progress).run()
+
+
+def foresee(request: TuneRequest, *, store: Store, machine: Machine, progress: TuneProgress) -> tuple[Planned, ...]:
+    """List the trials that a tune would make now, measuring nothing but the steps; see `_dry_run`."""
+    prepared = prepare(request, store, machine, progress.say)
+    known = reuse(prepared, store.measurements(problem_name=prepared.name))
+    elsewhere = store.measurements(device=prepared.device.key.kind)
+    return plan(_question(prepared, prepared.space), known.rows, verified=known.verified, elsewhere=elsewhere)
+
+
+def _question(prepared: Prepared, space: Space) -> Question:
+    """What the search has to answer."""
+    return Question(
+        space=space,
+        works=prepared.works,
+        adjoint=prepared.request.adjoint,
+        budget_bytes=prepared.budget.bytes,
+        exhaustive=prepared.request.exhaustive,
+    )
+
+
+class Tuning:
+    """One tune on its way."""
+
+    def __init__(self, prepared: Prepared, store: Store, machine: Machine, progress: TuneProgress) -> None:
+        """Join the scratch study afresh and tell it what the store holds."""
+        self._prepared = prepared
+        self._store = store
+        self._progress = progress
+        self._measured = 0
+        most = max((work.steps for work in prepared.works.values()), default=1024)
+        joined = make_study(
+            scratch_url(store.url),
+            prepared.study,
+            self._space_with_hint(),
+            seed=prepared.request.seed,
+            most_checkpoints=max(most, *(prepared.space.counts or (1,))),
+        )
+        self._sweep = Sweep(
+            joined,
+            SweepTools(runner=machine, store=store, progress=progress, budget_bytes=prepared.budget.bytes),
+        )
+
+    def run(self) -> TuneResult:
+        """Search, choose, and note the choices."""
+        known = self._known()
+        self._sweep.rebuild(known.rows)
+        self._say_what_is_reused(known)
+        with _interruptible(self._sweep):
+            try:
+                self._search(self._prepared.space)
+                if self._hint_cell() is not None:
+                    self._search(self._space_with_hint())
+                chosen = self._choose()
+            except SweepInterrupted as error:
+                raise KeyboardInterrupt from error
+            finally:
+                self._sweep.end()
+        self._note(chosen)
+        found = self._known()
+        return TuneResult(
+            prepared=self._prepared,
+            recommendations=chosen,
+            rows=(*found.rows, *found.verified),
+            reused=len(known.rows) + len(known.verified),
+            measured=self._measured,
+            stale=dict(known.stale),
+            hints=tuple(self._hints(chosen)),
+            store=self._store.place,
+        )
+
+    def _known(self) -> Reuse:
+        return reuse(self._prepared, self._store.measurements(problem_name=self._prepared.name))
+
+    def _say_what_is_reused(self, known: Reuse) -> None:
+        if known.rows or known.verified:
+            count = len(known.rows) + len(known.verified)
+            self._progress.note(f"going on with {count} measurements of {self._prepared.name} in {self._store.place}")
+        for reason, count in known.stale.items():
+            self._progress.note(f"not reusing {count} measurements: {reason}")
+
+    def _search(self, space: Space) -> None:
+        """Measure what the search asks for until it asks for nothing."""
+        request = self._prepared.request
+        question = _question(self._prepared, space)
+        search = Search(question)
+        while requests := search.next_requests(rows := self._known().rows, at_least=request.workers):
+            known = self._known()
+            coming = plan(question, known.rows, verified=known.verified)
+            self._progress.expect(len(coming), total_seconds(coming))
+            forecast = Forecast(rows, self._prepared.works, request.adjoint)
+            self._measure([self.trial_of(asked, forecast) for asked in requests])
+
+    def _measure(self, trials: Sequence[Trial]) -> list[Measurement]:
+        """Measure a batch; a trial whose worker died twice becomes a row that says so."""
+        made = self._sweep.measure(trials)
+        stored = self._store.measurements(problem_name=self._prepared.name)
+        for trial in self._sweep.lost(trials, stored):
+            message = "its worker was killed twice"
+            self._store.put(dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message))
+        self._measured += len(trials)
+        return made
+
+    def trial_of(self, asked: Request, forecast: Forecast, *, final: bool = False) -> Trial:
+        """Write a request as a trial, with everything that its worker would otherwise have to find out."""
+        prepared, case = self._prepared, asked.cell.case
+        seen = prepared.observations.get(case)
+        work = prepared.works.get(case)
+        seconds = forecast.seconds_at(asked.cell, asked.checkpoints)
+        ours = prepared.request.adjoint is AdjointName.OURS
+        settings = dataclasses.replace(prepared.request.settings, xla_flags=asked.cell.xla_flags, own_environment=final)
+        return Trial(
+            study=prepared.study + (VERIFIED if final else ""),
+            problem=prepared.problem,
+            adjoint=prepared.request.adjoint,
+            checkpoints=asked.checkpoints,
+            horizon=case.horizon,
+            tolerance=case.tolerance,
+            set_values=dict(case.set_values),
+            expected_steps=work.reversed_steps if work and ours else None,
+            repeat=asked.batch,
+            rung=asked.rung,
+            run_within_bytes=None if prepared.request.exhaustive else prepared.budget.bytes,
+            rounds=_rounds(seconds.likely if seconds else None),
+            seed=prepared.request.seed,
+            settings=settings,
+            key=prepared.keys[case.set_values],
+            device=prepared.device.key,
+            steps=seen.steps if seen else None,
+            accepted=seen.accepted if seen else None,
+            rejected=seen.rejected if seen else None,
+        )
+
+    def _choose(self) -> tuple[Recommendation, ...]:
+        """Choose at every case, each choice run under the user's own settings."""
+        known = self._known()
+        chooser = Chooser(self._prepared, known.rows, known.verified)
+        forecast = Forecast(known.rows, self._prepared.works, self._prepared.request.adjoint)
+        flags = list(dict.fromkeys(cell.xla_flags for cell in self._prepared.space.cells))
+
+        def final_run(asked: Request) -> Measurement | None:
+            rows = self._measure([self.trial_of(asked, forecast, final=True)])
+            return rows[0] if rows else None
+
+        return tuple(chooser.choose(case, flags, final_run) for case in self._prepared.space.cases)
+
+    def _note(self, chosen: Sequence[Recommendation]) -> None:
+        """Keep what was recommended, for `check` and `auto_adjoint`."""
+        for choice in chosen:
+            key = self._prepared.keys[choice.case.set_values]
+            self._store.put_note(
+                CHOICE_NOTE,
+                choice_key(key.name, choice, self._prepared),
+                {
+                    "problem": self._prepared.problem,
+                    "components": dict(key.components),
+                    "device": dataclasses.asdict(self._prepared.device.key),
+                    "adjoint": str(self._prepared.request.adjoint),
+                    "choice": choice.to_json(),
+                },
+            )
+
+    def _hint_cell(self) -> Cell | None:
+        """The cell at which XLA's small-loop flag is worth a trial without being asked for, None where it is not."""
+        prepared = self._prepared
+        flags_given = any(cell.xla_flags for cell in prepared.space.cells)
+        if prepared.device.platform != "cpu" or flags_given or not prepared.works or prepared.request.exhaustive:
+            return None
+        reference = max(prepared.space.cells, key=lambda cell: _steps(prepared, cell))
+        forecast = Forecast(self._known().rows, prepared.works, prepared.request.adjoint)
+        counts = forecast.measured_counts(reference)
+        if len(counts) < 2:
+            return None
+        first, last = (forecast.bytes_at(reference, count) for count in (counts[0], counts[-1]))
+        assert first is not None
+        assert last is not None
+        per_checkpoint = (last.likely - first.likely) / (counts[-1] - counts[0])
+        return Cell(reference.case, SMALL_LOOP_FLAG) if 0 < per_checkpoint <= SMALL_STATE_BYTES else None
+
+    def _space_with_hint(self) -> Space:
+        """The space, and its largest case once more under the small-loop flag."""
+        prepared = self._prepared
+        reference = max(prepared.space.cells, key=lambda cell: _steps(prepared, cell))
+        extra = Cell(reference.case, SMALL_LOOP_FLAG)
+        return dataclasses.replace(prepared.space, cells=tuple(dict.fromkeys((*prepared.space.cells, extra))))
+
+    def _hints(self, chosen: Sequence[Recommendation]) -> Iterator[str]:
+        """Say what else was found out that the user may act on."""
+        prepared = self._prepared
+        if any(seen.note for seen in prepared.observations.values()):
+            yield "compiled only: the arguments have shapes and no data, so nothing could be run or timed"
+        if prepared.budget.note:
+            yield f"budget: {prepared.budget.note}"
+        cell = self._hint_cell()
+        if cell is None:
+            return
+        forecast = Forecast(self._known().rows, prepared.works, prepared.request.adjoint)
+        timed = _fastest(forecast, self._known().rows, cell)
+        plain = next((choice.run_seconds for choice in chosen if choice.case == cell.case), None)
+        if timed is not None and plain is not None and timed < (1 - 2 * MATTERS) * plain:
+            yield (
+                f"XLA_FLAGS={SMALL_LOOP_FLAG} makes a call {plain / timed:.1f} times faster here "
+                f"({timed * 1e3:.3g} ms instead of {plain * 1e3:.3g} ms): set it in your environment"
+            )
+
+
+def choice_key(name: str, choice: Recommendation, prepared: Prepared) -> str:
+    """Name a choice: which problem, device, adjoint and case it is for."""
+    return f"{name}|{prepared.device.key.fingerprint}|{prepared.request.adjoint}|{choice.case}"
+
+
+def _steps(prepared: Prepared, cell: Cell) -> int:
+    work = prepared.works.get(cell.case)
+    return work.steps if work else 0
+
+
+def _fastest(forecast: Forecast, rows: Sequence[Measurement], cell: Cell) -> float | None:
+    """Least median seconds of a row at a cell."""
+    program = Program(cell.case.set_values, cell.xla_flags)
+    seconds = [
+        row.run_median_seconds
+        for row in rows
+        if row.run_median_seconds and Program(row.case.set_values, row.xla_flags) == program
+        if row.case.horizon == cell.case.horizon and row.case.tolerance == cell.case.tolerance
+    ]
+    return min(seconds, default=None)
+
+
+def _rounds(seconds: float | None) -> int:
+    """Choose how many samples a trial takes: more where a call is short and noise is large beside it."""
+    if seconds is None:
+        return 3
+    return 7 if seconds < 0.1 else 5 if seconds < 1 else 3
+
+
+@contextlib.contextmanager
+def _interruptible(sweep: Sweep) -> Iterator[None]:
+    """End the running trials at Ctrl-C, which Optuna's threads would otherwise wait for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        sweep.interrupt()
+        raise KeyboardInterrupt
+
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

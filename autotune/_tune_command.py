@@ -1,0 +1,173 @@
+"""The command `tune`: run it, show it, say where everything lies and what to do next."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from autotune import _show
+from autotune._console import Exit, Format, Screen, TuneScreen
+from autotune._dry_run import Planned, total_seconds
+from autotune._machine import ReplayMachine, make_machine, replay_rows
+from autotune._prepare import Machine
+from autotune._recommend import Fit
+from autotune._request import TuneRequest
+from autotune._tune import TuneResult, foresee, run_tune
+from profiles._store import ProfileStore, open_store
+from profiles._units import format_bytes, format_seconds
+
+IN_MEMORY = "sqlite://"
+"""Where a replay keeps its rows when no store is named: nowhere."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a tune works with: a store and a machine."""
+
+    store: ProfileStore
+    machine: Machine
+
+
+class TuneCommand:
+    """One call of `ckpt-tune tune`."""
+
+    def __init__(
+        self,
+        request: TuneRequest,
+        *,
+        store_url: str | None = None,
+        replay_url: str | None = None,
+        report_folder: Path | None = None,
+        format: Format = Format.TABLE,
+    ) -> None:
+        """Keep what was asked."""
+        self._request = request
+        self._store_url = store_url
+        self._replay_url = replay_url
+        self._report_folder = report_folder
+        self._format = format
+
+    def run(self, screen: Screen) -> Exit:
+        """Tune, and print the outcome."""
+        with self._place() as place, TuneScreen(screen) as shown:
+            result = run_tune(self._request, store=place.store, machine=place.machine, progress=shown)
+        self._print(screen, result)
+        self._write_report(screen, result, place.store)
+        return Exit.DONE if result.everything_fits else Exit.NOTHING_FITS
+
+    def dry_run(self, screen: Screen) -> Exit:
+        """List the trials that are still to come, and how long they will take."""
+        with self._place() as place, TuneScreen(screen) as shown:
+            planned = foresee(self._request, store=place.store, machine=place.machine, progress=shown)
+        records = [_planned_record(one) for one in planned]
+        if self._format is Format.JSON:
+            screen.json({"schema_version": 1, "trials": records, "seconds": total_seconds(planned)})
+        elif self._format is Format.CSV:
+            screen.csv(records)
+        else:
+            columns = ("checkpoints", "case", "rung", "time", "why")
+            seconds = [_show.maybe_seconds(one.seconds) for one in planned]
+            lines = [
+                (r["checkpoints"], r["case"], r["rung"], time, r["why"])
+                for r, time in zip(records, seconds, strict=True)
+            ]
+            screen.table(columns, lines)
+            known = total_seconds(planned)
+            said = "unknown until a trial of it was compiled" if known is None else f"about {format_seconds(known)}"
+            screen.line(f"{len(planned)} trials, time {said}; what is measured may shorten or change the list")
+        return Exit.DONE
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[Place]:
+        """Open store and machine, and end both."""
+        _, search_path = self._request.located()
+        if self._replay_url is None:
+            with open_store(self._store_url) as store:
+                machine = make_machine(self._request.settings, search_path=search_path)
+                try:
+                    yield Place(store=store, machine=machine)
+                finally:
+                    machine.close()
+            return
+        with open_store(self._replay_url, read_only=True) as recorded:
+            rows = replay_rows(recorded.measurements(), str(self._request.problem))
+            rows = [row for row in rows if row.adjoint is self._request.adjoint]
+            machine = ReplayMachine(rows, recorded.place)
+        with open_store(self._store_url or IN_MEMORY) as store:
+            yield Place(store=store, machine=machine)
+
+    def _print(self, screen: Screen, result: TuneResult) -> None:
+        """Print the outcome in the format that was asked for."""
+        if self._format is Format.JSON:
+            screen.json(result.to_json())
+            return
+        if self._format is Format.CSV:
+            screen.csv([choice.to_json() for choice in result.recommendations], _show.RECOMMENDATION_COLUMNS)
+            return
+        self._print_for_people(screen, result)
+
+    def _print_for_people(self, screen: Screen, result: TuneResult) -> None:
+        budget = result.prepared.budget
+        margin = f", {format_bytes(budget.margin_bytes)} left alone as margin" if budget.margin_bytes else ""
+        screen.line(
+            f"{result.prepared.name} on {result.prepared.device.kind}, adjoint {result.prepared.request.adjoint}, "
+            f"budget {format_bytes(budget.bytes)}{margin}"
+        )
+        for case in dict.fromkeys(row.case for row in result.rows):
+            screen.line()
+            title = "measured" if str(case) == "the only case" else f"measured at {case}"
+            _show.show_front(screen, result.rows, case, title=title)
+        screen.line()
+        screen.line("recommended, each run under your own settings:")
+        _show.show_recommendations(screen, result.recommendations)
+        screen.line()
+        fitting = [choice for choice in result.recommendations if choice.status is Fit.OK]
+        if fitting:
+            package = "diffrax" if result.prepared.request.adjoint == "diffrax" else "adjoint"
+            screen.line(f"use         {package}.{_show.usage_lines(fitting[-1])}")
+        screen.line(f"stored in   {result.store}")
+        if self._report_folder is None:
+            screen.line(f"report      ckpt-tune report {result.prepared.name} --out DIR")
+        for hint in result.hints:
+            screen.line(f"hint        {hint}")
+        if not result.everything_fits:
+            self._say_what_does_not_fit(screen, result)
+
+    def _say_what_does_not_fit(self, screen: Screen, result: TuneResult) -> None:
+        for choice in result.recommendations:
+            if choice.status is Fit.NOTHING_FITS:
+                least = _show.maybe_bytes(choice.smallest_bytes) or "an unknown number of bytes"
+                exact = f" ({choice.smallest_bytes} bytes)" if choice.smallest_bytes else ""
+                screen.fail(
+                    f"nothing fits {format_bytes(choice.budget_bytes)} at {choice.case}: the smallest that was found "
+                    f"needs {least}{exact}; raise --budget, or shrink state or batch"
+                )
+
+    def _write_report(self, screen: Screen, result: TuneResult, store: ProfileStore) -> None:
+        if self._report_folder is None:
+            return
+        from autotune._report import write_report
+
+        rows = result.rows
+        for path in write_report(_profile_of(store, rows), self._report_folder, result.recommendations):
+            screen.say(f"wrote {path}")
+        screen.line(f"report      {self._report_folder / 'report.html'}")
+
+
+def _profile_of(store: ProfileStore, rows: Sequence):
+    """Find the profile that the rows of a tune belong to."""
+    from profiles._records import profile_id
+
+    wanted = profile_id(rows[-1])
+    return next(profile for profile in store.profiles() if profile.id == wanted)
+
+
+def _planned_record(one: Planned) -> dict:
+    asked = one.request
+    return {
+        "checkpoints": asked.checkpoints,
+        "case": str(asked.cell),
+        "rung": "final run" if one.final else str(asked.rung),
+        "seconds": one.seconds,
+        "why": asked.why,
+    }

@@ -1,0 +1,120 @@
+"""Choose for every case, and run each choice under the user's own settings before it is recommended.
+
+What is recommended has been compiled and run as its user will run it, and its peak was within the budget. A choice that
+fails that is a row like any other, and the next best takes its place.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from autotune._forecast import Forecast
+from autotune._prepare import VERIFIED, Prepared
+from autotune._recommend import Evidence, Fit, Option, Recommendation, describe, options, rank
+from autotune._search import Request
+from autotune._space import Cell, cell_of
+from autotune._trial import Rung
+from profiles._records import Case, Measurement, PeakSource, Status
+
+ATTEMPTS = 8
+"""How many choices of one case may fail their final run before the case is given up."""
+
+Measure = Callable[[Request], Measurement | None]
+"""Measures one request under the user's own settings and stores the row; None where nothing was measured."""
+
+
+class Chooser:
+    """Chooses at one case after the other, from the rows of a finished search."""
+
+    def __init__(self, prepared: Prepared, rows: Sequence[Measurement], verified: Iterable[Measurement]) -> None:
+        """Fit the forecasts once."""
+        self._prepared = prepared
+        self._rows = list(rows)
+        self._verified = {(cell_of(row), row.checkpoints): row for row in verified}
+
+    def choose(self, case: Case, flags: Iterable[str], measure: Measure) -> Recommendation:
+        """Find the best count at a case that survives its final run."""
+        base = Recommendation(
+            case=case,
+            status=Fit.NOTHING_FITS,
+            budget_bytes=self._prepared.budget.bytes,
+            margin_bytes=self._prepared.budget.margin_bytes,
+        )
+        cells = [Cell(case, xla_flags) for xla_flags in flags]
+        tried: set[tuple[Cell, int]] = set()
+        for _ in range(ATTEMPTS):
+            option = self._best(cells, tried)
+            if option is None:
+                break
+            tried.add((option.cell, option.checkpoints))
+            row = self._final_run(option, measure)
+            if row is not None and self._holds(row):
+                return self._described(option, row, base)
+        return dataclasses.replace(base, smallest_bytes=self._smallest(cells))
+
+    def _best(self, cells: Sequence[Cell], tried: set[tuple[Cell, int]]) -> Option | None:
+        rows = [*self._rows, *(row for row in self._verified.values() if not self._holds(row))]
+        forecast = Forecast(rows, self._prepared.works, self._prepared.request.adjoint)
+        candidates = [
+            option
+            for cell in cells
+            for option in options(
+                forecast,
+                cell,
+                name=self._prepared.request.adjoint,
+                work=self._prepared.works.get(cell.case),
+                counts=self._prepared.space.counts,
+                rows=rows,
+            )
+            if (option.cell, option.checkpoints) not in tried
+        ]
+        ranked = rank(candidates, self._prepared.budget.bytes)
+        return ranked[0] if ranked else None
+
+    def _final_run(self, option: Option, measure: Measure) -> Measurement | None:
+        known = self._verified.get((option.cell, option.checkpoints))
+        rung = Rung.RUN if option.cell.case in self._prepared.works else Rung.COMPILED
+        if known is not None and (known.run_seconds or rung is Rung.COMPILED or known.status is not Status.OK):
+            return known
+        row = measure(
+            Request(cell=option.cell, checkpoints=option.checkpoints, rung=rung, why="final run, your own settings")
+        )
+        if row is not None:
+            self._verified[(option.cell, option.checkpoints)] = row
+        return row
+
+    def _holds(self, row: Measurement) -> bool:
+        """Whether a final run ended well and within the budget."""
+        return row.status is Status.OK and row.peak_bytes is not None and row.peak_bytes <= self._prepared.budget.bytes
+
+    def _described(self, option: Option, row: Measurement, base: Recommendation) -> Recommendation:
+        """Report the figures of the final run itself."""
+        name = self._prepared.request.adjoint
+        work = self._prepared.works.get(option.cell.case)
+        said = describe(option, work, name, base, rows=[row], evidence=Evidence.MEASURED)
+        assert row.peak_bytes is not None
+        return dataclasses.replace(
+            said,
+            expected_steps=row.expected_steps,
+            peak_bytes=row.peak_bytes,
+            peak_low_bytes=row.peak_bytes,
+            peak_high_bytes=row.peak_bytes,
+            peak_source=row.peak_source or PeakSource.COMPILED,
+            run_seconds=row.run_median_seconds,
+            recompute_factor=row.recompute_factor or said.recompute_factor,
+            evidence=Evidence.MEASURED,
+        )
+
+    def _smallest(self, cells: Sequence[Cell]) -> int | None:
+        """The least bytes that any count was found to need at the case, or at its program where it has no row."""
+        programs = {cell.program for cell in cells}
+        rows = [row for row in (*self._rows, *self._verified.values()) if row.peak_bytes]
+        rows = [row for row in rows if row.peak_source is not PeakSource.TRACED]
+        mine = [row.peak_bytes for row in rows if cell_of(row) in cells and row.peak_bytes]
+        shared = [row.peak_bytes for row in rows if cell_of(row).program in programs and row.peak_bytes]
+        return math.ceil(min(mine or shared)) if mine or shared else None
+
+
+def is_final(row: Measurement) -> bool:
+    """Whether a row is a final run under the user's own settings."""
+    return row.study.endswith(VERIFIED)
