@@ -1,0 +1,138 @@
+"""Predicted against compiled against measured peak bytes, for the shipped problems and many counts.
+
+Three counts of a problem are compiled at most; from them the bytes of every other count are predicted; then every count
+is compiled and run in worker processes. Broken is: a trial that did not end well; a prediction that is off by more than
+1 % and 64 KiB, or too low by more than half of that. What was seen at run time stands beside it.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from rows import ROOT, Table, parser
+
+from autotune._laws import BytesLaw, fit_bytes_law
+from autotune._runners import Question, SubprocessRunner
+from autotune._trial import Rung, RunSettings, Trial
+from profiles._records import AdjointName, Measurement, Status
+
+PROBLEMS = ("lynx_hare", "spirals", "reaction_diffusion", "neural_sde", "robertson", "neural_cde")
+QUICK = {
+    "lynx_hare": {"members": 4, "width": 4},
+    "reaction_diffusion": {"grid": 64},
+}
+QUICK_HORIZON = {"lynx_hare": 4, "reaction_diffusion": 40}
+COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+SHARE, FLOOR_BYTES = 0.01, 64 * 2**10
+MOST_COMPILES = 3
+
+
+def law_of(base: Trial, counts: Sequence[int], runner: SubprocessRunner) -> BytesLaw:
+    """Fit the law of bytes: two traces for its slope, then compiles at the ends and where it tells most."""
+    slope, points = None, {}
+    if len(counts) > 1:
+        ends = (counts[0], counts[-1])
+        traced = runner.run([dataclasses.replace(base, checkpoints=count, rung=Rung.TRACED) for count in ends])
+        sizes = [row.peak_bytes for row in traced]
+        if sizes[0] is not None and sizes[1] is not None:
+            slope = (sizes[1] - sizes[0]) / (ends[1] - ends[0])
+    while True:
+        law = fit_bytes_law(points, adjoint=base.adjoint, per_checkpoint_bytes=slope)
+        count = law.next_count(counts[0], counts[-1])
+        if count is None or len(points) == MOST_COMPILES:
+            return law
+        (row,) = runner.run([dataclasses.replace(base, checkpoints=count)])
+        if row.compiled_bytes is None:
+            return law
+        points[count] = row.compiled_bytes
+
+
+def check(row: Measurement, predicted: float) -> str:
+    """Say what promise a row breaks; empty when it breaks none."""
+    if row.status is not Status.OK:
+        return f"{row.status}: {row.message.splitlines()[0] if row.message else ''}"
+    if row.compiled_bytes is None or row.peak_bytes is None:
+        return "no bytes known"
+    allowed = max(SHARE * row.compiled_bytes, FLOOR_BYTES)
+    if predicted - row.compiled_bytes > allowed:
+        return "predicted too high"
+    if row.compiled_bytes - predicted > allowed / 2:
+        return "predicted too low"
+    return ""
+
+
+def validate(problem: str, runner: SubprocessRunner, table: Table, options: argparse.Namespace) -> bool:
+    """Measure one problem; True where a promise was broken."""
+    settings = RunSettings(platform=options.platform, timeout_seconds=options.timeout)
+    sizes = QUICK.get(problem, {}) if options.quick else {}
+    horizon = QUICK_HORIZON.get(problem) if options.quick else None
+    spec = f"{ROOT / 'scripts' / 'problems' / problem}.py:make"
+    seen = runner.observe(Question(problem=spec, set_values=sizes, horizon=horizon))
+    assert seen.steps is not None
+    asked = [int(count) for count in options.counts.split(",") if count] or (
+        (2, 3, 4, 6, 8) if options.quick else COUNTS
+    )
+    counts = tuple(sorted(count for count in asked if count <= seen.steps))
+    base = Trial(
+        study="validation", problem=spec, adjoint=AdjointName.OURS, checkpoints=1, horizon=horizon, set_values=sizes,
+        rung=Rung.COMPILED, rounds=3, settings=settings, steps=seen.steps, accepted=seen.accepted,
+        rejected=seen.rejected, expected_steps=seen.accepted or seen.steps,
+    )  # fmt: skip
+    law = law_of(base, counts, runner)
+    broken = False
+    for row in runner.run([dataclasses.replace(base, checkpoints=count, rung=Rung.RUN) for count in counts]):
+        predicted = law.at(row.checkpoints)
+        complaint = check(row, predicted.likely) if predicted else "nothing was predicted"
+        broken |= bool(complaint)
+        table.add(
+            problem=problem, horizon=horizon, set_values=dict(sizes), steps=seen.steps, accepted=seen.accepted,
+            checkpoints=row.checkpoints, in_law=bool(predicted and predicted.exact), status=str(row.status),
+            predicted_bytes=predicted and round(predicted.likely),
+            predicted_low_bytes=predicted and round(predicted.low),
+            predicted_high_bytes=predicted and round(predicted.high), compiled_bytes=row.compiled_bytes,
+            run_bytes=row.run_bytes, peak_bytes=row.peak_bytes, peak_source=row.peak_source and str(row.peak_source),
+            executed_steps=row.executed_steps, compile_seconds=row.compile_seconds,
+            run_seconds=row.run_median_seconds, complaint=complaint,
+        )  # fmt: skip
+    return broken
+
+
+def main() -> int:
+    """Validate the problems asked for; 1 where a promise was broken."""
+    options = command_line()
+    names = [name for name in options.problems.split(",") if name] or (list(QUICK) if options.quick else PROBLEMS)
+    if unknown := set(names) - set(PROBLEMS):
+        print(
+            f"memory: no shipped problem {', '.join(sorted(unknown))}; there are {', '.join(PROBLEMS)}", file=sys.stderr
+        )
+        return 2
+    settings = RunSettings(platform=options.platform, timeout_seconds=options.timeout)
+    with SubprocessRunner(settings) as runner:
+        device = runner.device_info()
+        table = Table(
+            options.out / "memory.csv",
+            {
+                "platform": device.platform,
+                "device": device.kind,
+                "driver": device.driver,
+                "limit_bytes": device.limit_bytes,
+            },
+        )
+        broken = [name for name in names if validate(name, runner, table, options)]
+    if broken:
+        print(f"memory: not as promised for {', '.join(broken)}; see the column `complaint`", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def command_line() -> argparse.Namespace:
+    """Read the command line."""
+    made = parser(__doc__)
+    made.add_argument("--problems", default="", help="shipped problems, with commas between")
+    made.add_argument("--counts", default="", help="checkpoint counts, with commas between")
+    made.add_argument("--timeout", type=float, default=300.0, help="seconds that one compile or call may take")
+    return made.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
