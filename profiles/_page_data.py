@@ -10,6 +10,7 @@ from profiles._flat import COLUMNS, Column, Kind, flatten
 from profiles._looks import COLOURS, Look, Series
 from profiles._pareto import Objective, Point, pareto_front, points
 from profiles._records import Case, Measurement, Profile, Status
+from profiles._units import format_bytes
 
 MAIN_COLUMNS = (
     "horizon", "tolerance", "set_values", "checkpoints", "expected_steps", "status", "peak_bytes", "peak_source",
@@ -60,7 +61,7 @@ def provenance(profile: Profile) -> list[tuple[str, str]]:
         ("problem", profile.problem.name),
         ("its components", _joined(profile.problem.components)),
         ("device", f"{profile.device.count} x {profile.device.kind} ({profile.device.platform})"),
-        ("device memory", f"{memory:,} bytes" if memory else "unknown"),
+        ("device memory", f"{format_bytes(memory)} ({memory:,} bytes)" if memory else "unknown"),
         ("adjoint", "ckpt-tune's" if profile.adjoint == "ours" else "Diffrax's own"),
         ("measurements", f"{len(rows)}: {', '.join(statuses)}"),
         ("of an older state of the code", f"{older}, in the table only" if older else ""),
@@ -80,8 +81,8 @@ def _moment(row: Measurement) -> str:
 
 
 def _joined(values: Mapping[str, Any]) -> str:
-    """Write a mapping on one line."""
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    """Write what is known of a mapping on one line."""
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value != "")
 
 
 def _listed(texts: Iterable[str]) -> str:
@@ -131,7 +132,7 @@ def _case_groups(cases: Sequence[Case]) -> dict[str, Any]:
                 "label": str(rest).removeprefix("tolerance "),
                 "look": look,
                 "part": {"colour": one_horizon, "marker": True},
-                "stepsLook": look if one_horizon or one_rest else look | {"colour": "var(--ink)"},
+                "stepsLook": look if one_horizon else look | {"colour": "var(--ink)"},
             }
             for rest, look in zip(rests, of_rest, strict=True)
         ],

@@ -190,7 +190,8 @@ function drawBytes() {
     ],
     hline: { value: state.budget, label: `budget ${formatBytes(state.budget)}` },
   });
-  document.getElementById("law-text").textContent = laws.map((law) => law.text).filter(Boolean).join("; ");
+  const said = [...new Set(laws.map((law) => law.text).filter(Boolean))].join("; ");
+  document.getElementById("law-text").textContent = said && `Line and band: ${said}.`;
 }
 
 function drawRecompute() {
