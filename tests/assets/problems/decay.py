@@ -12,7 +12,7 @@ def make(*, adjoint, horizon=10, tolerance=1e-3, width=3, adaptive=True, throw=T
     def loss(weights, y0):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(lambda t, y, w: jnp.tanh(w @ y) * jnp.cos(t)),
-            diffrax.Tsit5(), 0.0, float(horizon), 0.1, y0, weights,
+            diffrax.Heun(), 0.0, float(horizon), 0.1, y0, weights,
             stepsize_controller=controller, adjoint=adjoint, max_steps=max_steps, throw=throw,
         )  # fmt: skip
         return jnp.sum(solution.ys)

@@ -11,7 +11,7 @@ import lineax
 
 def _solve(adjoint, y0, weights, steps, **kwargs):
     return diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, w: jnp.tanh(w @ y)), diffrax.Heun(), 0.0, 0.1 * steps, 0.1, y0, weights,
+        diffrax.ODETerm(lambda t, y, w: jnp.tanh(w @ y)), diffrax.Euler(), 0.0, 0.1 * steps, 0.1, y0, weights,
         adjoint=adjoint, **kwargs,
     )  # fmt: skip
 
@@ -69,7 +69,7 @@ def make_module(*, adjoint, horizon=5):
 
     def loss(field, y0):
         sol = diffrax.diffeqsolve(
-            diffrax.ODETerm(field), diffrax.Heun(), 0.0, 0.1 * horizon, 0.1, y0, adjoint=adjoint
+            diffrax.ODETerm(field), diffrax.Euler(), 0.0, 0.1 * horizon, 0.1, y0, adjoint=adjoint
         )  # fmt: skip
         return jnp.sum(sol.ys), field.activation
 
@@ -78,10 +78,10 @@ def make_module(*, adjoint, horizon=5):
 
 def make_abstract(*, adjoint, horizon=5, gib=1):
     """A problem larger than this machine, given by shapes."""
-    size = int(gib * 2**28)
+    size = (2**14, int(gib * 2**14))
     return (
         jax.grad(lambda y0, w: jnp.sum(_solve_elementwise(adjoint, y0, w, horizon))),
-        (jax.ShapeDtypeStruct((size,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)),
+        (jax.ShapeDtypeStruct(size, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)),
     )
 
 
@@ -98,7 +98,7 @@ def make_closed_over_tracer(*, adjoint, horizon=7):
         field = lambda t, y, args: jnp.tanh(w @ y)
         return jnp.sum(
             diffrax.diffeqsolve(
-                diffrax.ODETerm(field), diffrax.Heun(), 0.0, 0.1 * horizon, 0.1, jnp.ones(3), adjoint=adjoint
+                diffrax.ODETerm(field), diffrax.Euler(), 0.0, 0.1 * horizon, 0.1, jnp.ones(3), adjoint=adjoint
             ).ys
         )  # fmt: skip
 
@@ -111,7 +111,7 @@ def make_batch(*, adjoint, lanes=4):
     def loss(w, ends):
         def one(end):
             return diffrax.diffeqsolve(
-                diffrax.ODETerm(lambda t, y, w: -w * y), diffrax.Heun(), 0.0, end, 0.1, jnp.ones(2), w, adjoint=adjoint
+                diffrax.ODETerm(lambda t, y, w: -w * y), diffrax.Euler(), 0.0, end, 0.1, jnp.ones(2), w, adjoint=adjoint
             ).ys
 
         return jnp.sum(jax.vmap(one)(ends))
@@ -136,7 +136,7 @@ def make_two_solves(*, adjoint):
 
 def _solve_again(adjoint, w, steps, y0):
     return diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, w: jnp.tanh(w @ y)), diffrax.Heun(), 0.0, 0.1 * steps, 0.1, y0, w, adjoint=adjoint
+        diffrax.ODETerm(lambda t, y, w: jnp.tanh(w @ y)), diffrax.Euler(), 0.0, 0.1 * steps, 0.1, y0, w, adjoint=adjoint
     ).ys
 
 
