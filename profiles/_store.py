@@ -108,12 +108,8 @@ class ProfileStore:
         """
         rows = list({measurement.key: to_row(measurement) for measurement in measurements}.values())
 
-        def work(connection: sa.Connection) -> int:
-            for row in rows:
-                _write_row(connection, MEASUREMENTS, ("key",), row)
-            return len(rows)
-
-        return self._write(work)
+        self._write(lambda connection: _write_rows(connection, MEASUREMENTS, ("key",), rows))
+        return len(rows)
 
     def get(self, key: str) -> Measurement | None:
         """Read the measurement of a key, None where there is none."""
@@ -166,9 +162,12 @@ class ProfileStore:
 
     def profiles(self) -> list[Profile]:
         """Bring all measurements together to profiles, by name, the newest first where names are equal."""
-        labels = self.notes(_NAME_KIND)
+        return self._profiles(self.notes(_NAME_KIND))
+
+    def _profiles(self, labels: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> list[Profile]:
+        """Bring the measurements that meet the conditions together to profiles."""
         groups: dict[str, list[Measurement]] = {}
-        for row in self._select():
+        for row in self._select(*conditions):
             groups.setdefault(profile_id(row), []).append(row)
         found = [
             Profile(name=str(labels.get(id_) or rows[-1].problem.name), measurements=tuple(rows))
@@ -188,7 +187,16 @@ class ProfileStore:
             NoSuchProfile: there is none; the message lists those that there are.
             AmbiguousProfile: devices or adjoints differ; the message lists the candidates.
         """
-        return choose(name, self.profiles(), self.place)
+        labels = self.notes(_NAME_KIND)
+        bare = name.partition("#")[0].partition("@")[0]
+        # A store may hold many problems; unless the name was given by a person, one problem's rows are enough.
+        if (
+            bare
+            and bare not in labels.values()
+            and (found := self._profiles(labels, MEASUREMENTS.c.problem_name == bare))
+        ):
+            return choose(name, found, self.place)
+        return choose(name, self._profiles(labels), self.place)
 
     def rename(self, profile: Profile, name: str) -> Profile:
         """Give a profile a name of its own; its measurements and their keys stay as they are.
@@ -228,7 +236,7 @@ class ProfileStore:
             raise StoreError(f"a note of kind {kind!r} must be JSON: {error}") from error
         now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
         row = {"kind": kind, "key": _note_key(key), "value": text, "written_at": now}
-        self._write(lambda connection: _write_row(connection, NOTES, ("kind", "key"), row))
+        self._write(lambda connection: _write_rows(connection, NOTES, ("kind", "key"), [row]))
 
     def get_note(self, kind: str, key: str) -> Any:
         """Read a document, None where there is none."""
@@ -311,12 +319,26 @@ class ProfileStore:
             raise StoreError(f"the store {self.place} holds a row that was changed by hand: {error}") from error
 
 
-def _write_row(connection: sa.Connection, table: sa.Table, keys: Sequence[str], row: dict[str, Any]) -> None:
-    """Update the row of these keys, or insert it; plain SQL, so that it works on every database."""
-    values = {name: value for name, value in row.items() if name not in keys}
-    update = sa.update(table).where(*(table.c[key] == row[key] for key in keys)).values(**values)
-    if connection.execute(update).rowcount == 0:
-        connection.execute(sa.insert(table).values(**row))
+def _write_rows(
+    connection: sa.Connection, table: sa.Table, keys: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Update the rows whose keys are there and insert the others; plain SQL, so that it works on every database."""
+    there: set[tuple[Any, ...]] = set()
+    for start in range(0, len(rows), _KEYS_AT_ONCE):
+        some = rows[start : start + _KEYS_AT_ONCE]
+        last = table.c[keys[-1]].in_([row[keys[-1]] for row in some])
+        found = connection.execute(sa.select(*(table.c[key] for key in keys)).where(last))
+        there.update(tuple(row) for row in found)
+    old = [row for row in rows if tuple(row[key] for key in keys) in there]
+    new = [row for row in rows if tuple(row[key] for key in keys) not in there]
+    if old:
+        where = [table.c[key] == sa.bindparam(f"old_{key}") for key in keys]
+        update = (
+            sa.update(table).where(*where).values({c.name: sa.bindparam(c.name) for c in table.c if c.name not in keys})
+        )
+        connection.execute(update, [row | {f"old_{key}": row[key] for key in keys} for row in old])
+    if new:
+        connection.execute(sa.insert(table), new)
 
 
 def _note_key(key: str) -> str:
