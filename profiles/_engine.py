@@ -90,7 +90,7 @@ def make_engine(url: sa.URL, *, read_only: bool, busy_seconds: float) -> sa.Engi
 
 def _open_file(path: Path, read_only: bool, busy_seconds: float) -> sqlite3.Connection:
     """Open an SQLite file; without the right to write, or asked not to, read only."""
-    mode = "rwc"
+    mode = "rw"  # never makes a file: one that vanishes while in use must not come back empty
     if read_only or (path.exists() and not os.access(path, os.W_OK)):
         mode = "ro"
         # A file that was closed well has no log beside it. Where its folder cannot be written, SQLite could not make
@@ -137,7 +137,7 @@ _SQLITE_ADVICE = (
     (("file is not a database", "malformed", "file is encrypted"),
      "it is no readable SQLite database; it was left as it is: move it away or restore a copy, or name another store"),
     (("database or disk is full", "disk i/o error"),
-     "the disk, a quota or a size limit is full; nothing was stored now, all that was stored before is safe: "
+     "the disk is full, over a quota or failing; nothing was stored now, all that was stored before is safe: "
      "free some space and run the same command again"),
     (("database is locked", "database table is locked"),
      "another process kept it locked for too long; nothing was stored now: see what else uses it and run again"),
@@ -145,6 +145,8 @@ _SQLITE_ADVICE = (
      "it cannot be written here (a file or folder without write permission): name another with --store, or only read"),
     (("unable to open",),
      "it cannot be opened: the file, its folder or the permission is missing: check the path, or name another store"),
+    (("no such table",),
+     "its tables are gone (the file was replaced while in use): run the same command again to make a new store"),
 )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class ProfileStore:
         self.read_only = read_only
         """Whether writing is refused."""
         if is_file(self._url):
-            _prepare_folder(Path(str(self._url.database)), read_only)
+            _prepare_file(Path(str(self._url.database)), read_only)
         self._engine = make_engine(self._url, read_only=read_only, busy_seconds=busy_seconds)
         with self._explained():
             with self._engine.connect() as connection:
@@ -346,8 +346,8 @@ def _note_key(key: str) -> str:
     return key if len(key) <= 255 else digest(key)
 
 
-def _prepare_folder(path: Path, read_only: bool) -> None:
-    """Make the folder of a new store, or say what is in the way."""
+def _prepare_file(path: Path, read_only: bool) -> None:
+    """Make the folder and the empty file of a new store, or say what is in the way."""
     if path.is_dir():
         raise StoreError(f"the store {path} is a folder: name a file in it, such as {path / 'profiles.db'}")
     if read_only:
@@ -358,5 +358,7 @@ def _prepare_folder(path: Path, read_only: bool) -> None:
         return
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch()  # SQLite takes an empty file for an empty database
     except OSError as error:
-        raise StoreError(f"the folder of the store {path} cannot be made ({error.strerror}): name another") from error
+        raise StoreError(f"the store {path} cannot be made ({error.strerror}): name another with --store") from error

@@ -263,6 +263,21 @@ def test_a_locked_file_is_waited_for_and_then_said(tmp_path: Path):
     assert len(store.measurements()) == 2
 
 
+def test_a_file_that_vanishes_while_in_use_is_said_and_not_made_anew(tmp_path: Path):
+    """Writing to a store whose file was removed fails with a word, and leaves no empty file in its place."""
+    path = tmp_path / "s.db"
+    store = open_store(str(path))
+    store.put(a_measurement())
+    path.unlink()
+    with pytest.raises(StoreError, match="cannot be opened") as error:
+        store.put(a_measurement(repeat=1))
+    assert str(path) in one_line(error)
+    assert os.listdir(tmp_path) == []
+    path.touch()
+    with pytest.raises(StoreError, match="tables are gone"):
+        store.put(a_measurement(repeat=1))
+
+
 # --- places that cannot be used
 
 
