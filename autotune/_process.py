@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -26,9 +27,9 @@ START_SECONDS = 120.0
 """How long a worker may take to start jax, on any machine."""
 
 _POLL_SECONDS = 0.2
-_STDERR_LINES = 40
+_STDERR_LINES = 200
 _CLOSE_SECONDS = 2.0
-_OUT_OF_MEMORY_WORDS = ("std::bad_alloc", "out of memory", "cannot allocate memory", "memoryerror")
+_OUT_OF_MEMORY_WORDS = ("std::bad_alloc", "out of memory", "memory allocation", "cannot allocate memory", "memoryerror")
 
 
 class WorkerEndedError(Exception):
@@ -93,15 +94,13 @@ class WorkerProcess:
             env=worker_environment(settings, os.environ if environment is None else environment),
         )  # fmt: skip
         self._replies: queue.Queue[str | None] = queue.Queue()
-        self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._stderr: collections.deque[str | None] = collections.deque(maxlen=_STDERR_LINES)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        threading.Thread(target=_read_lines, args=(self._process.stdout, self._replies.put), daemon=True).start()
-        self._stderr_reader = threading.Thread(
-            target=_read_lines,
-            args=(self._process.stderr, lambda line: line and self._stderr.append(line)),
-            daemon=True,
-        )
+        # The threads hold the queue and the list, never this object, which would otherwise not be collected.
+        reading = (self._process.stdout, self._replies.put), (self._process.stderr, self._stderr.append)
+        threading.Thread(target=_read_lines, args=reading[0], daemon=True).start()
+        self._stderr_reader = threading.Thread(target=_read_lines, args=reading[1], daemon=True)
         self._stderr_reader.start()
         self._finalizer = weakref.finalize(self, _end, self._process)
 
@@ -165,15 +164,25 @@ class WorkerProcess:
         with contextlib.suppress(psutil.Error):
             self._largest_bytes = max(self._largest_bytes, psutil.Process(self._process.pid).memory_info().rss)
 
+    def _said(self) -> list[str]:
+        """The last lines that the worker wrote to standard error."""
+        return [line for line in self._stderr if line is not None]
+
     def _ended(self, op: str) -> WorkerEndedError:
         """Tell why the process is gone."""
         code = self._process.wait()
         self._stderr_reader.join(timeout=1.0)
-        last = next((line.strip() for line in reversed(self._stderr) if line.strip()), "")
+        spoken = (line.strip() for line in reversed(self._said()) if not _STACK_LINE.match(line))
+        last = next(filter(None, spoken), "")
         doing = _DOING.get(op, op)
         if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
             return self._killed(doing)
-        if any(word in line.lower() for line in self._stderr for word in _OUT_OF_MEMORY_WORDS):
+        limit = self.settings.memory_limit_bytes
+        if code == -signal.SIGABRT and limit is not None:
+            # Libraries abort where a thread or a buffer is refused; under a limit that is what it is.
+            message = f"{doing}: the process aborted under its memory limit of {limit} bytes: {last[:300]}"
+            return WorkerEndedError(Status.OUT_OF_MEMORY, message)
+        if any(word in line.lower() for line in self._said() for word in _OUT_OF_MEMORY_WORDS):
             return WorkerEndedError(Status.OUT_OF_MEMORY, f"{doing}: the process died for want of memory: {last[:300]}")
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         said = f"; its last words: {last[:300]}" if last else ""
@@ -212,6 +221,9 @@ class WorkerProcess:
                 self._process.wait(_CLOSE_SECONDS)
         self._finalizer()
 
+
+_STACK_LINE = re.compile(r"\s*(@\s|\*\*\*|0x)")
+"""A line of the stack that a crash handler prints, which says nothing to the user."""
 
 _DOING = {
     "hello": "starting jax", "drop": "forgetting programs",
