@@ -9,7 +9,7 @@ that both populations stay positive:
 An ensemble of such models, from different initial weights, is fitted at once (its spread is the usual measure of how
 far the fit may be trusted); the members are one system of differential equations with one step size.
 
-    ckpt-tune tune scripts/problems/lynx_hare.py:make --budget 3MiB
+    ckpt-tune tune scripts/problems/lynx_hare.py:make --budget 2MiB
 """
 
 import csv
@@ -82,7 +82,7 @@ def loss(model, years, log_populations, *, adjoint, tolerance, solver):
     return jnp.mean((solution.ys - log_populations[:, None, :]) ** 2)
 
 
-def make(*, adjoint, horizon=LAST_YEAR, tolerance=1e-6, members=512, width=16, solver="bosh3"):
+def make(*, adjoint, horizon=LAST_YEAR, tolerance=1e-6, members=512, width=8, solver="bosh3"):
     """Build the gradient of the fit over the first `horizon` years of the record (1 to 20)."""
     if not 1 <= horizon <= LAST_YEAR:
         raise ValueError(f"horizon={horizon} years, but the record holds the years 1 to {LAST_YEAR} after 1900.")
