@@ -8,13 +8,17 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from profiles._looks import Look
+from profiles._looks import Look, Series
 from profiles._units import format_bytes, format_seconds
 
 BUDGET_COLOUR = "#B00020"
 INK = "#222222"
 FAINT = "#8A8A8A"
+
+MOST_NAMED = 9
+"""How many cases a legend names one by one."""
 
 WIDE = (9.6, 4.2)
 NARROW = (7.6, 4.2)
@@ -139,9 +143,26 @@ def draw(
     )
 
 
-def legend(figure: Figure, panel: Axes) -> None:
-    """Put one legend to the right of all panels, where there is more than one thing to tell apart."""
+def legend(figure: Figure, panel: Axes, series: Series | None = None) -> None:
+    """Put one legend to the right of all panels, where there is more than one thing to tell apart.
+
+    Args:
+        figure: where.
+        panel: the panel whose labels are listed.
+        series: the cases; where they are many, horizons and the rest are listed apart instead of every case.
+    """
     handles, labels = panel.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    if len(unique) > 1:
-        figure.legend(unique.values(), unique.keys(), loc="outside right upper", fontsize=8, frameon=False)
+    listed: dict[str, Any] = dict(zip(labels, handles, strict=True))
+    if series is not None and len(series.shown) > MOST_NAMED:
+        names = {str(case) for case in series.shown}
+        parts = {name: _sample(look) for name, look in series.parts()}
+        listed = parts | {label: handle for label, handle in listed.items() if label not in names}
+    if len(listed) > 1:
+        figure.legend(listed.values(), listed.keys(), loc="outside right upper", fontsize=8, frameon=False)
+
+
+def _sample(look: Look) -> Line2D:
+    """Draw a look as a legend shows it."""
+    line = Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.4, markersize=5)
+    line.set(linestyle=look.dash)
+    return line

@@ -107,6 +107,7 @@ def _case_groups(cases: Sequence[Case]) -> dict[str, Any]:
     horizons = list(dict.fromkeys(case.horizon for case in cases))
     rests = list(dict.fromkeys(_rest(case) for case in cases))
     first = {horizon: next(case for case in cases if case.horizon == horizon) for horizon in horizons}
+    only_tolerances = all(rest == Case(None, rest.tolerance) and rest.tolerance is not None for rest in rests)
     one_horizon, one_rest = len(horizons) == 1, len(rests) == 1
     of_rest = [_css(series.look(next(case for case in cases if _rest(case) == rest))) for rest in rests]
     return {
@@ -129,14 +130,14 @@ def _case_groups(cases: Sequence[Case]) -> dict[str, Any]:
         ],
         "rests": [
             {
-                "label": str(rest).removeprefix("tolerance "),
+                "label": str(rest).removeprefix("tolerance ") if only_tolerances else str(rest),
                 "look": look,
                 "part": {"colour": one_horizon, "marker": True},
                 "stepsLook": look if one_horizon else look | {"colour": "var(--ink)"},
             }
             for rest, look in zip(rests, of_rest, strict=True)
         ],
-        "rest_name": "tolerance" if all(str(rest).startswith("tolerance ") for rest in rests) else "setting",
+        "rest_name": "tolerance" if only_tolerances else "setting",
     }
 
 

@@ -70,7 +70,7 @@ def front_figure(
                 panel.plot([choice.peak_bytes], [cost], "o", ms=12, mfc="none", mec=INK, mew=1.4, label="recommended")
         _finish_front(panel, [p for found in by_case.values() for p in found], objective, budget_bytes)
     figure.suptitle(f"{profile.name}: Pareto front on {profile.device.kind}", fontsize=11)
-    legend(figure, panels[0])
+    legend(figure, panels[0], series)
     return figure
 
 
@@ -143,7 +143,7 @@ def bytes_figure(profile: Profile, laws: Iterable[BytesLaw] = (), *, budget_byte
     panel.set_xlabel("checkpoints (states held at once)", fontsize=9)
     panel.set_ylabel(BYTES_LABEL, fontsize=9)
     panel.set_title(f"{profile.name}: bytes against checkpoints", fontsize=11)
-    legend(figure, panel)
+    legend(figure, panel, series)
     return figure
 
 
@@ -176,7 +176,7 @@ def steps_figure(profile: Profile) -> Figure:
     panel.set_xlabel("" if ticks else "horizon", fontsize=9)
     panel.set_ylabel("steps of the forward solve", fontsize=9)
     panel.set_title(f"{profile.name}: steps", fontsize=11)
-    legend(figure, panel)
+    legend(figure, panel, series)
     return figure
 
 
@@ -210,7 +210,7 @@ def recompute_figure(profile: Profile, optima: Iterable[Optimum] = ()) -> Figure
     panel.set_xlabel("checkpoints (states held at once)", fontsize=9)
     panel.set_ylabel(COST_LABELS[Objective.RECOMPUTE], fontsize=9)
     panel.set_title(f"{profile.name}: recompute factor", fontsize=11)
-    legend(figure, panel)
+    legend(figure, panel, series)
     return figure
 
 

@@ -186,6 +186,19 @@ def test_series_are_told_apart_by_colour_and_by_marker():
     assert len(set(DASHES)) == 4
 
 
+def test_a_legend_of_many_cases_lists_horizons_and_the_rest_apart():
+    """Above nine cases the legend has one line a horizon and one a tolerance, not one a case; below, one a case."""
+    few = Profile(name="x", measurements=tuple(a_sweep()))
+    many = Profile(name="x", measurements=tuple(a_sweep(horizons=(1, 2, 3, 4), tolerances=(1e-3, 1e-4, 1e-5))))
+    texts = [[text.get_text() for text in front_figure(p, budget_bytes=2**25).legends[0].texts] for p in (few, many)]
+    assert texts[0] == [*(str(case) for case in few.cases), "budget 32 MiB"]
+    assert texts[1] == [
+        *(f"horizon {horizon}" for horizon in (1, 2, 3, 4)),
+        *(f"tolerance {tolerance}" for tolerance in ("1e-5", "1e-4", "1e-3")),
+        "budget 32 MiB",
+    ]
+
+
 @given(st.floats(1, 2**45), st.floats(1.001, 2**12), st.booleans())
 def test_ticks_of_bytes_are_few_and_at_powers_of_two(low: float, ratio: float, logarithmic: bool):
     """Every tick is a power of two, or a multiple of the one power of two that is the step; there are at most nine."""
