@@ -56,6 +56,11 @@ class Screen:
         self._out = Console(file=sys.stdout, highlight=False, soft_wrap=False, width=_width(sys.stdout))
         self.err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
+    @property
+    def width(self) -> int:
+        """Columns of a line of data."""
+        return self._out.width
+
     def say(self, text: str) -> None:
         """Write a remark."""
         if not self.quiet:
@@ -74,7 +79,9 @@ class Screen:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
         """Write a table; numbers stand to the right, None is a dash."""
         listed = [[_cell(value) for value in row] for row in rows]
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left", pad_edge=False)
+        table = Table(
+            box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False, show_header=any(columns)
+        )  # fmt: skip
         for index, column in enumerate(columns):
             right = all(_is_figure(row[index]) for row in listed) and bool(listed)
             table.add_column(column, justify="right" if right else "left", overflow="fold")
@@ -82,7 +89,13 @@ class Screen:
             table.add_row(*(Text(cell) for cell in row))
         if title:
             self._out.print(Text(title, style="bold"))
-        self._out.print(table)
+        if self._out.is_terminal:
+            self._out.print(table)
+            return
+        with self._out.capture() as captured:
+            self._out.print(table)
+        for text in captured.get().splitlines():  # no spaces at the ends of lines in a file
+            print(text.rstrip(), file=sys.stdout)
 
     def json(self, document: Any) -> None:
         """Write JSON."""

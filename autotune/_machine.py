@@ -1,6 +1,7 @@
 """Make the machine of a command: worker processes on a device, or a recorded sweep in their place."""
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 
 from autotune._device import DeviceInfo
@@ -11,7 +12,7 @@ from autotune._prepare import Machine
 from autotune._runners import Question, ReplayRunner, SubprocessRunner
 from autotune._steps import Observation, SiteSteps
 from autotune._trial import RunSettings
-from profiles._records import Measurement, ProblemKey
+from profiles._records import DeviceKey, Measurement, ProblemKey
 
 
 class TimingLock:
@@ -62,12 +63,8 @@ class ReplayMachine(ReplayRunner):
 
     def device_info(self) -> DeviceInfo:
         """Describe the recorded device."""
-        key = self._recorded[-1].device
-        return DeviceInfo(
-            platform=key.platform, kind=key.kind, index=0, count=key.count, total_bytes=key.memory_bytes,
-            limit_bytes=key.memory_bytes, in_use_bytes=None, free_bytes=key.memory_bytes, host=host_memory(),
-            versions=self._recorded[-1].versions,
-        )  # fmt: skip
+        newest = self._recorded[-1]
+        return dataclasses.replace(described_device(newest.device), versions=newest.versions)
 
     def problem_key(self, question: Question) -> ProblemKey:
         """Give the recorded key for these `--set` values.
@@ -98,6 +95,14 @@ class ReplayMachine(ReplayRunner):
         raise AutotuneError(
             f"the recorded sweep holds no steps at horizon {question.horizon}, tolerance {question.tolerance}"
         )
+
+
+def described_device(key: DeviceKey) -> DeviceInfo:
+    """Describe a device that is not here, as a store knows it: all of its memory counts as free."""
+    return DeviceInfo(
+        platform=key.platform, kind=key.kind, index=0, count=key.count, total_bytes=key.memory_bytes,
+        limit_bytes=key.memory_bytes, in_use_bytes=None, free_bytes=key.memory_bytes, host=host_memory(),
+    )  # fmt: skip
 
 
 def replay_rows(rows: Sequence[Measurement], problem: str) -> list[Measurement]:

@@ -16,6 +16,7 @@ timed out rules out counts that execute as many steps; a program that only ever 
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from autotune._past import Past, Question
@@ -189,21 +190,29 @@ class Search:
         return tuple(sorted({min(tolerable[0], max(1, cliff // 3)), cliff, steps}))
 
     def _time(self, cells: Sequence[Cell], past: Past) -> tuple[Request, ...]:
-        """Ask for interleaved timings below what fits, where fewer than two are known at the most or fewest steps."""
+        """Ask, at the most and fewest steps, for two timings below what fits and for the count that executes least."""
         ends = self._told_apart(cells)
         shares = (1.0, 0.25) if len(ends) == 2 else (1.0, 1 / 3, 1 / 9)
         requests = []
         for cell in ends:
             fitting = past.fitting(cell)
-            if not fitting or len(past.timed(cell)) >= 2:
+            if not fitting:
                 continue
-            near = [
-                c for c in fitting if self.question.passes(cell, c) <= STRETCH * self.question.passes(cell, fitting[-1])
-            ]
-            wanted = {min(near, key=lambda c: abs(c - share * fitting[-1])) for share in shares}
+            executed = {count: self.question.passes(cell, count) for count in fitting}
+            wanted = {}
+            if len(past.timed(cell)) < 2:
+                near = [count for count in fitting if executed[count] <= STRETCH * executed[fitting[-1]]]
+                for share in shares:
+                    wanted[min(near, key=lambda c, share=share: abs(c - share * fitting[-1]))] = (
+                        "seconds below what fits"
+                    )
+            least = min(fitting, key=lambda count: executed[count])
+            timed = [self.question.passes(cell, count) for count in past.timed_counts(cell)]
+            if executed[least] < (1 - MATTERS) * min(timed, default=math.inf):
+                wanted[least] = "executes the fewest steps of all that fit"
             requests += [
-                Request(cell=cell, checkpoints=count, rung=Rung.RUN, why="seconds below what fits")
-                for count in sorted(wanted)
+                Request(cell=cell, checkpoints=count, rung=Rung.RUN, why=why)
+                for count, why in sorted(wanted.items())
                 if not past.has(cell, count, Rung.RUN)
             ]
         return tuple(requests)
@@ -226,13 +235,15 @@ class Search:
             if cell.case not in self.question.works or len(past.timed_counts(cell)) >= most:
                 continue
             best = past.best_expected_seconds(cell)
+            certain = set(past.fitting(cell))
             for count in past.possible(cell):
                 seconds = past.forecast.seconds_at(cell, count)
                 if best is None or seconds is None or past.has(cell, count, Rung.RUN):
                     continue
                 if self.question.passes(cell, count) > STRETCH * past.most_passes_timed(cell):
                     continue
-                gain = 1 - seconds.low / best
+                # What may not fit at all has to promise a gain without luck, or the search creeps up to the budget.
+                gain = 1 - (seconds.low if count in certain else seconds.likely) / best
                 if gain > MATTERS:
                     why = f"may be {100 * gain:.0f} % faster than the best count known here"
                     promising.append((gain, Request(cell=cell, checkpoints=count, rung=Rung.RUN, why=why)))

@@ -179,6 +179,11 @@ def set_option(texts: Iterable[str]) -> dict[str, tuple[Scalar, ...]]:
     return {key: tuple(_unique(listed)) for key, listed in values.items()}
 
 
+def scalar_items(values: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+    """`--set` values as a case holds them: pairs, sorted by key."""
+    return tuple(sorted(values.items()))
+
+
 def _unique(values: Iterable) -> list:
     """Drop repeats, keeping order; 1, 1.0 and True are three values, since a factory may treat them differently."""
     return list({(type(value), value): value for value in values}.values())

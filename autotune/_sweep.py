@@ -8,7 +8,7 @@ The study is scratch: rebuilt from the store at every start, and thrown away. A 
 of it, so a kill in between measures nothing twice.
 
 Timings of one batch have to alternate, while Optuna knows single trials. So a batch is claimed by as many threads of
-`study.optimize` as it has trials, and `_Rendezvous` turns their trials into one call of the runner.
+`study.optimize` as it has trials, and `Rendezvous` turns their trials into one call of the runner.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from autotune._errors import AutotuneError
+from autotune._rendezvous import Rendezvous
 from autotune._space import Space
 from autotune._trial import Rung, Runner, Trial
 from autotune._wire import decode_trial, encode
@@ -176,6 +177,11 @@ class Sweep:
         return len(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """What the process that made the study said of problem, device and settings."""
+        return dict(self._study.user_attrs["origin"])
+
+    @property
     def closed(self) -> bool:
         """Whether the study has been ended by the process that made it."""
         return bool(self._study.user_attrs.get("closed"))
@@ -269,7 +275,7 @@ class Sweep:
         taken = 0
         while (waiting := self.waiting) and not self._interrupted.is_set():
             size = min(together, waiting)
-            meeting = _Rendezvous(size, self._run)
+            meeting = Rendezvous(size, self._run)
             self._study.optimize(
                 lambda trial, meeting=meeting: self._objective(trial, meeting),
                 n_trials=size,
@@ -288,7 +294,7 @@ class Sweep:
         Args:
             build: makes a trial from the chosen values, texts by parameter name, and the number of checkpoints.
         """
-        meeting = _Rendezvous(1, self._run)
+        meeting = Rendezvous(1, self._run)
         self._study.optimize(
             lambda trial: self._objective(trial, meeting, build=build), n_trials=1, catch=(_Failed,)
         )  # fmt: skip
@@ -298,7 +304,7 @@ class Sweep:
     def _objective(
         self,
         handed: optuna.Trial,
-        meeting: "_Rendezvous",
+        meeting: Rendezvous,
         build: Callable[[Mapping[str, str], int], Trial] | None = None,
     ) -> tuple[float, float]:
         """Measure the trial that Optuna handed out; see the module's header."""
@@ -352,50 +358,18 @@ class Sweep:
         return rows
 
 
-class _Rendezvous:
-    """Gathers the trials of several threads into one call, and gives each thread its row."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPlan:
+    """What a study is made of. `origin` is what a worker on another host needs to know, as JSON values."""
 
-    def __init__(self, size: int, run: Callable[[Sequence[Trial]], list[Measurement]]) -> None:
-        self._expected = size
-        self._run = run
-        self._trials: list[Trial] = []
-        self._rows: list[Measurement] | None = None
-        self._error: BaseException | None = None
-        self._changed = threading.Condition()
-
-    def bring(self, trial: Trial) -> Measurement:
-        """Wait for the other threads' trials, have all measured by the last to come, and return this one's row."""
-        with self._changed:
-            place = len(self._trials)
-            self._trials.append(trial)
-            self._complete()
-            self._changed.wait_for(lambda: self._rows is not None or self._error is not None)
-            if self._error is not None:
-                raise self._error
-            assert self._rows is not None
-            return self._rows[place]
-
-    def leave(self) -> None:
-        """Take part no more: the others need not wait."""
-        with self._changed:
-            self._expected -= 1
-            self._complete()
-
-    def check(self) -> None:
-        """Raise what measuring raised, if it did."""
-        if self._error is not None:
-            raise self._error
-
-    def _complete(self) -> None:
-        if self._trials and len(self._trials) == self._expected:
-            try:
-                self._rows = self._run(self._trials)
-            except BaseException as error:  # handed on to every thread that waits
-                self._error = error
-            self._changed.notify_all()
+    name: str
+    space: Space
+    most_checkpoints: int
+    seed: int = 0
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def make_study(url: str, name: str, space: Space, *, seed: int, most_checkpoints: int) -> JoinedStudy:
+def make_study(url: str, plan: StudyPlan) -> JoinedStudy:
     """Make the scratch study afresh; an older one of the same name is thrown away.
 
     Raises:
@@ -403,17 +377,18 @@ def make_study(url: str, name: str, space: Space, *, seed: int, most_checkpoints
     """
     storage = open_scratch(url)
     with contextlib.suppress(KeyError):
-        optuna.delete_study(study_name=name, storage=storage)
+        optuna.delete_study(study_name=plan.name, storage=storage)
     with _known_experimental():
         study = optuna.create_study(
-            study_name=name,
+            study_name=plan.name,
             storage=storage,
-            sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+            sampler=optuna.samplers.TPESampler(seed=plan.seed, multivariate=True, constant_liar=True),
             directions=["minimize", "minimize"],
         )
         study.set_metric_names(["peak_bytes", "run_seconds"])
-    study.set_user_attr("choices", _choices(space))
-    study.set_user_attr("most_checkpoints", most_checkpoints)
+    study.set_user_attr("choices", _choices(plan.space))
+    study.set_user_attr("most_checkpoints", plan.most_checkpoints)
+    study.set_user_attr("origin", dict(plan.origin))
     return JoinedStudy(study, storage)
 
 

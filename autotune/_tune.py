@@ -11,7 +11,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from autotune._check import CHOICE_NOTE, choice_key, note_of_choice
 from autotune._dry_run import Planned, plan, total_seconds
+from autotune._errors import AutotuneError
 from autotune._forecast import Forecast
 from autotune._past import Question
 from autotune._prepare import VERIFIED, Machine, Prepared, Reuse, Store, prepare, reuse
@@ -20,17 +22,16 @@ from autotune._request import TuneRequest
 from autotune._rows import blank_row
 from autotune._search import MATTERS, Request, Search
 from autotune._space import Cell, Program, Space
-from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools, make_study, scratch_url
+from autotune._sweep import StudyPlan, Sweep, SweepInterrupted, SweepProgress, SweepTools, make_study, scratch_url
 from autotune._trial import Trial
 from autotune._verify import Chooser
+from autotune._workers import local_workers, origin_of_study
 from profiles._records import AdjointName, Measurement, Status
 
 SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
 """Makes XLA's CPU backend compile a loop over a small state into one kernel (fact 14); the default is 1024 bytes."""
 SMALL_STATE_BYTES = 2 * 2**10
 """Up to how many bytes a checkpoint the flag is tried without being asked for."""
-CHOICE_NOTE = "choice"
-"""Kind of the notes that hold what was recommended, by problem, device, adjoint and case."""
 
 
 class TuneProgress(SweepProgress, Protocol):
@@ -126,13 +127,17 @@ class Tuning:
         self._progress = progress
         self._measured = 0
         most = max((work.steps for work in prepared.works.values()), default=1024)
-        joined = make_study(
-            scratch_url(store.url),
-            prepared.study,
-            self._space_with_hint(),
-            seed=prepared.request.seed,
+        self._scratch = scratch_url(store.url)
+        if prepared.request.workers > 1 and not self._scratch:
+            raise AutotuneError(f"{prepared.request.workers} workers need a store that they can share; name a file")
+        study = StudyPlan(
+            name=prepared.study,
+            space=self._space_with_hint(),
             most_checkpoints=max(most, *(prepared.space.counts or (1,))),
+            seed=prepared.request.seed,
+            origin=origin_of_study(prepared),
         )
+        joined = make_study(self._scratch, study)
         self._sweep = Sweep(
             joined,
             SweepTools(runner=machine, store=store, progress=progress, budget_bytes=prepared.budget.bytes),
@@ -143,7 +148,8 @@ class Tuning:
         known = self._known()
         self._sweep.rebuild(known.rows)
         self._say_what_is_reused(known)
-        with _interruptible(self._sweep):
+        helpers = local_workers(self._prepared.study, self._store.url, self._prepared.request.workers - 1)
+        with helpers, _interruptible(self._sweep):
             try:
                 self._search(self._prepared.space)
                 if self._hint_cell() is not None:
@@ -247,14 +253,14 @@ class Tuning:
             key = self._prepared.keys[choice.case.set_values]
             self._store.put_note(
                 CHOICE_NOTE,
-                choice_key(key.name, choice, self._prepared),
-                {
-                    "problem": self._prepared.problem,
-                    "components": dict(key.components),
-                    "device": dataclasses.asdict(self._prepared.device.key),
-                    "adjoint": str(self._prepared.request.adjoint),
-                    "choice": choice.to_json(),
-                },
+                choice_key(key, self._prepared.device.key, self._prepared.request.adjoint, choice.case),
+                note_of_choice(
+                    self._prepared.problem,
+                    key,
+                    self._prepared.device.key,
+                    self._prepared.request.adjoint,
+                    choice.to_json(),
+                ),
             )
 
     def _hint_cell(self) -> Cell | None:
@@ -301,11 +307,6 @@ class Tuning:
             )
 
 
-def choice_key(name: str, choice: Recommendation, prepared: Prepared) -> str:
-    """Name a choice: which problem, device, adjoint and case it is for."""
-    return f"{name}|{prepared.device.key.fingerprint}|{prepared.request.adjoint}|{choice.case}"
-
-
 def _steps(prepared: Prepared, cell: Cell) -> int:
     work = prepared.works.get(cell.case)
     return work.steps if work else 0
@@ -326,8 +327,8 @@ def _fastest(forecast: Forecast, rows: Sequence[Measurement], cell: Cell) -> flo
 def _rounds(seconds: float | None) -> int:
     """Choose how many samples a trial takes: more where a call is short and noise is large beside it."""
     if seconds is None:
-        return 3
-    return 7 if seconds < 0.1 else 5 if seconds < 1 else 3
+        return 5
+    return 7 if seconds < 0.1 else 5 if seconds < 5 else 3
 
 
 @contextlib.contextmanager

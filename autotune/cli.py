@@ -4,6 +4,7 @@ Whatever is heavy (jax, pandas, optuna, matplotlib) is imported by the commands 
 loads none of it.
 """
 
+import enum
 import functools
 import sys
 import traceback
@@ -17,6 +18,14 @@ from autotune._console import Exit, Format, Screen
 from autotune._errors import AutotuneError
 from profiles._errors import ProfilesError
 from profiles._records import AdjointName
+
+
+class Objective(enum.StrEnum):
+    """What `recommend` minimises; its own copy, since the library's loads numpy."""
+
+    TIME = "time"
+    MEMORY = "memory"
+
 
 app = typer.Typer(
     name="ckpt-tune",
@@ -207,6 +216,226 @@ def tune(
     command = TuneCommand(request, store_url=store, replay_url=replay, report_folder=report, format=format)
     code = command.dry_run(Screen(quiet=quiet)) if dry_run else command.run(Screen(quiet=quiet))
     raise typer.Exit(code)
+
+
+@app.command()
+@guarded
+def recommend(
+    profile: ProfileName,
+    budget: Budget = "auto",
+    horizon: Annotated[str | None, typer.Option(help="At this horizon; at each measured one otherwise.")] = None,
+    tolerance: Annotated[str | None, typer.Option(help="At this tolerance; at each measured one otherwise.")] = None,
+    set_values: SetValues = None,
+    margin: Margin = None,
+    objective: Annotated[Objective, typer.Option(help="time: least seconds; memory: fewest executed steps.")] = (
+        Objective.TIME
+    ),
+    allow_extrapolation: Annotated[
+        bool, typer.Option("--allow-extrapolation", help="Answer beyond what was measured too.")
+    ] = False,
+    force: Force = False,
+    store: Store = None,
+    platform: Platform = None,
+    device: Device = 0,
+    x64: X64 = False,
+    format: FormatOption = Format.TABLE,
+    quiet: Quiet = False,
+) -> None:
+    """Recommend a count for a budget from a stored profile, and say what more and less memory would buy."""
+    from autotune import _profile_commands as commands
+    from autotune import _recommend, _space
+    from autotune._trial import RunSettings
+
+    values = _space.set_option(set_values or ())
+    wish = _recommend.Wish(
+        budget_bytes=1,
+        horizon=None if horizon is None else _space.number(horizon, option="--horizon"),
+        tolerance=None if tolerance is None else float(_space.number(tolerance, option="--tolerance")),
+        set_values={key: listed[0] for key, listed in values.items()},
+        objective=_recommend.Objective(objective),
+        allow_extrapolation=allow_extrapolation,
+    )
+    request = commands.RecommendRequest(
+        profile=profile,
+        budget=budget,
+        margin=margin,
+        wish=wish,
+        settings=RunSettings(platform=platform, device=device, x64=x64, own_environment=True),
+        force=force,
+    )
+    raise typer.Exit(commands.recommend_command(Screen(quiet=quiet), request, store, format))
+
+
+@app.command()
+@guarded
+def check(
+    problem: Problem,
+    adjoint: Adjoint = AdjointName.OURS,
+    store: Store = None,
+    platform: Platform = None,
+    device: Device = 0,
+    x64: X64 = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Tell whether the stored choice still holds for this code, device and versions: exit 0, else 4."""
+    from autotune._check import check_command
+    from autotune._trial import RunSettings
+
+    settings = RunSettings(platform=platform, device=device, x64=x64, own_environment=True)
+    raise typer.Exit(check_command(Screen(), problem, adjoint, settings=settings, store_url=store, format=format))
+
+
+@app.command()
+@guarded
+def worker(
+    study: Annotated[str, typer.Argument(help="The study's name, which `tune` prints.", metavar="STUDY")],
+    store: Store = None,
+    problem: Annotated[str | None, typer.Option(help="Where the problem lies here, if elsewhere.")] = None,
+    idle: Annotated[float, typer.Option(help="Seconds without anything to do after which to end.")] = 300.0,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Help a tune that runs elsewhere: take its trials until it ends."""
+    from autotune._console import TuneScreen
+    from autotune._workers import WorkerRequest, run_worker
+    from profiles._store import open_store
+
+    request = WorkerRequest(study=study, problem=problem, idle_seconds=idle, parent=parent)
+    screen = Screen(quiet=quiet)
+    with open_store(store) as opened, TuneScreen(screen) as shown:
+        measured = run_worker(request, opened, shown)
+    screen.say(f"measured {measured} trials of {study}; every one is stored in {opened.place}")
+
+
+@app.command()
+@guarded
+def schedule(
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the solve.")],
+    checkpoints: Annotated[int, typer.Option(min=1, help="States held at once.")],
+    expected_steps: Annotated[
+        int | None, typer.Option(min=0, help="The prediction that the loop is given; exact otherwise.")
+    ] = None,
+    online: Annotated[bool, typer.Option("--online", help="Without any prediction.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the tree as PNG and SVG to this folder.")] = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show where our adjoint places its checkpoints and in which order it sweeps."""
+    from autotune._schedule_view import schedule_command
+
+    expected = None if online else steps if expected_steps is None else expected_steps
+    raise typer.Exit(schedule_command(Screen(), steps, checkpoints, expected, out=out, format=format))
+
+
+@app.command()
+@guarded
+def report(
+    profile: ProfileName,
+    out: Annotated[Path, typer.Option(help="The folder; files of an earlier report in it are replaced.")],
+    budget: Annotated[str | None, typer.Option(help="Mark the budget, and what is recommended within it.")] = None,
+    store: Store = None,
+) -> None:
+    """Write CSV, figures and one self-contained HTML page of a profile."""
+    from autotune._profile_commands import report_command
+
+    raise typer.Exit(report_command(Screen(), profile, out, budget, store))
+
+
+@app.command()
+@guarded
+def plan(
+    profile: Annotated[list[str], typer.Argument(help="Profiles to plan for.", metavar="PROFILE...")],
+    devices: Annotated[str | None, typer.Option(help="Devices of the catalogue, comma-separated; else all.")] = None,
+    horizons: Annotated[
+        list[str] | None, typer.Option(help="Horizons to plan, comma-separated; else the measured.")
+    ] = None,
+    tolerances: Annotated[list[str] | None, typer.Option(help="Tolerances to plan, comma-separated.")] = None,
+    max_recompute: Annotated[float, typer.Option(help="The recompute factor that is wanted at most.")] = 2.0,
+    margin: Annotated[float, typer.Option(help="Share of a device's memory that is left alone.")] = 0.1,
+    catalogue: Annotated[Path | None, typer.Option(help="TOML with devices or prices of your own.")] = None,
+    store: Store = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Tell for other devices what fits, at what recompute factor, and what memory would be enough."""
+    import profiles
+    from autotune import _space
+    from autotune._plan_commands import PlanOptions, plan_command
+
+    request = profiles.PlanRequest(
+        horizons=tuple(map(float, _space.numbers(horizons or (), option="--horizons"))),
+        tolerances=tuple(map(float, _space.numbers(tolerances or (), option="--tolerances"))),
+        max_recompute=max_recompute,
+        margin=margin,
+    )
+    names = tuple(name.strip() for name in (devices or "").split(",") if name.strip())
+    options = PlanOptions(names=tuple(profile), devices=names, request=request, catalogue=catalogue)
+    raise typer.Exit(plan_command(Screen(), options, store, format))
+
+
+@app.command()
+@guarded
+def compare(
+    before: Annotated[str, typer.Argument(help="A profile's name.", metavar="BEFORE")],
+    after: Annotated[str, typer.Argument(help="Another profile's name.", metavar="AFTER")],
+    out: Annotated[Path | None, typer.Option(help="Draw both fronts as PNG and SVG in this folder.")] = None,
+    store: Store = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show two profiles side by side, with what changed between them."""
+    from autotune._plan_commands import compare_command
+
+    raise typer.Exit(compare_command(Screen(), (before, after), store, out, format))
+
+
+@profiles_app.command("list")
+@guarded
+def list_profiles(store: Store = None, format: FormatOption = Format.TABLE) -> None:
+    """List the profiles of a store."""
+    from autotune._profile_commands import list_command
+
+    raise typer.Exit(list_command(Screen(), store, format))
+
+
+@profiles_app.command("show")
+@guarded
+def show_profile(profile: ProfileName, store: Store = None, format: FormatOption = Format.TABLE) -> None:
+    """Show the points and fronts of a profile, and where and when they were measured."""
+    from autotune._profile_commands import show_command
+
+    raise typer.Exit(show_command(Screen(), profile, store, format))
+
+
+@profiles_app.command("export")
+@guarded
+def export_profile(
+    profile: ProfileName,
+    path: Annotated[Path, typer.Argument(help="A file ending in .csv, .json or .parquet.", metavar="FILE")],
+    store: Store = None,
+) -> None:
+    """Write every measurement of a profile to a file."""
+    from autotune._profile_commands import export_command
+
+    raise typer.Exit(export_command(Screen(), profile, path, store))
+
+
+@profiles_app.command("import")
+@guarded
+def import_profile(
+    path: Annotated[Path, typer.Argument(help="A file that `profiles export` wrote.", metavar="FILE")],
+    store: Store = None,
+) -> None:
+    """Read measurements from a file into a store."""
+    from autotune._profile_commands import import_command
+
+    raise typer.Exit(import_command(Screen(), path, store))
+
+
+@profiles_app.command("delete")
+@guarded
+def delete_profile(profile: ProfileName, store: Store = None) -> None:
+    """Delete a profile with every measurement of it."""
+    from autotune._profile_commands import delete_command
+
+    raise typer.Exit(delete_command(Screen(), profile, store))
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def _tools(store: MemoryStore, machine: FakeMachine, budget_bytes: int | None = 
 
 
 def _study(url: str, name: str = "s") -> _sweep.JoinedStudy:
-    return _sweep.make_study(url, name, SPACE, seed=0, most_checkpoints=100)
+    return _sweep.make_study(url, _sweep.StudyPlan(name=name, space=SPACE, most_checkpoints=100))
 
 
 def test_timed_trials_of_a_batch_reach_the_runner_together() -> None:

@@ -1,0 +1,21 @@
+"""Open a store to read from, without making or changing anything where it is there."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from profiles._engine import default_url, is_file, parse_url
+from profiles._store import ProfileStore, open_store
+
+
+@contextlib.contextmanager
+def reading(url: str | None) -> Iterator[ProfileStore]:
+    """Open a store without changing it, where it is there."""
+    with open_store(url, read_only=store_exists(url)) as store:
+        yield store
+
+
+def store_exists(url: str | None) -> bool:
+    """Whether a store may be opened to read only: one that is not there yet is made, so that it is simply empty."""
+    parsed = parse_url(url or default_url())
+    return not is_file(parsed) or Path(str(parsed.database)).exists()

@@ -1,0 +1,256 @@
+"""The commands that read stored profiles: `recommend`, `profiles`, `report`."""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+
+import profiles
+from autotune import _check, _show
+from autotune._budget import Budget, resolve_budget
+from autotune._console import Exit, Format, Screen
+from autotune._device import DeviceInfo
+from autotune._errors import AutotuneError
+from autotune._machine import described_device, make_machine
+from autotune._opening import reading, store_exists
+from autotune._recommend import Fit, Recommendation, Wish, recommend_from
+from autotune._report import write_report
+from autotune._trial import RunSettings
+from profiles._records import AdjointName, Profile, Status
+from profiles._store import ProfileStore, open_store
+from profiles._units import format_bytes, format_seconds
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RecommendRequest:
+    """One call of `ckpt-tune recommend`: of which profile, what is wished, and whether staleness is overlooked."""
+
+    profile: str
+    budget: str
+    margin: float | None
+    wish: Wish
+    settings: RunSettings
+    force: bool
+
+
+def recommend_command(screen: Screen, request: RecommendRequest, store_url: str | None, format: Format) -> Exit:
+    """Recommend from a stored profile, and say what more and less memory would buy."""
+    with open_store(store_url, read_only=store_exists(store_url)) as store:
+        profile = store.profile(request.profile)
+        device = _here(profile, store, request)
+        budget = resolve_budget(request.budget, device, margin=request.margin)
+        wish = dataclasses.replace(request.wish, budget_bytes=budget.bytes, margin_bytes=budget.margin_bytes)
+        chosen = recommend_from(profile, wish)
+        nearby = {step: recommend_from(profile, _with_budget(wish, step)) for step in _steps(budget)}
+        place = store.place
+    document = {
+        "schema_version": 1,
+        "problem": profile.problem.name,
+        "device": profile.device.kind,
+        "adjoint": str(profile.adjoint),
+        "store": place,
+        "recommendations": [choice.to_json() for choice in chosen],
+    }
+    if format is Format.JSON:
+        nearby_records = [
+            {"budget_bytes": _with_budget(wish, step).budget_bytes, "recommendations": [c.to_json() for c in found]}
+            for step, found in nearby.items()
+        ]
+        screen.json(document | {"nearby_budgets": nearby_records})
+    elif format is Format.CSV:
+        screen.csv(document["recommendations"], _show.RECOMMENDATION_COLUMNS)
+    else:
+        _print_recommended(screen, profile, chosen, nearby, budget)
+    return Exit.DONE if all(choice.status is Fit.OK for choice in chosen) else Exit.NOTHING_FITS
+
+
+def _here(profile: Profile, store: ProfileStore, request: RecommendRequest) -> DeviceInfo:
+    """Read the device of today, refusing a profile of another one, of other versions, or of other code."""
+    if request.force:
+        return described_device(profile.device)
+    problem = _check.origin_of(profile, store)
+    if problem is not None and problem.startswith("/") and not Path(problem.rpartition(":")[0]).is_file():
+        problem = None
+    machine = make_machine(request.settings, search_path=())
+    try:
+        reasons = _check.stale_reasons(profile, problem=problem, asked=machine)
+        device = machine.device_info()
+    finally:
+        machine.close()
+    if reasons:
+        raise AutotuneError(
+            f"the profile {profile.qualified_name} does not hold here: {'; '.join(reasons)}; tune again, or take it as "
+            "it is with --force"
+        )
+    return device
+
+
+def _steps(budget: Budget) -> list[int]:
+    """By how many bytes to look around a budget: one GiB, or a quarter of a small budget."""
+    step = GIB if budget.bytes >= 2 * GIB else budget.bytes // 4
+    return [-step, step]
+
+
+def _with_budget(wish: Wish, step: int) -> Wish:
+    return dataclasses.replace(wish, budget_bytes=wish.budget_bytes + step)
+
+
+def _print_recommended(
+    screen: Screen,
+    profile: Profile,
+    chosen: Sequence[Recommendation],
+    nearby: dict[int, tuple[Recommendation, ...]],
+    budget: Budget,
+) -> None:
+    screen.line(f"{profile.qualified_name}, budget {format_bytes(budget.bytes)}")
+    _show.show_recommendations(screen, chosen)
+    for choice in chosen:
+        if choice.between:
+            screen.line(f"{choice.evidence} at {choice.case}: {choice.between}")
+    screen.line()
+    for step, found in nearby.items():
+        more = "more" if step > 0 else "less"
+        for choice, other in zip(chosen, found, strict=True):
+            screen.line(f"{format_bytes(abs(step))} {more} at {choice.case}: {_bought(choice, other)}")
+    fitting = [choice for choice in chosen if choice.status is Fit.OK]
+    if fitting:
+        package = "diffrax" if profile.adjoint is AdjointName.DIFFRAX else "adjoint"
+        screen.line(f"use {package}.{_show.usage_lines(fitting[-1])}")
+    for choice in chosen:
+        if choice.status is Fit.NOTHING_FITS:
+            least = _show.maybe_bytes(choice.smallest_bytes) or "an unknown number of bytes"
+            screen.fail(
+                f"nothing fits {format_bytes(choice.budget_bytes)} at {choice.case}: the smallest stored needs {least}"
+            )
+
+
+def _bought(choice: Recommendation, other: Recommendation) -> str:
+    """Say what another budget changes."""
+    if other.status is Fit.NOTHING_FITS:
+        return "nothing fits"
+    if other.checkpoints == choice.checkpoints:
+        return "nothing changes"
+    text = f"{other.checkpoints} checkpoints"
+    if choice.run_seconds and other.run_seconds:
+        share = other.run_seconds / choice.run_seconds - 1
+        text += f", {format_seconds(other.run_seconds)} a call ({share:+.0%})"
+    if other.recompute_factor:
+        text += f", recompute {other.recompute_factor:.2f} x"
+    return text
+
+
+def list_command(screen: Screen, store_url: str | None, format: Format) -> Exit:
+    """List the profiles of a store."""
+    with reading(store_url) as store:
+        found = store.profiles()
+        place = store.place
+    records = [_show.profile_record(profile) for profile in found]
+    if format is Format.JSON:
+        screen.json({"schema_version": 1, "store": place, "profiles": records})
+    elif format is Format.CSV:
+        screen.csv(records)
+    elif not found:
+        screen.say(f"{place} holds no profiles yet; `ckpt-tune tune PROBLEM` makes one")
+    else:
+        now = dt.datetime.now(dt.UTC)
+        lines = [
+            (
+                profile.name,
+                profile.device.kind,
+                profile.adjoint,
+                len(profile.cases),
+                len(profile.measurements),
+                _show.age(profile.newest.measured_at, now),
+                f"#{profile.id[:8]}",
+            )
+            for profile in found
+        ]
+        screen.table(("profile", "device", "adjoint", "cases", "rows", "newest", "id"), lines)
+        screen.say(f"store: {place}")
+    return Exit.DONE
+
+
+def show_command(screen: Screen, name: str, store_url: str | None, format: Format) -> Exit:
+    """Show the fronts of one profile, what was measured, where and when."""
+    with reading(store_url) as store:
+        profile = store.profile(name)
+    records = []
+    for case in profile.cases:
+        found = profiles.points(profile.rows(case))
+        fronts = {objective: profiles.pareto_front(found, objective) for objective in profiles.Objective}
+        records += [_show.point_record(case, point, fronts) for point in found]
+    summary = _show.profile_record(profile)
+    if format is Format.JSON:
+        components = dict(profile.problem.components)
+        versions = dict(profile.newest.versions)
+        screen.json({"schema_version": 1, **summary, "components": components, "versions": versions, "points": records})
+    elif format is Format.CSV:
+        screen.csv(records)
+    else:
+        _print_profile(screen, profile)
+    return Exit.DONE
+
+
+def _print_profile(screen: Screen, profile: Profile) -> None:
+    newest = profile.newest
+    screen.line(profile.qualified_name)
+    versions = ", ".join(f"{name} {version}" for name, version in newest.versions.items())
+    failed = sum(row.status is not Status.OK for row in profile.measurements)
+    lines = [
+        ("device", f"{profile.device.kind} ({profile.device.platform})"),
+        ("memory", _show.maybe_bytes(profile.device.memory_bytes)),
+        ("measured", f"{len(profile.measurements)} rows, {failed} of them failed; no row is predicted"),
+        (
+            "newest",
+            f"{newest.measured_at:%Y-%m-%d %H:%M} UTC, {_show.age(newest.measured_at, dt.datetime.now(dt.UTC))}",
+        ),
+        ("host", newest.host),
+        ("versions", versions),
+        *((f"problem's {name}", text) for name, text in profile.problem.components.items() if text),
+    ]
+    screen.table(("", ""), lines)
+    for case in profile.cases:
+        screen.line()
+        _show.show_front(screen, profile.rows(case), case, title=f"points at {case}")
+
+
+def export_command(screen: Screen, name: str, path: Path, store_url: str | None) -> Exit:
+    """Write the measurements of a profile to a file."""
+    with reading(store_url) as store:
+        profile = store.profile(name)
+    written = profiles.export_table(profile, path)
+    screen.say(f"wrote {len(profile.measurements)} measurements to {written}")
+    return Exit.DONE
+
+
+def import_command(screen: Screen, path: Path, store_url: str | None) -> Exit:
+    """Read measurements from a file into a store."""
+    rows = profiles.import_table(path)
+    with open_store(store_url) as store:
+        count = store.put_all(rows)
+        screen.say(f"stored {count} measurements from {path} in {store.place}")
+    return Exit.DONE
+
+
+def delete_command(screen: Screen, name: str, store_url: str | None) -> Exit:
+    """Delete a profile with all its measurements."""
+    with open_store(store_url) as store:
+        profile = store.profile(name)
+        count = store.delete(profile)
+        screen.say(f"deleted {count} measurements of {profile.qualified_name} from {store.place}")
+    return Exit.DONE
+
+
+def report_command(screen: Screen, name: str, folder: Path, budget: str | None, store_url: str | None) -> Exit:
+    """Write the report of a profile; with a budget it marks what is recommended there."""
+    with reading(store_url) as store:
+        profile = store.profile(name)
+    chosen: tuple[Recommendation, ...] = ()
+    if budget is not None:
+        resolved = resolve_budget(budget, described_device(profile.device))
+        chosen = recommend_from(profile, Wish(budget_bytes=resolved.bytes, margin_bytes=resolved.margin_bytes))
+    for path in write_report(profile, folder, chosen):
+        screen.line(f"wrote {path}")
+    return Exit.DONE

@@ -1,0 +1,183 @@
+"""Further processes that measure for a study: those that a tune starts itself, and `ckpt-tune worker` anywhere else."""
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from autotune._errors import AutotuneError
+from autotune._machine import WorkerMachine
+from autotune._prepare import Prepared, differences
+from autotune._runners import Question
+from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools, join_study, scratch_url
+from autotune._trial import RunSettings
+from profiles._engine import STORE_VARIABLE
+from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey
+
+POLL_SECONDS = 0.5
+END_SECONDS = 10.0
+"""How long a worker may take to end when its tune does."""
+
+
+class WorkerProgress(SweepProgress, Protocol):
+    """Who is told what a worker does."""
+
+    def say(self, text: str) -> None:
+        """One line about what is being done."""
+        ...
+
+
+class WorkerStore(Protocol):
+    """The part of a store that a worker needs."""
+
+    @property
+    def url(self) -> str:
+        """Its name for other processes."""
+        ...
+
+    def put(self, measurement: Measurement) -> None:
+        """Store one row durably."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRequest:
+    """Which study to join. `problem` replaces the study's own name for it, where the file lies elsewhere here."""
+
+    study: str
+    problem: str | None = None
+    idle_seconds: float = 300.0
+    parent: int | None = None
+
+
+def origin_of_study(prepared: Prepared) -> dict[str, Any]:
+    """Write down what a worker on another host has to check before it joins."""
+    case = prepared.space.cells[0].case
+    key = prepared.keys[case.set_values]
+    return {
+        "problem": prepared.problem,
+        "search_path": list(prepared.search_path),
+        "settings": dataclasses.asdict(prepared.request.settings),
+        "device": dataclasses.asdict(prepared.device.key),
+        "adjoint": str(prepared.request.adjoint),
+        "name": key.name,
+        "components": dict(key.components),
+        "set_values": dict(case.set_values),
+        "horizon": case.horizon,
+        "tolerance": case.tolerance,
+        "budget_bytes": prepared.budget.bytes,
+    }
+
+
+@contextlib.contextmanager
+def local_workers(study: str, store_url: str, count: int) -> Iterator[None]:
+    """Run `count` workers of a study on this host, and end them with it."""
+    command = [sys.executable, "-P", "-m", "autotune.cli", "worker", study, "--quiet", "--parent", str(os.getpid())]
+    # The URL goes through the environment: it may hold a password, and arguments are for everybody to see.
+    environment = {**os.environ, STORE_VARIABLE: store_url}
+    # Their own session, so that Ctrl-C reaches the tune alone, which then ends them.
+    started = [
+        subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+        for _ in range(count)
+    ]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def run_worker(request: WorkerRequest, store: WorkerStore, progress: WorkerProgress) -> int:
+    """Measure for a study until it ends.
+
+    Returns:
+        How many trials this worker measured.
+
+    Raises:
+        AutotuneError: there is no such study, or device or problem here are not the study's.
+    """
+    joined = join_study(scratch_url(store.url), request.study)
+    origin = dict(joined.study.user_attrs["origin"])
+    settings = RunSettings(**origin["settings"])
+    problem = request.problem or origin["problem"]
+    machine = WorkerMachine(settings, search_path=origin["search_path"])
+    try:
+        if request.parent is None:  # a tune's own workers are on its host, with its files
+            _check_same(origin, problem, machine)
+        else:
+            machine.device_info()
+        tools = SweepTools(
+            runner=_Moved(machine, problem), store=store, progress=progress, budget_bytes=origin["budget_bytes"]
+        )
+        return _serve(Sweep(joined, tools), request, progress.say)
+    finally:
+        machine.close()
+
+
+class _Moved:
+    """A runner whose problem lies elsewhere on this host than on the one that wrote the trials."""
+
+    def __init__(self, machine: WorkerMachine, problem: str) -> None:
+        self._machine = machine
+        self._problem = problem
+
+    def run(self, trials):
+        return self._machine.run([dataclasses.replace(trial, problem=self._problem) for trial in trials])
+
+    def close(self) -> None:
+        self._machine.close()
+
+
+def _check_same(origin: Mapping[str, Any], problem: str, machine: WorkerMachine) -> None:
+    """Refuse to measure another problem, or on another device, than the study is about."""
+    row = Measurement(
+        study="origin",
+        problem=ProblemKey(name=origin["name"], components=origin["components"]),
+        device=DeviceKey(**origin["device"]),
+        adjoint=AdjointName(origin["adjoint"]),
+        checkpoints=1,
+    )
+    device = machine.device_info().key
+    question = Question(
+        problem=problem,
+        set_values=origin["set_values"],
+        horizon=origin["horizon"],
+        tolerance=origin["tolerance"],
+    )
+    reasons = differences(row, machine.problem_key(question), device)
+    if reasons:
+        raise AutotuneError(
+            f"this worker cannot join: {'; '.join(reasons)} (stored is the study's side); join with the same code and "
+            "versions, on the same kind of device"
+        )
+
+
+def _serve(sweep: Sweep, request: WorkerRequest, say: Callable[[str], None]) -> int:
+    """Take trials while there are any to come."""
+    measured, idle_since = 0, time.monotonic()
+    while not sweep.closed:
+        if request.parent is not None and os.getppid() != request.parent:
+            break
+        try:
+            taken = sweep.work()
+        except SweepInterrupted:
+            break
+        measured += taken
+        now = time.monotonic()
+        if taken or sweep.running:
+            idle_since = now
+        elif now - idle_since > request.idle_seconds:
+            say(f"nothing to do for {request.idle_seconds:.0f} s: the tune seems to be gone")
+            break
+        time.sleep(POLL_SECONDS)
+        sweep.reap()
+    return measured
