@@ -160,7 +160,8 @@ def _between(points: Sequence[tuple[int, int]], count: int, slope: float | None)
         chord = left_bytes + (right_bytes - left_bytes) * (count - left) / (right - left)
         lows = [float(min(left_bytes, right_bytes))]
         lows += [_line(pair[0], pair[1], count) for pair in (below[-2:], above[:2]) if len(pair) == 2]
-        if slope is not None:
+        if slope is not None and right_bytes - left_bytes <= slope * (right - left) * (1 + _SLOPE_AGREES):
+            # Where bytes rise faster than the trace says, the trace missed something and bounds nothing.
             lows.append(right_bytes - slope * (right - count))
         low = min(max(lows), chord)
         # The chord itself is the prediction: a figure that is wrong must be too high.

@@ -11,6 +11,7 @@ from autotune._batch import Failure, run_batch
 from autotune._cache import compilation_cache, prune
 from autotune._device import DeviceInfo
 from autotune._errors import AutotuneError
+from autotune._parts import Composition, decode_composition
 from autotune._problem import Problem, load_problem
 from autotune._process import WorkerEndedError, WorkerProcess
 from autotune._rows import UNKNOWN_DEVICE, blank_row
@@ -98,6 +99,11 @@ class SubprocessRunner:
         """Count a problem's steps in a worker; see `autotune._probe.observe`."""
         asked = {"repeats": repeats, "variations": [dict(values) for values in variations]}
         return decode_observation(self._probe("observe", **encode(question), **asked))
+
+    def composition(self, problem: str, row: Measurement) -> Composition | None:
+        """Part a row's compiled bytes in a worker; see `autotune._composition.composition`."""
+        found = self._probe("composition", problem=problem, row=encode(row))
+        return None if found is None else decode_composition(found)
 
     def run(self, trials: Sequence[Trial]) -> list[Measurement]:
         """Measure trials; one row each, in their order, whatever happens to them."""
@@ -229,12 +235,40 @@ class InProcessRunner:
     def close(self) -> None:
         """Nothing was started."""
 
+    def device_info(self) -> DeviceInfo:
+        """Read this process's default device."""
+        from autotune._device import device_info
+
+        return device_info()
+
+    def problem_key(self, question: Question) -> ProblemKey:
+        """Fingerprint a problem."""
+        from autotune._fingerprint import problem_key
+
+        problem = self._named(question.problem, question.set_values)
+        return problem_key(problem, horizon=question.horizon, tolerance=question.tolerance)
+
+    def observe(
+        self, question: Question, *, repeats: int = 1, variations: Sequence[Mapping[str, Scalar]] = ()
+    ) -> Observation:
+        """Count a problem's steps."""
+        from autotune._probe import observe
+
+        problem = self._named(question.problem, question.set_values)
+        return observe(problem, question.horizon, question.tolerance, repeats=repeats, variations=variations)
+
+    def composition(self, problem: str, row: Measurement) -> Composition | None:
+        """Part a row's compiled bytes."""
+        from autotune._composition import composition
+
+        return composition(self._named(problem, row.set_values), row)
+
     def compile(self, slot: int, trial: Trial) -> tuple[Measurement, bool] | Failure:
         """Compile a trial."""
         from autotune._measure import compile_trial
 
         try:
-            problem = self._of(trial)
+            problem = self._named(trial.problem, trial.set_values)
         except AutotuneError as error:
             return {"status": Status.FAILED, "message": "\n".join((str(error), *error.frames))}
         row, prepared = compile_trial(problem, trial)
@@ -257,12 +291,12 @@ class InProcessRunner:
         except Exception as error:
             return failure(error)
 
-    def _of(self, trial: Trial) -> Problem:
+    def _named(self, problem: str, set_values: Mapping[str, Scalar]) -> Problem:
         if self._problem is not None:
-            return self._problem.with_set({**self._problem.set_values, **trial.set_values})
-        if trial.problem not in self._loaded:
-            self._loaded[trial.problem] = load_problem(trial.problem)
-        return self._loaded[trial.problem].with_set(trial.set_values)
+            return self._problem.with_set({**self._problem.set_values, **set_values})
+        if problem not in self._loaded:
+            self._loaded[problem] = load_problem(problem)
+        return self._loaded[problem].with_set(set_values)
 
 
 def _check_settings(settings: RunSettings) -> None:

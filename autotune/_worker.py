@@ -150,6 +150,16 @@ class Worker:
             )
         )  # fmt: skip
 
+    def _do_composition(self, request: dict[str, Any]) -> Any:
+        from autotune._wire import decode_measurement, encode
+
+        row = decode_measurement(request["row"])
+        problem = self._problem({"problem": request["problem"], "set_values": dict(row.set_values)})
+        from autotune._composition import composition
+
+        found = composition(problem, row)
+        return None if found is None else encode(found)
+
     def _do_compile(self, request: dict[str, Any]) -> Any:
         """Compile a trial; keep it under its name if it is to be run."""
         from autotune._wire import decode_trial, encode
