@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import diffrax
+
 
 def solve_loop(adjoint: Any, **kwargs: Any) -> Any:
     """Run Diffrax's solve with the given loops, as every `diffrax.AbstractAdjoint` does.
@@ -19,3 +21,28 @@ def solve_loop(adjoint: Any, **kwargs: Any) -> Any:
 def time_step(state: Any) -> tuple[Any, Any]:
     """Return the time at which a solve's state stands and the size of its next step."""
     return state.tprev, state.tnext - state.tprev
+
+
+def tableau_of(solver: Any) -> Any:
+    """Return the Butcher tableau of a plain explicit Runge-Kutta solver.
+
+    Args:
+        solver: any Diffrax solver.
+
+    Returns:
+        A `diffrax.ButcherTableau`; None where the solver is none, overrides how steps are made, or was told how to loop over
+        its stages.
+    """
+    if not isinstance(solver, diffrax.AbstractERK) or solver.scan_kind is not None:
+        return None
+    plain = diffrax.AbstractRungeKutta
+    own = type(solver)
+    if any(getattr(own, name) is not getattr(plain, name) for name in ("step", "init", "func", "_common")):
+        return None
+    tableau = own.tableau
+    return tableau if isinstance(tableau, diffrax.ButcherTableau) and not tableau.implicit else None
+
+
+def vector_field_is_expensive(terms: Any, t0: Any, y0: Any, args: Any) -> bool:
+    """Tell whether Diffrax would evaluate only products of the vector field with the control."""
+    return bool(terms.is_vf_expensive(t0, t0, y0, args))

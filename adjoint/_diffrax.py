@@ -4,15 +4,18 @@ import functools
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import equinox.internal as eqxi
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Int
 
+from ._compat import unvmap_any
 from ._compat_diffrax import solve_loop, time_step
 from ._loop import checkpointed_loop, checkpointed_while_loop
 from ._placement import INT, NEVER
+from ._stages import written_out
 
 
 class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
@@ -51,12 +54,17 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
         **kwargs: Any,
     ) -> Any:
         """Run the solve; called by `diffrax.diffeqsolve`."""
-        del throw, passed_solver_state, passed_controller_state
+        del throw, passed_controller_state
         if _has_unsafe_path(terms):
             raise ValueError(
                 "`adjoint=RecursiveCheckpointAdjoint()` does not support `UnsafeBrownianPath`, whose noise cannot be evaluated "
                 "a second time. Use `VirtualBrownianTree`, or `adjoint=diffrax.ForwardMode()`."
             )
+        written = written_out(kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"])
+        passed_state = init_state.solver_state
+        if written is not None:
+            kwargs["solver"] = written
+            init_state = _with_slope(written, terms, init_state, kwargs, passed_solver_state)
         run = functools.partial(
             solve_loop, self, terms=terms, saveat=saveat, init_state=init_state, max_steps=max_steps, **kwargs
         )
@@ -70,9 +78,10 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
                 "`RecursiveCheckpointAdjoint(checkpoints=...)`."
             )
             return eqxi.nondifferentiable_backward(final_state, msg=message, symbolic=True), stats
-        expected = self.expected_steps
+        expected, exact = self.expected_steps, False
         if expected is None:
             expected = _constant_steps(kwargs["stepsize_controller"], kwargs["t1"], init_state)
+            exact = expected is not None and kwargs["event"] is None
 
         def outer(cond_fun, body_fun, init_val, *, max_steps, buffers):
             return checkpointed_loop(
@@ -81,10 +90,34 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
                 init_val,
                 limits=(self.checkpoints, max_steps, expected),
                 buffers=buffers,
-                predict=None,
+                exact=exact,
             )
 
-        return run(inner_while_loop=checkpointed_while_loop, outer_while_loop=outer)
+        final_state, stats = run(inner_while_loop=checkpointed_while_loop, outer_while_loop=outer)
+        if written is not None and written.fsal:
+            first = passed_state[0] & (final_state.num_accepted_steps == 0)
+            final_state = eqx.tree_at(lambda s: s.solver_state, final_state, (first, final_state.solver_state))
+        return final_state, stats
+
+
+def _with_slope(solver: Any, terms: Any, state: Any, kwargs: Any, passed: bool) -> Any:
+    """Put the slope at the start where Diffrax has (first step?, last slope)."""
+    if not solver.fsal:
+        return state
+    first, slope = state.solver_state
+    if not passed:
+        # A solve of no length makes no step: then nothing is evaluated, as with Diffrax.
+        first = kwargs["t0"] < kwargs["t1"]
+    slope = lax.cond(
+        unvmap_any(first),
+        lambda: jtu.tree_map(lambda new, old: jnp.where(first, new, old), _slope(terms, state, kwargs), slope),
+        lambda: slope,
+    )
+    return eqx.tree_at(lambda s: s.solver_state, state, slope)
+
+
+def _slope(terms: Any, state: Any, kwargs: Any) -> Any:
+    return terms.vf(kwargs["t0"], state.y, kwargs["args"])
 
 
 def _forward_only(cond_fun: Any, body_fun: Any, init_val: Any, **kwargs: Any) -> Any:

@@ -71,7 +71,7 @@ def checkpointed_while_loop(
         TypeError: on differentiating in forward mode.
     """
     return checkpointed_loop(
-        cond_fun, body_fun, init_val, limits=(checkpoints, max_steps, expected_steps), buffers=buffers, predict=None
+        cond_fun, body_fun, init_val, limits=(checkpoints, max_steps, expected_steps), buffers=buffers
     )
 
 
@@ -82,7 +82,8 @@ def checkpointed_loop(
     *,
     limits: tuple[int | None, int | None, Any],
     buffers: Callable[[T], Any] | None,
-    predict: Callable[[T], Any] | None,
+    predict: Callable[[T], Any] | None = None,
+    exact: bool = False,
 ) -> T:
     """Run `checkpointed_while_loop` with a prediction that is revised on the way.
 
@@ -94,6 +95,7 @@ def checkpointed_loop(
         buffers: as there.
         predict: takes the carry (buffers not to be read), returns how many steps it now looks as if the loop will make in
             all, an integer scalar, 0 where it cannot tell. None for never.
+        exact: whether `expected_steps` is right but for rounding.
 
     Returns:
         The final carry.
@@ -114,6 +116,7 @@ def checkpointed_loop(
         buffers=buffers,
         predict=predict,
         limits=(checkpoints, max_steps, expected_steps),
+        exact=exact,
     )
     return _bind(loop)
 
@@ -323,7 +326,7 @@ def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Prog
         carry_f = wider
     now_f = [*state_f, *buffer_f]
     carry = [
-        jnp.broadcast_to(x, (axis.size, *x.shape)) if wide and not now else x
+        jnp.broadcast_to(x, (axis.size, *jnp.shape(x))) if wide and not now else x
         for x, wide, now in zip([*state, *buffers], carry_f, now_f, strict=True)
     ]
     batched = Program(
@@ -339,6 +342,7 @@ def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Prog
         buffers=program.buffers,
         checkpoints=program.checkpoints,
         max_steps=program.max_steps,
+        exact=program.exact,
         nested=program.nested,
     )
     if expected_f[0]:

@@ -19,7 +19,9 @@ NEVER = 2**31 - 1
 
 def _times_ratio(x: Any, numerator: Any, denominator: Any) -> Any:
     """Compute x * numerator / denominator where that is an integer, without the product x * numerator."""
-    return (x // denominator) * numerator + (x % denominator) * numerator // denominator
+    # lax.div and lax.rem: nothing here is negative, and the // of numpy compiles to several times the code.
+    x, numerator, denominator = jnp.broadcast_arrays(x, numerator, denominator)
+    return lax.div(x, denominator) * numerator + lax.div(lax.rem(x, denominator) * numerator, denominator)
 
 
 def repetition(length: Any, slots: Any) -> tuple[Any, Any]:
@@ -42,7 +44,7 @@ def repetition(length: Any, slots: Any) -> tuple[Any, Any]:
     def grow(carry):
         r, block = carry
         following = r + 1
-        fits = block // following <= NEVER // (slots + following) - 1
+        fits = lax.div(block, following) <= lax.div(jnp.full_like(block, NEVER), slots + following) - 1
         larger = jnp.where(fits, _times_ratio(block, slots + following, following), NEVER)
         move = block < length
         return jnp.where(move, following, r), jnp.where(move, larger, block)
@@ -112,6 +114,11 @@ def first_target(expected_steps: Any, checkpoints: int) -> Any:
     return jnp.maximum(jnp.asarray(expected_steps, INT), checkpoints)
 
 
+def beyond(target: Any) -> Any:
+    """Grow a target that has been passed."""
+    return target + jnp.maximum(target >> GROWTH_SHIFT, 1)
+
+
 def retarget(plan: Plan, step: Any, steps: Any) -> Plan:
     """Move a target that has been passed, and take back the newest checkpoints as far as that pays.
 
@@ -124,7 +131,7 @@ def retarget(plan: Plan, step: Any, steps: Any) -> Plan:
         The plan for the next target; ties keep the fewest checkpoints.
     """
     checkpoints = steps.shape[0]
-    target = plan.target + jnp.maximum(plan.target >> GROWTH_SHIFT, 1)
+    target = beyond(plan.target)
     rank = jnp.arange(checkpoints, dtype=INT)
     held = rank <= plan.top
     start = jnp.where(held, steps, step)

@@ -43,6 +43,8 @@ class Program:
     buffers: int
     checkpoints: int
     max_steps: int | None
+    exact: bool
+    """The expected steps are right but for rounding: passing them takes no checkpoints back, which saves compiled code."""
     nested: bool
     """Traced inside the body of another of our loops: forward mode is allowed, for forward-over-reverse needs it."""
     findings: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
@@ -171,6 +173,7 @@ def trace_loop(
     buffers: Callable[[Any], Any] | None,
     predict: Callable[[Any], Any] | None,
     limits: tuple[int, int | None, Any],
+    exact: bool,
 ) -> Loop:
     """Trace a loop.
 
@@ -181,6 +184,7 @@ def trace_loop(
         buffers: carry to the nodes of it that are write-only buffers; None for none.
         predict: carry to int32, the steps it now looks as if the loop will take in all (0: cannot tell); None for never.
         limits: checkpoints, max_steps, and the expected steps (integer, traced scalar or None).
+        exact: whether the expected steps are right but for rounding.
 
     Returns:
         The loop, ready to be bound.
@@ -245,6 +249,7 @@ def trace_loop(
         buffers=len(moving_buffers),
         checkpoints=checkpoints,
         max_steps=max_steps,
+        exact=exact,
         nested=_within_body.get(),
     )
     operands = [*cond_consts, *body_consts, *predict_consts, expected, *state, *moving_buffers]

@@ -206,6 +206,9 @@ def executed_steps(steps: int, checkpoints: int, expected_steps: int | None = No
     Raises:
         ValueError: for negative steps or fewer than one checkpoint.
     """
+    if steps == 0:
+        _check(steps, checkpoints)
+        return 0
     ends = placement(steps, checkpoints, expected_steps)
     blocks = zip(ends, [*ends[1:], steps], strict=True)
     return 2 * steps + sum(advances(end - start, checkpoints - k) for k, (start, end) in enumerate(blocks))
@@ -241,6 +244,8 @@ def schedule(steps: int, checkpoints: int, expected_steps: int | None = None) ->
         ValueError: for negative steps or fewer than one checkpoint.
     """
     stack = placement(steps, checkpoints, expected_steps)
+    if not stack:
+        return
     for slot, (start, stop) in enumerate(zip(stack, [*stack[1:], steps], strict=True)):
         yield Sweep(kind="store", start=start, stop=start, slot=slot)
         yield Sweep(kind="advance", start=start, stop=stop, slot=slot)

@@ -164,6 +164,8 @@ def _revise(program: Program, given: Operands, plan: Plan, step: Any, steps: Any
     if program.checkpoints == 1:
         # One checkpoint leaves no choice; an unreachable target saves the visits.
         return Plan(INT(NEVER), plan.top)
+    if program.exact:
+        return Plan(jnp.where(step >= plan.target, placing.beyond(plan.target), plan.target), plan.top)
     return lax.cond(step >= plan.target, lambda p: placing.retarget(p, step, steps), lambda p: p, plan)
 
 
