@@ -33,7 +33,7 @@ Half of what a prediction may be wrong by (1 %, 64 KiB), so that a law never pro
 """
 
 _SLOPE_AGREES = 0.02
-"""A chord whose slope is within this share of one checkpoint's bytes has no kink above it worth a compile."""
+"""A chord steeper than one checkpoint by more than this share says that the trace missed something."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _kink(left: tuple[int, int], right: tuple[int, int], slope: float | None) ->
     if not slope:
         return middle
     chord = (right[1] - left[1]) / (right[0] - left[0])
-    if chord > slope * (1 - _SLOPE_AGREES):
+    if chord >= slope:
         return middle
     place = right[0] - max(0.0, right[1] - left[1]) / slope
     return min(max(round(place), left[0] + 1), right[0] - 1)
@@ -163,7 +163,8 @@ def _between(points: Sequence[tuple[int, int]], count: int, slope: float | None)
         if slope is not None and right_bytes - left_bytes <= slope * (right - left) * (1 + _SLOPE_AGREES):
             # Where bytes rise faster than the trace says, the trace missed something and bounds nothing.
             lows.append(right_bytes - slope * (right - count))
-        low = min(max(lows), chord)
+        # A neighbours' line above the chord: the points are not convex, so only that bytes rise can be relied on.
+        low = min(max(lows), chord) if max(lows) <= chord + _bar(chord) else lows[0]
         # The chord itself is the prediction: a figure that is wrong must be too high.
         return Estimate(low - _bar(low), chord, chord + _bar(chord))
     if below:
