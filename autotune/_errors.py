@@ -55,8 +55,12 @@ def one_line(error: BaseException, limit: int = 400) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].endswith("Traceback (most recent call last):"):
         raised = [line for line in lines if _RAISED.match(line)]
-        lines = raised[-1:] or lines
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        if raised:
+            return _cut(raised[-1].removeprefix("_"), limit)
+    return _cut(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__, limit)
+
+
+def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

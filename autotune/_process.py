@@ -52,8 +52,10 @@ def worker_environment(settings: RunSettings, base: Mapping[str, str]) -> dict[s
     unless `settings.own_environment`.
     """
     made = dict(base)
-    if settings.platform is not None:
-        made["JAX_PLATFORMS"] = {"gpu": "cuda,rocm"}.get(settings.platform, settings.platform)
+    if settings.platform == "gpu":
+        made.pop("JAX_PLATFORMS", None)  # jax prefers an accelerator, whichever; a list must be there to the last item
+    elif settings.platform is not None:
+        made["JAX_PLATFORMS"] = settings.platform if settings.platform == "cpu" else f"{settings.platform},cpu"
     if settings.x64:
         made["JAX_ENABLE_X64"] = "1"
     if settings.xla_flags:

@@ -27,9 +27,16 @@ def test_a_worker_starts_with_what_must_hold_before_jax_does():
     assert made["EQX_ON_ERROR"] == "nan"
     assert made["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     assert made["JAX_COMPILATION_CACHE_DIR"]
-    assert made["JAX_PLATFORMS"] == "cuda,rocm"
     assert made["JAX_ENABLE_X64"] == "1"
     assert made["XLA_FLAGS"] == "--a --b"
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"), [("cpu", "cpu"), ("cuda", "cuda,cpu"), ("tpu", "tpu,cpu"), ("gpu", None), (None, "tpu")]
+)
+def test_the_platform_that_was_chosen_is_the_one_that_starts(platform, expected):
+    """The host stays reachable beside an accelerator; a bare "gpu" is whichever jax finds."""
+    assert worker_environment(RunSettings(platform=platform), {"JAX_PLATFORMS": "tpu"}).get("JAX_PLATFORMS") == expected
 
 
 def test_the_final_verification_leaves_the_users_environment_alone():
