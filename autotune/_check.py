@@ -121,7 +121,7 @@ def stale_reasons(profile: Profile, *, problem: str | None, asked: Asked) -> lis
     row = profile.newest
     device = asked.device_info().key
     if problem is None:
-        today = dict(row.problem.components) | {"versions": _component_versions()}
+        today = dict(row.problem.components) | {"versions": component_versions()}
         return differences(row, ProblemKey(name=row.problem.name, components=today), device)
     question = Question(problem=problem, set_values=dict(row.set_values), horizon=row.horizon, tolerance=row.tolerance)
     return differences(row, asked.problem_key(question), device)
@@ -133,8 +133,8 @@ def origin_of(profile: Profile, store: NoteStore) -> str | None:
     return next((note["problem"] for note in reversed(notes) if note["name"] == profile.problem.name), None)
 
 
-def _component_versions() -> str:
-    """The versions as the fingerprint writes them."""
+def component_versions() -> str:
+    """Write the versions of today as the fingerprint does."""
     found = versions()
     return " ".join(f"{name} {found.get(name, 'none')}" for name in ("jax", "jaxlib", "equinox", "diffrax"))
 
