@@ -199,10 +199,8 @@ class Worker:
         """Forget all compiled trials."""
         import gc
 
-        import jax
-
+        # What jax has traced stays: the next batch needs most of it again, and a worker that grows is replaced.
         self._trials.clear()
-        jax.clear_caches()
         gc.collect()
         return None
 
