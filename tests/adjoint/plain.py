@@ -37,7 +37,7 @@ def plain_while_loop(
 
 
 def assert_close(found: Any, expected: Any, relative: float = 1e-12, name: str = "") -> None:
-    """Assert that two trees agree leaf by leaf, relative to the largest entry of each expected leaf."""
+    """Assert that two trees agree leaf by leaf, relative to the largest finite entry of each expected leaf."""
     found_leaves, found_structure = jax.tree.flatten_with_path(found)
     expected_leaves, expected_structure = jax.tree.flatten_with_path(expected)
     assert found_structure == expected_structure
@@ -49,7 +49,7 @@ def assert_close(found: Any, expected: Any, relative: float = 1e-12, name: str =
         assert a.dtype == b.dtype, f"{where}: {a.dtype} against {b.dtype}"
         assert a.shape == b.shape, f"{where}: {a.shape} against {b.shape}"
         if np.issubdtype(a.dtype, np.inexact):
-            scale = np.abs(b).max(initial=0.0)
+            scale = np.abs(b[np.isfinite(b)]).max(initial=0.0)
             np.testing.assert_allclose(a, b, rtol=0, atol=relative * scale, err_msg=where)
         else:
             np.testing.assert_array_equal(a, b, err_msg=where)
