@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autotune._adjoints import reversed_steps
 from autotune._device import DeviceInfo
 from autotune._laws import Estimate
 from autotune._problem import load_problem
@@ -80,11 +81,13 @@ def _template(name: str, horizon: int | float, runner: SubprocessRunner, options
     horizon = int(horizon) if horizon == int(horizon) and horizon > 1 else horizon
     question = Question(problem=f"{PROBLEMS / name}.py:make", horizon=horizon)
     seen = runner.observe(question)
+    assert seen.steps is not None
+    ours = options.adjoint is AdjointName.OURS
+    expected = reversed_steps(options.adjoint, seen.steps, seen.accepted) if ours else None
     return Trial(
         study="bench_probe", problem=question.problem, adjoint=options.adjoint, checkpoints=1, horizon=horizon,
         key=runner.problem_key(question), steps=seen.steps, accepted=seen.accepted, rejected=seen.rejected,
-        expected_steps=seen.accepted if options.adjoint is AdjointName.OURS else None, rounds=options.rounds,
-        seed=options.seed,
+        expected_steps=expected, rounds=options.rounds, seed=options.seed,
     )  # fmt: skip
 
 
@@ -144,7 +147,7 @@ def _seconds_rows(
     for row in runner.run(trials):
         if not row.run_seconds or row.executed_steps is None or row.steps is None:
             continue
-        taped = row.accepted or row.steps if row.adjoint is AdjointName.OURS else row.steps
+        taped = reversed_steps(row.adjoint, row.steps, row.accepted)
         said, measured = law.at(row.executed_steps - taped, taped), statistics.median(row.run_seconds)
         rows.append({
             **common, "steps": row.steps, "accepted": row.accepted, "checkpoints": row.checkpoints,
