@@ -27,10 +27,15 @@ from profiles._records import AdjointName
 
 BAR_SHARE = 0.005
 BAR_BYTES = 32 * 2**10
-"""What a compiled total may leave its line by, for buffers that XLA packs differently: the larger of share and bytes.
+BAR_SMALL_SHARE = 0.04
+"""What a compiled total may leave its line by, for buffers that XLA packs differently at some counts.
 
-Half of what a prediction may be wrong by (1 %, 64 KiB), so that a law never promises more than is asked of it.
+The larger of BAR_SHARE and BAR_BYTES, which is half of what a prediction may be wrong by (1 %, 64 KiB); of totals so
+small that BAR_BYTES would be most of them, BAR_SMALL_SHARE.
 """
+
+CAUTION = 0.75
+"""How much of a bar a prediction lies above its line: packing only ever adds, and a wrong figure must be too high."""
 
 _SLOPE_AGREES = 0.02
 """A chord steeper than one checkpoint by more than this share says that the trace missed something."""
@@ -110,12 +115,12 @@ class BytesLaw:
         return found or None
 
 
-_BAR_FACTOR = 2.0 + 1e-9
-"""Bars as wide as this many of the packing bar are those of an exact line: one on each side."""
+_BAR_FACTOR = 3.0 + 1e-9
+"""Bars as wide as this many of the packing bar are those of an exact line: one below, two above."""
 
 
 def _bar(likely_bytes: float) -> float:
-    return max(BAR_SHARE * likely_bytes, BAR_BYTES)
+    return max(BAR_SHARE * likely_bytes, min(BAR_BYTES, BAR_SMALL_SHARE * likely_bytes))
 
 
 def fit_bytes_law(
@@ -165,8 +170,7 @@ def _between(points: Sequence[tuple[int, int]], count: int, slope: float | None)
             lows.append(right_bytes - slope * (right - count))
         # A neighbours' line above the chord: the points are not convex, so only that bytes rise can be relied on.
         low = min(max(lows), chord) if max(lows) <= chord + _bar(chord) else lows[0]
-        # The chord itself is the prediction: a figure that is wrong must be too high.
-        return Estimate(low - _bar(low), chord, chord + _bar(chord))
+        return Estimate(low - _bar(low), chord + CAUTION * _bar(chord), chord + 2 * _bar(chord))
     if below:
         left, left_bytes = below[-1]
         steepest = [_slope(*below[-2:])] if len(below) > 1 else []

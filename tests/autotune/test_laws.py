@@ -47,13 +47,14 @@ def test_three_compiles_tell_every_count_within_its_bars_and_never_too_low(phase
 
 @given(st.integers(10**5, 10**9), st.integers(10**5, 10**9), st.integers(1000, 10**7))
 def test_one_kink_is_found_exactly(flat, with_checkpoints, slope):
-    """A flat phase and one with checkpoints: both lines are found, to within one checkpoint or the bars."""
+    """A flat phase and one with checkpoints: both lines are found, to what is allowed and one checkpoint."""
     phases = [(flat, False), (with_checkpoints, True)]
     law = probed(phases, slope)
     for count in COUNTS:
         said = law.at(count)
         assert said is not None
-        assert said.likely - total(count, phases, slope) <= max(slope + 1, 64 * 1024)
+        truth = total(count, phases, slope)
+        assert said.likely - truth <= max(0.01 * truth, 64 * 1024) + slope
 
 
 def test_a_line_needs_two_compiles_only():
@@ -73,6 +74,21 @@ def test_the_largest_count_within_a_budget_is_within_it(phases, slope, budget):
         following = law.at((chosen or 0) + 1)
         assert following is not None
         assert following.high > budget
+
+
+@given(st.integers(10**6, 10**9), st.integers(1000, 10**7), st.integers(2, 255), st.floats(-0.3, 0.9))
+def test_packing_that_differs_at_a_count_stays_within_what_a_prediction_may_be_wrong_by(fixed, slope, count, packed):
+    """XLA packs buffers differently at some counts; up to eight tenths of what is allowed above the line is covered."""
+    law = probed([(fixed, True)], slope)
+    assume(count not in dict(law.points))
+    exact = total(count, [(fixed, True)], slope)
+    allowed = max(0.01 * exact, 64 * 1024)
+    said = law.at(count)
+    assert said is not None
+    truth = exact + packed * allowed
+    if packed <= 0.8:
+        assert truth - said.likely <= allowed / 2
+    assert said.likely - truth <= allowed
 
 
 def test_compiled_points_are_exact():
@@ -95,7 +111,7 @@ def test_a_point_outside_the_bars_contradicts_the_law():
 def test_a_residual_says_how_far_an_inner_point_lies_off():
     """Ends have none: nothing predicts them."""
     law = fit_bytes_law({1: 1_000_000, 2: 2_500_000, 3: 3_000_000}, adjoint=OURS)
-    assert law.residuals[1] == 500_000
+    assert law.residuals[1] == pytest.approx(500_000, rel=0.1)
     assert math.isnan(law.residuals[0])
     assert math.isnan(law.residuals[2])
 
