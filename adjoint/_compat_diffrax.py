@@ -23,6 +23,11 @@ def time_step(state: Any) -> tuple[Any, Any]:
     return state.tprev, state.tnext - state.tprev
 
 
+def solve_progress(state: Any) -> tuple[Any, Any, Any, Any]:
+    """Return how many steps a solve has made and accepted, its time, and the size of its next step."""
+    return state.num_steps, state.num_accepted_steps, *time_step(state)
+
+
 def tableau_of(solver: Any) -> Any:
     """Return the Butcher tableau of a plain explicit Runge-Kutta solver.
 

@@ -12,7 +12,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Int
 
 from ._compat import unvmap_any
-from ._compat_diffrax import solve_loop, time_step
+from ._compat_diffrax import solve_loop, solve_progress, time_step
 from ._loop import checkpointed_loop, checkpointed_while_loop
 from ._placement import INT, NEVER
 from ._stages import written_out
@@ -82,6 +82,7 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
         if expected is None:
             expected = _constant_steps(kwargs["stepsize_controller"], kwargs["t1"], init_state)
             exact = expected is not None and kwargs["event"] is None
+        predict = functools.partial(_estimate, kwargs["t0"], kwargs["t1"]) if expected is None else None
 
         def outer(cond_fun, body_fun, init_val, *, max_steps, buffers):
             return checkpointed_loop(
@@ -91,6 +92,7 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
                 limits=(self.checkpoints, max_steps, expected),
                 buffers=buffers,
                 exact=exact,
+                predict=predict,
             )
 
         final_state, stats = run(inner_while_loop=checkpointed_while_loop, outer_while_loop=outer)
@@ -128,6 +130,25 @@ def _forward_only(cond_fun: Any, body_fun: Any, init_val: Any, **kwargs: Any) ->
 def _has_unsafe_path(terms: Any) -> bool:
     leaves = jtu.tree_leaves(terms, is_leaf=lambda x: isinstance(x, diffrax.UnsafeBrownianPath))
     return any(isinstance(x, diffrax.UnsafeBrownianPath) for x in leaves)
+
+
+def _estimate(t0: Any, t1: Any, state: Any) -> Any:
+    """Estimate the steps of an adaptive solve from how far it has come and how large its steps are now; 0: cannot tell.
+
+    Two estimates, by their geometric mean: the average so far, (t1 - t0) / (t - t0) times the steps made, which is right for
+    step sizes that come and go, and the steps made plus (t1 - t) / dt, which follows a trend. Rejected steps are counted as
+    often as they have been met.
+    """
+    made, accepted, time, step = solve_progress(state)
+    passes = made.astype(jnp.float32)
+    each = passes / jnp.maximum(accepted, 1).astype(jnp.float32)
+    done, left = (time - t0).astype(jnp.float32), (t1 - time).astype(jnp.float32)
+    average = passes * (done + left) / done
+    # A step that has just collapsed, at a discontinuity say, tells little about the rest.
+    trend = jnp.clip(passes + each * left / step.astype(jnp.float32), average / 2, average * 2)
+    steps = lax.stop_gradient(jnp.sqrt(average * trend))
+    known = (accepted >= 4) & jnp.isfinite(steps)
+    return jnp.where(known, jnp.minimum(steps, NEVER // 4), 0).astype(INT)
 
 
 def _constant_steps(controller: Any, t1: Any, init_state: Any) -> Any:

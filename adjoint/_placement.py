@@ -116,14 +116,15 @@ def first_target(expected_steps: Any, checkpoints: int) -> Any:
 
 def beyond(target: Any) -> Any:
     """Grow a target that has been passed."""
-    return target + jnp.maximum(target >> GROWTH_SHIFT, 1)
+    return target + jnp.maximum((target + (1 << GROWTH_SHIFT >> 1)) >> GROWTH_SHIFT, 1)
 
 
-def retarget(plan: Plan, step: Any, steps: Any) -> Plan:
-    """Move a target that has been passed, and take back the newest checkpoints as far as that pays.
+def retarget(plan: Plan, target: Any, step: Any, steps: Any) -> Plan:
+    """Move the target, and take back the newest checkpoints as far as that pays.
 
     Args:
-        plan: where the sweep stands; `plan.target <= step`.
+        plan: where the sweep stands.
+        target: integer scalar, the next target, above `step`.
         step: integer scalar, the current step.
         steps: integer array (checkpoints,), the step stored in each slot.
 
@@ -131,7 +132,6 @@ def retarget(plan: Plan, step: Any, steps: Any) -> Plan:
         The plan for the next target; ties keep the fewest checkpoints.
     """
     checkpoints = steps.shape[0]
-    target = beyond(plan.target)
     rank = jnp.arange(checkpoints, dtype=INT)
     held = rank <= plan.top
     start = jnp.where(held, steps, step)
@@ -151,6 +151,29 @@ def retarget(plan: Plan, step: Any, steps: Any) -> Plan:
     before = jnp.cumsum(between) - between
     cost = jnp.where(held, before + rest, jnp.inf)
     return Plan(target, jnp.argmin(cost).astype(INT))
+
+
+def predicted(plan: Plan, estimate: Any, step: Any) -> Any:
+    """Choose the next target from an estimate of the number of steps.
+
+    Args:
+        plan: where the sweep stands.
+        estimate: integer scalar, at most `step` where nothing can be told.
+        step: integer scalar, the current step.
+
+    Returns:
+        The target to place for: the estimate where it differs from the target by more than a sixteenth, else the target as it
+        is, or grown where it has been passed.
+    """
+    usable = estimate > step
+    differs = jnp.abs(estimate - plan.target) > (plan.target >> 4)
+    passed = jnp.where(step >= plan.target, beyond(plan.target), plan.target)
+    return jnp.where(usable & (differs | (step >= plan.target)), estimate, passed)
+
+
+def next_look(step: Any, checkpoints: int) -> Any:
+    """Choose when to ask for the next estimate: after a quarter more steps, or as many as there are checkpoints."""
+    return step + jnp.maximum(step >> 2, max(checkpoints // 4, 4))
 
 
 def following(plan: Plan, step: Any, newest: Any, checkpoints: int) -> tuple[Any, Any]:

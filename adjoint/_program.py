@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 
 from ._analysis import Flags, pick, scatter
-from ._compat import Buffer, Jaxpr, as_array, select_if_batched, struct_of, trace_hoisted, unvmap_any, unvmap_max
+from ._compat import Buffer, Jaxpr, as_array, call, select_if_batched, struct_of, trace_hoisted, unvmap_any, unvmap_max
 
 _within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
@@ -214,7 +213,7 @@ def trace_loop(
 
     def body(*args):
         consts, rest = args[: len(closed_over)], args[len(closed_over) :]
-        outputs = jax.core.eval_jaxpr(inner, getattr(first, "consts", []), *consts, *ordered(rest))
+        outputs = call(first, *consts, *ordered(rest))
         return pick(outputs, is_state) + pick(outputs, is_moving_buffer)
 
     def cond(*args):
@@ -223,6 +222,7 @@ def trace_loop(
         return [out]
 
     def prediction(*args):
+        assert predict is not None
         out = predict(carry.wrapped(ordered([*args, *moving_buffers]), jnp.array(True), None))
         return [unvmap_max(jnp.asarray(out, jnp.int32))]
 

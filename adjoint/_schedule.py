@@ -24,7 +24,7 @@ import math
 from collections.abc import Iterator
 
 GROWTH_SHIFT = 3
-"""A target that is passed grows by itself shifted right by this much, so by an eighth."""
+"""A target that is passed grows by itself shifted right by this much and rounded, so by an eighth."""
 
 
 def _check(steps: int, checkpoints: int) -> None:
@@ -138,7 +138,7 @@ def default_checkpoints(max_steps: int) -> int:
 
 
 def _target_after(target: int) -> int:
-    return target + max(target >> GROWTH_SHIFT, 1)
+    return target + max((target + (1 << GROWTH_SHIFT >> 1)) >> GROWTH_SHIFT, 1)
 
 
 def _kept(stack: list[int], step: int, target: int, checkpoints: int) -> int:

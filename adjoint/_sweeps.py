@@ -39,11 +39,12 @@ class Operands(NamedTuple):
 
 def operands_of(program: Program, args: Sequence[Any]) -> Operands:
     """Cut flat operands into their groups."""
-    *consts, (expected,), state, buffers = groups(args, program.sizes)
+    cond_consts, body_consts, predict_consts, (expected,), state, buffers = groups(args, program.sizes)
     # JAX may hand a rule Python scalars in the place of small constants.
     avals = program.body.out_avals
     carry = [jnp.asarray(x, a.dtype) for x, a in zip([*state, *buffers], avals, strict=True)]
-    return Operands(*consts, jnp.asarray(expected, INT), carry[: program.state], carry[program.state :])
+    state, buffers = carry[: program.state], carry[program.state :]
+    return Operands(cond_consts, body_consts, predict_consts, jnp.asarray(expected, INT), state, buffers)
 
 
 class Stored(NamedTuple):
@@ -140,6 +141,9 @@ def run_storing(program: Program, args: Sequence[Any], needed: Flags) -> tuple[l
         plan = Plan(plan.target, slot)
         plan = _revise(program, given, plan, step, steps, state)
         pause, pending = placing.following(plan, step, _index(steps, plan.top, 0, keepdims=False), checkpoints)
+        if program.predict is not None:
+            look = placing.next_look(step, checkpoints)
+            pause, pending = jnp.minimum(pause, look), pending & (pause <= look)
 
         def ahead(carry):
             return (carry[0] < pause) & _running(program, given, *carry)
@@ -151,7 +155,8 @@ def run_storing(program: Program, args: Sequence[Any], needed: Flags) -> tuple[l
         step, state, buffers = lax.while_loop(ahead, advance, (step, state, buffers))
         return step, plan, pending, steps, slots, state, buffers
 
-    plan = Plan(placing.first_target(given.expected, checkpoints), INT(-1))
+    expected = given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
+    plan = Plan(placing.first_target(expected, checkpoints), INT(-1))
     steps = jnp.full((checkpoints,), NEVER, INT)
     slots = _empty_slots(program, given.state, needed)
     init = (INT(0), plan, jnp.array(True), steps, slots, given.state, given.buffers)
@@ -160,13 +165,17 @@ def run_storing(program: Program, args: Sequence[Any], needed: Flags) -> tuple[l
 
 
 def _revise(program: Program, given: Operands, plan: Plan, step: Any, steps: Any, state: Sequence[Any]) -> Plan:
-    """Move the target when it has been passed."""
+    """Move the target where it has been passed, or where the solve looks longer or shorter than it did."""
     if program.checkpoints == 1:
         # One checkpoint leaves no choice; an unreachable target saves the visits.
         return Plan(INT(NEVER), plan.top)
+    target = jnp.where(step >= plan.target, placing.beyond(plan.target), plan.target)
     if program.exact:
-        return Plan(jnp.where(step >= plan.target, placing.beyond(plan.target), plan.target), plan.top)
-    return lax.cond(step >= plan.target, lambda p: placing.retarget(p, step, steps), lambda p: p, plan)
+        return Plan(target, plan.top)
+    if program.predict is not None:
+        (estimate,) = call(program.predict, *given.predict_consts, *state)
+        target = placing.predicted(plan, estimate, step)
+    return lax.cond(target != plan.target, lambda p: placing.retarget(p, target, step, steps), lambda p: p, plan)
 
 
 def _run_storing_all(program: Program, given: Operands, needed: Flags) -> tuple[list[Any], Stored]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 
 from ._analysis import Flags, is_inexact, nonzero_cotangents, perturbed_outputs, pick, reached_inputs, scatter
 from ._compat import call, trace
@@ -104,18 +105,17 @@ def needed(program: Program, tangents: Flagged) -> Needed:
     key = "needed", tangents
     if key not in program.findings:
         sizes = program.body_consts, program.state, program.buffers
-        tape = Tape(program, tangents, Needed((True,) * program.state, (True,) * program.buffers), None)
-        cotangents = [a for a, flag in zip(program.body.in_avals, tangents.all, strict=True) if flag]
 
-        def transposed(*args):
-            consts, state, buffers, rest = groups(args, (*sizes, len(cotangents)))
-            of_consts, of_state, of_buffers = groups(rest, [sum(f) for f in _parts(tangents)])
-            with_buffers = dataclasses.replace(tape, buffers=buffers)
-            return sum(map(list, with_buffers.transpose(consts, state, (of_state, of_buffers, of_consts))), [])
+        def residuals(*args):
+            def along(*inputs):
+                return pick(call(program.body, *scatter(inputs, tangents.all, args)), tangents.carry)
 
-        jaxpr = trace(transposed, [*program.body.in_avals, *cotangents])
-        read = reached_inputs(jaxpr, (True,) * len(jaxpr.out_avals))
-        _, state, buffers, _ = groups(read, (*sizes, len(cotangents)))
+            # Not transposed: which cotangents there will be is not known yet, and some may be refused.
+            _, pullback = jax.vjp(along, *pick(args, tangents.all))
+            return jtu.tree_leaves(pullback)
+
+        jaxpr = trace(residuals, program.body.in_avals)
+        _, state, buffers = groups(reached_inputs(jaxpr, (True,) * len(jaxpr.out_avals)), sizes)
         while True:
             reached = reached_inputs(program.body, (*state, *[False] * program.buffers))
             _, more, more_buffers = groups(reached, sizes)
@@ -191,7 +191,8 @@ class Tape:
         _, moved, state = jax.jvp(
             along, tuple(pick(fixed, self.flags.all)), (*of_consts, *of_state, *of_buffers), has_aux=True
         )
-        return state, tuple(groups(moved, [sum(self.flags.state), sum(self.flags.buffers)]))
+        of_state, of_buffers = groups(moved, [sum(self.flags.state), sum(self.flags.buffers)])
+        return list(state), (of_state, of_buffers)
 
 
 def inexact_only(program: Program, flags: Sequence[bool]) -> Flagged:
