@@ -1,10 +1,9 @@
-"""What a loop's backward pass has to compute, found by tracing: which values are perturbed, which cotangents are not zero,
-and which parts of the state a replay needs.
+"""Traced questions about a loop: what is perturbed, which cotangents are not zero, what a replay needs.
 
 The three questions are answered on the traced body, never on values, with public JAX only: `jax.custom_jvp` and
 `jax.custom_vjp` with symbolic zeros tell a rule which of its tangents or cotangents are zeros by structure. Like
-Equinox's loop we differentiate nothing that is unperturbed and materialise no cotangent that stays zero, since user code may
-refuse to be differentiated (`equinox.internal.nondifferentiable_backward`) and since it costs.
+Equinox's loop we differentiate nothing that is unperturbed and materialise no cotangent that stays zero, since user
+code may refuse to be differentiated (`equinox.internal.nondifferentiable_backward`) and since it costs.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,9 @@
 """Every name of another library that is not public, in one place; a test names them, so an upgrade breaks here, loudly.
 
-From Equinox we take what its loops and Diffrax's loop body share with ours and must stay the same objects: the write-only
-buffer class (`equinox.internal.buffer_at_set` and Diffrax's annotations look for exactly this class) and the select that
-vanishes where its predicate is not batched. JAX merged `Jaxpr` and `ClosedJaxpr` in 0.11; nothing here depends on which.
+From Equinox we take what its loops and Diffrax's loop body share with ours and must stay the same objects: the
+write-only buffer class (`equinox.internal.buffer_at_set` and Diffrax's annotations look for exactly this class) and
+the select that vanishes where its predicate is not batched. JAX merged `Jaxpr` and `ClosedJaxpr` in 0.11; nothing here
+depends on which.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ Jaxpr = Any
 
 
 def select_if_batched(pred: Any, new: Any, old: Any) -> Any:
-    """Return `new` where `pred` is not batched by `jax.vmap` (it is then taken to be true), else `where(pred, new, old)`.
+    """Select between two arrays where the predicate is batched; where it is not it is taken to be true.
 
     Args:
         pred: boolean scalar.
@@ -34,7 +35,7 @@ def select_if_batched(pred: Any, new: Any, old: Any) -> Any:
         old: array of the same shape and dtype.
 
     Returns:
-        An array like `new`.
+        `new` where no `jax.vmap` batches `pred`, so that nothing is computed; else `where(pred, new, old)`.
     """
     return _select_if_vmap(pred, new, old, makes_false_steps=False)
 
@@ -74,7 +75,8 @@ def trace_hoisted(fun: Callable[..., Sequence[Any]], structs: Sequence[Any]) -> 
     def explicit(*args):
         return jax.core.eval_jaxpr(first.jaxpr, args[:count], *args[count:])
 
-    # Traced twice, because a jaxpr that keeps tracers of an outer transformation alive may not be a primitive's parameter.
+    # Traced twice, because a jaxpr that keeps tracers of an outer transformation alive may not be a primitive's
+    # parameter.
     return jax.make_jaxpr(explicit)(*map(struct_of, consts), *map(struct_of, structs)), consts
 
 

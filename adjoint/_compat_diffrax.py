@@ -35,8 +35,8 @@ def tableau_of(solver: Any) -> Any:
         solver: any Diffrax solver.
 
     Returns:
-        A `diffrax.ButcherTableau`; None where the solver is none, overrides how steps are made, or was told how to loop over
-        its stages.
+        A `diffrax.ButcherTableau`; None where the solver is none, overrides how steps are made, or was told how to
+        loop over its stages.
     """
     if not isinstance(solver, diffrax.AbstractERK) or solver.scan_kind is not None:
         return None

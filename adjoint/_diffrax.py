@@ -21,19 +21,20 @@ from ._stages import written_out
 class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
     """Differentiate a solve through its own steps, holding a fixed number of its states and recomputing the others.
 
-    Stands in for `diffrax.RecursiveCheckpointAdjoint`: the same solvers, `SaveAt`, events, progress meters and SDEs, the same
-    gradients; only the schedule, the memory and the time differ. Pass it as `diffrax.diffeqsolve(..., adjoint=...)`.
+    Stands in for `diffrax.RecursiveCheckpointAdjoint`: the same solvers, `SaveAt`, events, progress meters and SDEs,
+    the same gradients; only the schedule, the memory and the time differ. Pass it as `diffrax.diffeqsolve(...,
+    adjoint=...)`.
 
     Attributes:
-        checkpoints: states held at once, the initial state included, at least 1. None: `default_checkpoints(max_steps)`,
-            about sqrt(2 max_steps).
-        expected_steps: a prediction of the number of steps that the backward pass will visit, an int or a traced integer
-            scalar (a new value is no new compile). It never changes the result. None: for constant steps it is computed
-            from t0, t1 and dt0 while the program runs; otherwise it is estimated as the solve goes on.
+        checkpoints: states held at once, the initial state included, at least 1. None:
+            `default_checkpoints(max_steps)`, about sqrt(2 max_steps).
+        expected_steps: a prediction of the number of steps that the backward pass will visit, an int or a traced
+            integer scalar (a new value is no new compile). It never changes the result. None: for constant steps it is
+            computed from t0, t1 and dt0 while the program runs; otherwise it is estimated as the solve goes on.
 
     Raises:
-        ValueError: on solving, for `checkpoints` below 1, and for a term with an `UnsafeBrownianPath`, whose noise cannot be
-            evaluated twice.
+        ValueError: on solving, for `checkpoints` below 1, and for a term with an `UnsafeBrownianPath`, whose noise
+            cannot be evaluated twice.
         RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
         TypeError: on differentiating in forward mode.
     """
@@ -57,7 +58,8 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
         del throw, passed_controller_state
         if _has_unsafe_path(terms):
             raise ValueError(
-                "`adjoint=RecursiveCheckpointAdjoint()` does not support `UnsafeBrownianPath`, whose noise cannot be evaluated "
+                "`adjoint=RecursiveCheckpointAdjoint()` does not support `UnsafeBrownianPath`, whose noise cannot be "
+                "evaluated "
                 "a second time. Use `VirtualBrownianTree`, or `adjoint=diffrax.ForwardMode()`."
             )
         written = written_out(kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"])
@@ -72,7 +74,8 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
             final_state, stats = run(inner_while_loop=_forward_only, outer_while_loop=_forward_only)
             message = (
                 "Cannot reverse-mode autodifferentiate when using "
-                "`diffeqsolve(..., max_steps=None, adjoint=RecursiveCheckpointAdjoint(checkpoints=None))`: JAX needs to know "
+                "`diffeqsolve(..., max_steps=None, adjoint=RecursiveCheckpointAdjoint(checkpoints=None))`: JAX needs "
+                "to know "
                 "how much memory to allocate for the backward pass. Either bound the number of steps, "
                 "`diffeqsolve(..., max_steps=...)`, or choose the number of checkpoints, "
                 "`RecursiveCheckpointAdjoint(checkpoints=...)`."
@@ -135,9 +138,9 @@ def _has_unsafe_path(terms: Any) -> bool:
 def _estimate(t0: Any, t1: Any, state: Any) -> Any:
     """Estimate the steps of an adaptive solve from how far it has come and how large its steps are now; 0: cannot tell.
 
-    Two estimates, by their geometric mean: the average so far, (t1 - t0) / (t - t0) times the steps made, which is right for
-    step sizes that come and go, and the steps made plus (t1 - t) / dt, which follows a trend. Rejected steps are counted as
-    often as they have been met.
+    Two estimates, by their geometric mean: the average so far, (t1 - t0) / (t - t0) times the steps made, which is
+    right for step sizes that come and go, and the steps made plus (t1 - t) / dt, which follows a trend. Rejected steps
+    are counted as often as they have been met.
     """
     made, accepted, time, step = solve_progress(state)
     passes = made.astype(jnp.float32)
@@ -159,8 +162,8 @@ def _constant_steps(controller: Any, t1: Any, init_state: Any) -> Any:
         return None
     start, step = time_step(init_state)
     steps = lax.stop_gradient((t1 - start) / step)
-    # Times are summed in floating point, so the count may be off by about 1e-4 of itself: rather a little too large, which
-    # costs nothing, than one too small. A solve of no length has step 0.
+    # Times are summed in floating point, so the count may be off by about 1e-4 of itself: rather a little too large,
+    # which costs nothing, than one too small. A solve of no length has step 0.
     steps = jnp.where(jnp.isfinite(steps), jnp.ceil(steps - 1e-3), 0)
     counted = jnp.minimum(steps, NEVER // 2).astype(INT)
     return counted + (counted >> 14)

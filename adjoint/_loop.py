@@ -1,14 +1,15 @@
 """The checkpointed while loop: a primitive of its own, with rules for differentiating and batching it.
 
-A `jax.custom_vjp` would do for everything but one: under `grad` of `vmap` its backward pass is batched as it stands, so each
-lane gets its own copy of the gradient of what the lanes share. A primitive sees the vmap first: its batching rule makes a
-loop over the whole batch, whose transposed step sums the shared gradients as it goes; and under `vmap` of `grad` the
-differentiated loops, which are plain JAX, are batched one gradient for each lane. (`jax.lax.while_loop` and lineax's linear
-solve are primitives for the same reason.)
+A `jax.custom_vjp` would do for everything but one: under `grad` of `vmap` its backward pass is batched as it stands,
+so each lane gets its own copy of the gradient of what the lanes share. A primitive sees the vmap first: its batching
+rule makes a loop over the whole batch, whose transposed step sums the shared gradients as it goes; and under `vmap` of
+`grad` the differentiated loops, which are plain JAX, are batched one gradient for each lane. (`jax.lax.while_loop` and
+lineax's linear solve are primitives for the same reason.)
 
-`_loop_p` runs the loop. Its jvp rule runs the forward sweep (`adjoint._sweeps.run_storing`) and binds `_tangent_p`, which is
-linear in the tangents and exists to be transposed: its transpose is the backward sweep. In forward mode `_tangent_p` raises,
-as `jax.custom_vjp` does, except inside the body of another of our loops, where forward-over-reverse has to pass through it.
+`_loop_p` runs the loop. Its jvp rule runs the forward sweep (`adjoint._sweeps.run_storing`) and binds `_tangent_p`,
+which is linear in the tangents and exists to be transposed: its transpose is the backward sweep. In forward mode
+`_tangent_p` raises, as `jax.custom_vjp` does, except inside the body of another of our loops, where
+forward-over-reverse has to pass through it.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,19 +56,19 @@ def checkpointed_while_loop(
         checkpoints: states held at once, the initial state included, at least 1. Each costs the bytes of the carry's
             changing leaves, buffers apart. None: `default_checkpoints(max_steps)`.
         max_steps: bound on the number of steps, None for none. Needed where `checkpoints` is None.
-        expected_steps: a prediction of how many steps will be made, an int or a traced integer scalar (a new value is no
-            new compile; under `vmap` the largest over the lanes counts). It never changes the result, only where
+        expected_steps: a prediction of how many steps will be made, an int or a traced integer scalar (a new value is
+            no new compile; under `vmap` the largest over the lanes counts). It never changes the result, only where
             checkpoints are placed: being right saves the last few to 35 % of the steps, being wrong costs time only.
         buffers: takes the carry, returns the nodes of it that are write-only buffers: no location may be written twice,
-            none may be read before it is written (neither is checked, and gradients would be wrong). They are kept once,
-            not in every checkpoint.
+            none may be read before it is written (neither is checked, and gradients would be wrong). They are kept
+            once, not in every checkpoint.
 
     Returns:
         The final carry.
 
     Raises:
-        ValueError: fewer than one checkpoint; neither `checkpoints` nor `max_steps`; `max_steps` not an int or negative; a
-            body that changes the carry's structure, shapes or dtypes.
+        ValueError: fewer than one checkpoint; neither `checkpoints` nor `max_steps`; `max_steps` not an int or
+            negative; a body that changes the carry's structure, shapes or dtypes.
         TypeError: on differentiating in forward mode.
     """
     return checkpointed_loop(
@@ -93,8 +94,8 @@ def checkpointed_loop(
         init_val: as there.
         limits: checkpoints, max_steps and expected_steps, as there.
         buffers: as there.
-        predict: takes the carry (buffers not to be read), returns how many steps it now looks as if the loop will make in
-            all, an integer scalar, 0 where it cannot tell. None for never.
+        predict: takes the carry (buffers not to be read), returns how many steps it now looks as if the loop will make
+            in all, an integer scalar, 0 where it cannot tell. None for never.
         exact: whether `expected_steps` is right but for rounding.
 
     Returns:
@@ -130,7 +131,8 @@ def _checked(checkpoints: int | None, max_steps: int | None) -> int:
         if max_steps is None:
             raise ValueError(
                 "Must specify either `max_steps` or `checkpoints` in "
-                "`checkpointed_while_loop(..., checkpoints=None, max_steps=None)`: JAX needs to know how much memory to "
+                "`checkpointed_while_loop(..., checkpoints=None, max_steps=None)`: JAX needs to know how much memory "
+                "to "
                 "allocate for the backward pass."
             )
         return default_checkpoints(max(max_steps, 1))
@@ -223,7 +225,8 @@ def _tangent_abstract(*avals: Any, program: Program, given: Flagged, moving: Fla
 def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagged, keep: Needed) -> list[Any]:
     if not program.nested:
         raise TypeError(
-            "Cannot differentiate `checkpointed_while_loop` in forward mode (`jax.jvp`, `jax.jacfwd`): it was made for reverse "
+            "Cannot differentiate `checkpointed_while_loop` in forward mode (`jax.jvp`, `jax.jacfwd`): it was made "
+            "for reverse "
             "mode. With Diffrax use `adjoint=diffrax.ForwardMode()`; for a Hessian use forward over reverse, "
             "`jax.jacfwd(jax.grad(...))`."
         )

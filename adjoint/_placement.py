@@ -1,8 +1,9 @@
 """The arithmetic of `adjoint._schedule` inside the compiled loop: where checkpoints go, on traced 32-bit integers.
 
-Every function works elementwise on integer arrays of any common shape. No tables, no gathers: a few divisions each, since
-they run once for every stored state, never once for every step. Products are kept within 32 bits by dividing first; where
-a binomial would not fit it saturates, which costs steps (for solves of more than 10^8 steps) and never correctness.
+Every function works elementwise on integer arrays of any common shape. No tables, no gathers: a few divisions each,
+since they run once for every stored state, never once for every step. Products are kept within 32 bits by dividing
+first; where a binomial would not fit it saturates, which costs steps (for solves of more than 10^8 steps) and never
+correctness.
 """
 
 from typing import Any, NamedTuple
@@ -80,8 +81,8 @@ def inside(slots: Any, r: Any, block: Any) -> tuple[Any, Any, Any]:
         block: binom(slots + r, slots).
 
     Returns:
-        binom(slots + r - 1, slots) for the near half, whose repetition number is r - 1; and for the far half, which has one
-        slot less, its repetition number r and binom(slots - 1 + r, slots - 1).
+        binom(slots + r - 1, slots) for the near half, whose repetition number is r - 1; and for the far half, which
+        has one slot less, its repetition number r and binom(slots - 1 + r, slots - 1).
     """
     return _times_ratio(block, r, slots + r), r, _times_ratio(block, slots, slots + r)
 
@@ -162,8 +163,8 @@ def predicted(plan: Plan, estimate: Any, step: Any) -> Any:
         step: integer scalar, the current step.
 
     Returns:
-        The target to place for: the estimate where it differs from the target by more than a sixteenth, else the target as it
-        is, or grown where it has been passed.
+        The target to place for: the estimate where it differs from the target by more than a sixteenth, else the
+        target as it is, or grown where it has been passed.
     """
     usable = estimate > step
     differs = jnp.abs(estimate - plan.target) > (plan.target >> 4)

@@ -1,8 +1,8 @@
-"""A loop as data: its condition and body traced to jaxprs over flat arrays, with what they close over as explicit inputs.
+"""A loop as data: condition and body traced to jaxprs over flat arrays, what they close over as explicit inputs.
 
-Leaves of the carry fall into three groups. *State* leaves change from pass to pass and are checkpointed. *Buffer* leaves are
-write-only (`adjoint.checkpointed_while_loop`, `buffers`) and exist once. Leaves that the body returns untouched leave the
-carry and become closed-over values, so that no checkpoint holds them.
+Leaves of the carry fall into three groups. *State* leaves change from pass to pass and are checkpointed. *Buffer*
+leaves are write-only (`adjoint.checkpointed_while_loop`, `buffers`) and exist once. Leaves that the body returns
+untouched leave the carry and become closed-over values, so that no checkpoint holds them.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ _within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_wit
 class Program:
     """What a loop runs; the parameter of our primitives. Compared by identity.
 
-    Inputs of `body`: body consts, state, buffers; outputs: state, buffers. Inputs of `cond`: cond consts, state, buffers;
-    output: one unbatched boolean. Inputs of `predict`: predict consts, state; output: one int32, the predicted number of
-    steps in all, 0 where it cannot tell.
+    Inputs of `body`: body consts, state, buffers; outputs: state, buffers. Inputs of `cond`: cond consts, state,
+    buffers; output: one unbatched boolean. Inputs of `predict`: predict consts, state; output: one int32, the
+    predicted number of steps in all, 0 where it cannot tell.
     """
 
     cond: Jaxpr
@@ -43,7 +43,8 @@ class Program:
     checkpoints: int
     max_steps: int | None
     exact: bool
-    """The expected steps are right but for rounding: passing them takes no checkpoints back, which saves compiled code."""
+    """The expected steps are right but for rounding: passing them takes no checkpoints back, which saves compiled
+    code."""
     nested: bool
     """Traced inside the body of another of our loops: forward mode is allowed, for forward-over-reverse needs it."""
     findings: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
@@ -181,7 +182,8 @@ def trace_loop(
         body_fun: carry to carry.
         init_val: the carry, any PyTree of arrays and scalars.
         buffers: carry to the nodes of it that are write-only buffers; None for none.
-        predict: carry to int32, the steps it now looks as if the loop will take in all (0: cannot tell); None for never.
+        predict: carry to int32, the steps it now looks as if the loop will take in all (0: cannot tell); None for
+            never.
         limits: checkpoints, max_steps, and the expected steps (integer, traced scalar or None).
         exact: whether the expected steps are right but for rounding.
 

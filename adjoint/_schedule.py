@@ -1,21 +1,23 @@
 """The theory of checkpoint schedules, as plain integers; nothing here imports JAX.
 
-Words: a schedule reverses `steps` steps with `checkpoints` states held at once, the initial state included. A block is the
-run of steps between one checkpoint and the next (or the end); the checkpoint at rank k of the stack (rank 0 is the initial
-state) leaves `checkpoints - k` slots for its block, its own included.
+Words: a schedule reverses `steps` steps with `checkpoints` states held at once, the initial state included. A block is
+    the
+run of steps between one checkpoint and the next (or the end); the checkpoint at rank k of the stack (rank 0 is the
+initial state) leaves `checkpoints - k` slots for its block, its own included.
 
 Sources. The best offline schedule and its split: Griewank and Walther (2000), "Algorithm 799: revolve", ACM TOMS 26(1),
-section 2; with s slots and repetition r a block of up to binom(s + r, s) steps is reversed with every step advanced at most
-r times, and t(L, s) = r L - binom(s + r, s + 1) advances in all, r being the smallest number whose block holds L. Placement
-while the number of steps is not known: planned for a target which grows by an eighth each time it is passed; the newest
-checkpoints are then taken back as far as the new target makes that pay (compare Wang, Moin and Iaccarino (2009), SIAM J.
-Sci. Comput. 31(4), whose dynamic schedule evicts one checkpoint at a time, and Stumm and Walther (2010), SIAM J. Sci.
-Comput. 32(2)). Optimal once the target is exact; the worst case over targets is tabulated in tests/adjoint.
+section 2; with s slots and repetition r a block of up to binom(s + r, s) steps is reversed with every step advanced at
+most r times, and t(L, s) = r L - binom(s + r, s + 1) advances in all, r being the smallest number whose block holds L.
+Placement while the number of steps is not known: planned for a target which grows by an eighth each time it is passed;
+the newest checkpoints are then taken back as far as the new target makes that pay (compare Wang, Moin and Iaccarino
+(2009), SIAM J. Sci. Comput. 31(4), whose dynamic schedule evicts one checkpoint at a time, and Stumm and Walther
+(2010), SIAM J. Sci. Comput. 32(2)). Optimal once the target is exact; the worst case over targets is tabulated in
+tests/adjoint.
 
 `adjoint._placement` is the same arithmetic inside the compiled loop; tests hold the two together.
 
-Known inefficiency: the forward sweep runs past the last checkpoint to the end, so the last block is advanced once more than
-in the offline schedule, which never runs the last step forward: at most the repetition number of steps in all.
+Known inefficiency: the forward sweep runs past the last checkpoint to the end, so the last block is advanced once more
+than in the offline schedule, which never runs the last step forward: at most the repetition number of steps in all.
 """
 
 import dataclasses
@@ -271,8 +273,8 @@ def schedule(steps: int, checkpoints: int, expected_steps: int | None = None) ->
 class TreeNode:
     """One checkpoint of the tree: the block from `start` to `stop` is reversed from the state stored at `start`.
 
-    `slot` is where the state is held, `parent` the index (in the list of nodes) of the checkpoint it was reached from, None
-    for the initial state; `sweep` counts the advances made in the whole schedule before this node was stored.
+    `slot` is where the state is held, `parent` the index (in the list of nodes) of the checkpoint it was reached from,
+    None for the initial state; `sweep` counts the advances made in the whole schedule before this node was stored.
     """
 
     start: int

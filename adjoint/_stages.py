@@ -1,10 +1,10 @@
 """Explicit Runge-Kutta steps with their stages written out.
 
-Diffrax runs the stages of a step in a loop that is checkpointed like the solve itself, so a reversed step evaluates every
-stage twice, reads all slopes for every stage, and pays for the bookkeeping of a loop within a loop. Written out, a stage reads
-the slopes that its row of the tableau names, is evaluated once, and leaves XLA straight code to fuse. The arithmetic is that
-of the tableau, so results agree to rounding. It costs one copy of the vector field for each stage in the compiled program, so
-large vector fields keep Diffrax's loop (`LARGEST_FIELD`).
+Diffrax runs the stages of a step in a loop that is checkpointed like the solve itself, so a reversed step evaluates
+every stage twice, reads all slopes for every stage, and pays for the bookkeeping of a loop within a loop. Written out,
+a stage reads the slopes that its row of the tableau names, is evaluated once, and leaves XLA straight code to fuse.
+The arithmetic is that of the tableau, so results agree to rounding. It costs one copy of the vector field for each
+stage in the compiled program, so large vector fields keep Diffrax's loop (`LARGEST_FIELD`).
 """
 
 import collections
@@ -27,9 +27,11 @@ LARGEST_FIELD = 300
 """Vector fields whose traced program has more equations than this are looped over."""
 
 LARGEST_TAPE_STATES = 3
-"""A stage is kept for the reversed step where that takes at most this many states' bytes (Diffrax keeps about as much) ..."""
+"""A stage is kept for the reversed step where that takes at most this many states' bytes (Diffrax keeps about as much)
+..."""
 LARGEST_TAPE_BYTES = 4 * 1024
-"""... and this many bytes more, over all stages of a step; little, since under `jax.vmap` only one lane is seen here."""
+"""... and this many bytes more, over all stages of a step; little, since under `jax.vmap` only one lane is seen
+here."""
 SMALLEST_SEPARATE = 512
 """From this many elements of the state on, stages are kept from being fused into each other."""
 
@@ -86,7 +88,8 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
     separate: bool = eqx.field(static=True)
     """Keep XLA from fusing one stage into the next, where a stencil would make it compute the first one many times."""
     looped: bool = eqx.field(static=True)
-    """Loop over the stages instead, where written out they would take more memory or compiled code than they save time."""
+    """Loop over the stages instead, where written out they would take more memory or compiled code than they save
+    time."""
 
     @property
     def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -151,7 +154,7 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
         return slopes, yi, field
 
     def _looped(self, tableau: Any, terms: Any, given: Any, field: Any) -> tuple[list[Any], Any, Any]:
-        """Loop over the stages with all of them stored: one copy of the vector field, transposed one stage at a time."""
+        """Loop over the stages: one copy of the vector field, transposed one stage at a time."""
         t0, t1, y0, args, control = given
         count = tableau.num_stages
         rows = np.zeros((count, count))
@@ -255,8 +258,8 @@ def written_out(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> Written
         args: the vector field's arguments.
 
     Returns:
-        The solver to use instead; None where the solver is not a plain explicit Runge-Kutta method, or where the user has
-        chosen how its stages are looped over.
+        The solver to use instead; None where the solver is not a plain explicit Runge-Kutta method, or where the user
+        has chosen how its stages are looped over.
     """
     tableau = tableau_of(solver)
     if tableau is None or not jtu.tree_leaves(y0):

@@ -1,9 +1,10 @@
 """The three loops as plain JAX: running forward, running forward while placing checkpoints, and reversing.
 
-They are written for what XLA makes of them. Stored states live in one array per leaf, written in place and never re-sorted
-(the newest checkpoints are the only ones ever taken back, so slots stay in the order of steps). A recomputed step is the
-plain body. A state is stored by a loop of zero or one passes, not by a conditional, because XLA copies what passes through
-a conditional and does not copy what passes through a loop. Consecutive reversals run in one tight loop.
+They are written for what XLA makes of them. Stored states live in one array per leaf, written in place and never
+re-sorted (the newest checkpoints are the only ones ever taken back, so slots stay in the order of steps). A recomputed
+step is the plain body. A state is stored by a loop of zero or one passes, not by a conditional, because XLA copies
+what passes through a conditional and does not copy what passes through a loop. Consecutive reversals run in one tight
+loop.
 
 Known inefficiencies: slots are zeroed before they are used; each reversed step evaluates the body once more inside its
 linearisation, even where the forward sweep had just run it (the last step of the solve).
@@ -50,8 +51,8 @@ def operands_of(program: Program, args: Sequence[Any]) -> Operands:
 class Stored(NamedTuple):
     """What the forward sweep leaves for the backward one.
 
-    `count` is the number of steps taken, `top` the rank of the newest checkpoint, `steps` (checkpoints,) the step of each,
-    `slots` the stored leaves, each (checkpoints, *leaf.shape).
+    `count` is the number of steps taken, `top` the rank of the newest checkpoint, `steps` (checkpoints,) the step of
+    each, `slots` the stored leaves, each (checkpoints, *leaf.shape).
     """
 
     count: Any
@@ -209,8 +210,8 @@ def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored,
         tape: what one reversed step computes.
         consts: closed-over values of the body.
         stored: from `run_storing`.
-        cotangents: of the flagged state and buffers (`tape.state_flags`, `tape.buffer_flags`), and the accumulators of the
-            flagged consts.
+        cotangents: of the flagged state and buffers (`tape.state_flags`, `tape.buffer_flags`), and the accumulators of
+            the flagged consts.
 
     Returns:
         Cotangents of the flagged initial state, buffers and consts, grouped alike.

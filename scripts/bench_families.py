@@ -1,7 +1,7 @@
-"""The problems that `bench_adjoint.py` and `validate_gpu` time: one gradient each, small enough to run in seconds on 2 cores.
+"""The problems that `bench_adjoint.py` times: one gradient each, small enough to run in seconds on 2 cores.
 
-A family builds, for an adjoint, a loss of (parameters, initial state); the benchmark differentiates both. Sizes are fixed
-here, so that a figure names its family and nothing else.
+A family builds, for an adjoint, a loss of (parameters, initial state); the benchmark differentiates both. Sizes are
+fixed here, so that a figure names its family and nothing else.
 """
 
 import dataclasses
@@ -18,7 +18,11 @@ Loss = Callable[[Any, Any], jax.Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """A problem: `build(adjoint)` gives the loss, `make(key)` its arguments; `counts` are the checkpoints to compare at."""
+    """A problem.
+
+    `build(adjoint)` gives the loss, `make(key)` its arguments; `counts` are the checkpoints to compare at, `steps`
+    about how many steps the solve makes.
+    """
 
     name: str
     build: Callable[[Any], Loss]
@@ -106,9 +110,7 @@ def _pulsed(t: Any, y: jax.Array, args: Any) -> jax.Array:
 def _sde(adjoint: Any) -> Loss:
     steps, dt = 400, 0.0025
     path = diffrax.VirtualBrownianTree(0.0, steps * dt, tol=dt / 2, shape=(16,), key=jr.key(7))
-    noise = diffrax.ControlTerm(lambda t, y, args: 0.1 * jnp.tanh(y), diffrax.WeaklyDiagonalControlTermPath(path)) if (
-        hasattr(diffrax, "WeaklyDiagonalControlTermPath")
-    ) else diffrax.ControlTerm(lambda t, y, args: 0.1 * jnp.diag(jnp.tanh(y)), path)
+    noise = diffrax.ControlTerm(lambda t, y, args: 0.1 * jnp.diag(jnp.tanh(y)), path)
     terms = diffrax.MultiTerm(diffrax.ODETerm(_field), noise)
     return _loss(lambda _: terms, diffrax.Heun(), adjoint, (steps * dt, dt), max_steps=steps + 8)
 
