@@ -14,6 +14,7 @@ Passes are integers from theory (`executed_steps`), for our adjoint and for Diff
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -53,6 +54,7 @@ class Work:
     reversed_steps: int
 
 
+@functools.lru_cache(maxsize=65536)
 def passes(name: AdjointName, work: Work, checkpoints: int) -> tuple[int, int]:
     """Split the executed steps of a gradient into untaped advances and taped passes.
 

@@ -120,6 +120,7 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
     problem, search_path = request.located()
     space = build_space(request.listed)
     device = machine.device_info()
+    _budget(request, device, ())  # a text that is no budget is refused before anything runs
     keys: dict[tuple, ProblemKey] = {}
     observations: dict[Case, Observation] = {}
     for case in space.cases:

@@ -193,6 +193,9 @@ class Tuning:
             self._progress.expect(len(coming), total_seconds(coming))
             forecast = Forecast(rows, self._prepared.works, request.adjoint)
             self._measure([self.trial_of(asked, forecast) for asked in requests])
+            if len(self._known().rows) == len(rows):
+                # A search that learns nothing would ask for the same for ever.
+                raise RuntimeError(f"the store did not keep what was measured for {requests}")
 
     def _measure(self, trials: Sequence[Trial]) -> list[Measurement]:
         """Measure a batch; a trial whose worker died twice becomes a row that says so."""

@@ -44,8 +44,8 @@ class FakeMachine:
         self.asked.append(trial)
         row = Measurement(
             study=trial.study,
-            problem=PROBLEM,
-            device=DEVICE,
+            problem=trial.key or PROBLEM,
+            device=trial.device or DEVICE,
             adjoint=trial.adjoint,
             checkpoints=trial.checkpoints,
             horizon=trial.horizon,
@@ -55,6 +55,7 @@ class FakeMachine:
             xla_flags=trial.settings.xla_flags,
             expected_steps=trial.expected_steps,
             repeat=trial.repeat,
+            steps=trial.steps,
             versions={"jax": "0"},
         )
         cell = Cell(row.case, row.xla_flags)

@@ -1,0 +1,82 @@
+"""A fake machine that also answers what has to be known before a tune, and a progress that keeps what it hears."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from autotune._device import DeviceInfo
+from autotune._forecast import Work, passes
+from autotune._host import host_memory
+from autotune._runners import Question
+from autotune._space import Cell, scalar_items
+from autotune._steps import Observation, SiteSteps
+from autotune._trial import Trial
+from profiles._records import AdjointName, Case, Measurement, ProblemKey
+
+from .fake_machine import DEVICE, PROBLEM, FakeMachine
+
+
+@dataclasses.dataclass
+class FakeLab(FakeMachine):
+    """A machine of arithmetic with a device and a problem."""
+
+    key: ProblemKey = PROBLEM
+    observed: int = 0
+
+    def device_info(self) -> DeviceInfo:
+        """Describe the fake device."""
+        return DeviceInfo(
+            platform=DEVICE.platform, kind=DEVICE.kind, index=0, count=1, total_bytes=DEVICE.memory_bytes,
+            limit_bytes=DEVICE.memory_bytes, in_use_bytes=None, free_bytes=DEVICE.memory_bytes, host=host_memory(),
+        )  # fmt: skip
+
+    def problem_key(self, question: Question) -> ProblemKey:
+        """Give the fake problem's key."""
+        return self.key
+
+    def observe(self, question: Question) -> Observation:
+        """Count the fake problem's steps."""
+        self.observed += 1
+        case = Case(question.horizon, question.tolerance, scalar_items(question.set_values))
+        site = SiteSteps(site="fake.py:1", steps=(self.steps(Cell(case)),))
+        return Observation(horizon=question.horizon, tolerance=question.tolerance, sites=(site,), repeats=1)
+
+
+class Heard:
+    """Keeps what a tune says."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self.lines: list[str] = []
+        self.rows: list[Measurement] = []
+        self.batches: list[list[Trial]] = []
+
+    def say(self, text: str) -> None:
+        """Keep a line."""
+        self.lines.append(text)
+
+    note = say
+
+    def expect(self, trials: int, seconds: float | None) -> None:
+        """Hear how much is left."""
+
+    def started(self, trials: Sequence[Trial]) -> None:
+        """Keep a batch."""
+        self.batches.append(list(trials))
+
+    def finished(self, measurement: Measurement) -> None:
+        """Keep a row."""
+        self.rows.append(measurement)
+
+
+def lab(name: AdjointName = AdjointName.OURS, **changes: object) -> FakeLab:
+    """A lab whose problem takes 100 steps per unit of horizon, 1 MB and 100 kB per checkpoint."""
+
+    def steps(cell: Cell) -> int:
+        return int(100 * (cell.case.horizon or 10))
+
+    def seconds(cell: Cell, checkpoints: int) -> float:
+        advances, taped = passes(name, Work(steps=steps(cell), reversed_steps=steps(cell)), checkpoints)
+        return 1e-3 + 2e-5 * advances + 1e-4 * taped
+
+    made = FakeLab(steps=steps, peak_bytes=lambda cell, count: 1_000_000 + 100_000 * count, seconds=seconds)
+    return dataclasses.replace(made, **changes)
