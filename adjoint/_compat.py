@@ -13,15 +13,18 @@ import jax
 import jax.core
 import jax.extend.core
 import jax.numpy as jnp
+from equinox.internal import nondifferentiable_backward as nondifferentiable_backward
 from equinox.internal import unvmap_any as unvmap_any
 from equinox.internal import unvmap_max as unvmap_max
-from equinox.internal._loop.common import _Buffer as Buffer
-from equinox.internal._loop.common import _select_if_vmap
+from equinox.internal import while_loop as _equinox_while_loop
+from equinox.internal._loop.common import _Buffer, _select_if_vmap
 from jax.extend.core import Primitive as Primitive
 from jax.interpreters import ad as ad
 from jax.interpreters import batching as batching
 from jax.interpreters import mlir as mlir
 
+Buffer = _Buffer
+"""Equinox's write-only buffer."""
 Jaxpr = Any
 """A closed jaxpr without constants: `.in_avals`, `.out_avals`, `.effects`, evaluated by `call`."""
 
@@ -99,3 +102,9 @@ def as_array(x: Any) -> Any:
         return x
     # jnp.array, not asarray, which would keep the weak type: a Python scalar must not change dtype between two passes.
     return jnp.array(x)
+
+
+def forward_only_loop(cond_fun: Any, body_fun: Any, init_val: Any, **kwargs: Any) -> Any:
+    """Run Equinox's loop that has no reverse mode, for solves that nobody can differentiate."""
+    kwargs.pop("checkpoints", None)
+    return _equinox_while_loop(cond_fun, body_fun, init_val, kind="lax", **kwargs)

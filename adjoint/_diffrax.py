@@ -5,13 +5,12 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
-import equinox.internal as eqxi
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Int
 
-from ._compat import unvmap_any
+from ._compat import forward_only_loop, nondifferentiable_backward, unvmap_any
 from ._compat_diffrax import solve_loop, solve_progress, time_step
 from ._loop import checkpointed_loop, checkpointed_while_loop
 from ._placement import INT, NEVER
@@ -71,7 +70,7 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
             solve_loop, self, terms=terms, saveat=saveat, init_state=init_state, max_steps=max_steps, **kwargs
         )
         if self.checkpoints is None and max_steps is None:
-            final_state, stats = run(inner_while_loop=_forward_only, outer_while_loop=_forward_only)
+            final_state, stats = run(inner_while_loop=forward_only_loop, outer_while_loop=forward_only_loop)
             message = (
                 "Cannot reverse-mode autodifferentiate when using "
                 "`diffeqsolve(..., max_steps=None, adjoint=RecursiveCheckpointAdjoint(checkpoints=None))`: JAX needs "
@@ -80,7 +79,7 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
                 "`diffeqsolve(..., max_steps=...)`, or choose the number of checkpoints, "
                 "`RecursiveCheckpointAdjoint(checkpoints=...)`."
             )
-            return eqxi.nondifferentiable_backward(final_state, msg=message, symbolic=True), stats
+            return nondifferentiable_backward(final_state, msg=message, symbolic=True), stats
         expected, exact = self.expected_steps, False
         if expected is None:
             expected = _constant_steps(kwargs["stepsize_controller"], kwargs["t1"], init_state)
@@ -123,11 +122,6 @@ def _with_slope(solver: Any, terms: Any, state: Any, kwargs: Any, passed: bool) 
 
 def _slope(terms: Any, state: Any, kwargs: Any) -> Any:
     return terms.vf(kwargs["t0"], state.y, kwargs["args"])
-
-
-def _forward_only(cond_fun: Any, body_fun: Any, init_val: Any, **kwargs: Any) -> Any:
-    kwargs.pop("checkpoints", None)
-    return eqxi.while_loop(cond_fun, body_fun, init_val, kind="lax", **kwargs)
 
 
 def _has_unsafe_path(terms: Any) -> bool:
