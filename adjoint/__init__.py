@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._diffrax import RecursiveCheckpointAdjoint as RecursiveCheckpointAdjoint
     from ._loop import checkpointed_while_loop as checkpointed_while_loop
+    from ._observe import observe_steps as observe_steps
     from ._schedule import default_checkpoints as default_checkpoints
     from ._schedule import executed_steps as executed_steps
     from ._schedule import optimal_steps as optimal_steps
@@ -22,6 +23,7 @@ _HOMES = {
     "checkpointed_while_loop": "_loop",
     "default_checkpoints": "_schedule",
     "executed_steps": "_schedule",
+    "observe_steps": "_observe",
     "optimal_steps": "_schedule",
     "placement": "_schedule",
     "repetition": "_schedule",

@@ -12,15 +12,18 @@ which is linear in the tangents and exists to be transposed: its transpose is th
 forward-over-reverse has to pass through it.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.lax as lax
 import jax.numpy as jnp
 
 from . import _sweeps as sweeps
-from ._analysis import pick, scatter
+from ._analysis import is_inexact, pick, scatter
 from ._compat import Primitive, ad, batching, call, mlir, struct_of, trace
+from ._observe import Observer, call_site, observer
 from ._program import Loop, Program, groups, trace_loop
 from ._schedule import default_checkpoints
 from ._tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
@@ -142,7 +145,17 @@ def _checked(checkpoints: int | None, max_steps: int | None) -> int:
 
 
 def _bind(loop: Loop) -> Any:
+    watcher = observer()
+    if watcher is not None and not loop.program.nested:
+        cut = [lax.stop_gradient(x) if is_inexact(jax.typeof(x)) else x for x in loop.operands]
+        count, outputs = sweeps.run(loop.program, cut)
+        jax.debug.callback(functools.partial(_report, watcher, call_site()), count)
+        return loop.result(outputs)
     return loop.result(_loop_p.bind(*loop.operands, program=loop.program))
+
+
+def _report(watcher: Observer, site: str, count: Any) -> None:
+    watcher(site, int(count))
 
 
 #
