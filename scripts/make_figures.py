@@ -4,17 +4,18 @@ The profiles lie as CSV in profiles/reference/, one file a problem, with device 
 lays the front of our adjoint over that of Diffrax's own: bytes against seconds, and bytes against recompute.
 
     .venv/bin/python scripts/make_figures.py                       from the CSVs that are there
-    .venv/bin/python scripts/make_figures.py --measure             measure all six here first (an hour on 2 cores)
+    .venv/bin/python scripts/make_figures.py --measure             measure all six here first (20 minutes)
     .venv/bin/python scripts/make_figures.py --measure --problems spirals
 """
 
 import argparse
+import dataclasses
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from autotune._runners import Question, SubprocessRunner
+from autotune._trial import Trial
 from profiles import (
     AdjointName,
     Profile,
@@ -39,20 +40,29 @@ TITLES = {
     "robertson": "Robertson, Kvaerno5, vmap over 256 experiments",
     "neural_cde": "neural CDE, vmap over 64 series",
 }
-COUNTS = "2,4,8,16,32,64,128,256"
-BUDGET = "80%"
+COUNTS = (2, 4, 8, 16, 32, 64, 128, 256)
+ROUNDS = 7
 
 
 def measure(problem: str) -> None:
-    """Measure a problem with both adjoints at every count, and write its CSV."""
-    with tempfile.TemporaryDirectory() as folder:
-        url = str(Path(folder) / "profiles.db")
-        for name in AdjointName:
-            command = [Path(sys.executable).with_name("ckpt-tune"), "tune", f"scripts/problems/{problem}.py:make"]
-            command += ["--budget", BUDGET, "--checkpoints", COUNTS, "--exhaustive", "--adjoint", str(name)]
-            subprocess.run([*command, "--store", url], cwd=ROOT, check=True)
-        with open_store(url, read_only=True) as store:
-            export_table(store.measurements(), REFERENCE / f"{problem}.csv")
+    """Measure a problem with both adjoints at every count, timed calls interleaved, and write its CSV."""
+    spec = f"{ROOT / 'scripts' / 'problems' / problem}.py:make"
+    with SubprocessRunner() as runner:
+        seen = runner.observe(Question(problem=spec))
+        assert seen.steps is not None
+        common = Trial(
+            study="reference", problem=spec, adjoint=AdjointName.OURS, checkpoints=1, rounds=ROUNDS,
+            key=runner.problem_key(Question(problem=spec)), device=runner.device_info().key,
+            steps=seen.steps, accepted=seen.accepted, rejected=seen.rejected,
+        )  # fmt: skip
+        predicted = {AdjointName.OURS: seen.accepted or seen.steps, AdjointName.DIFFRAX: None}
+        rows = runner.run([
+            dataclasses.replace(common, adjoint=name, checkpoints=count, expected_steps=predicted[name])
+            for name in AdjointName
+            for count in COUNTS
+            if count <= seen.steps
+        ])  # fmt: skip
+    export_table(rows, REFERENCE / f"{problem}.csv")
 
 
 def read(problem: str) -> dict[AdjointName, Profile]:

@@ -1,9 +1,10 @@
 """Train a neural ODE on spiking neurons within a memory budget; no checkpoint count is named anywhere.
 
 The data are voltages of FitzHugh-Nagumo neurons under different currents. The model sees the current and the first
-voltage; its state is augmented with hidden variables, since the voltage alone does not determine what comes next.
+voltage; its state is augmented with hidden variables, since the voltage alone does not determine what comes next. As
+training goes on the solve takes more steps than at the first weights; a monitor is told, and chooses again when needed.
 
-    python scripts/examples/neural_ode.py --budget 32MiB
+    python scripts/examples/neural_ode.py --budget 8MiB
 """
 
 import argparse
@@ -18,7 +19,7 @@ import optax
 
 import autotune
 
-OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-3))
 
 
 class NeuralODE(eqx.Module):
@@ -28,8 +29,9 @@ class NeuralODE(eqx.Module):
     hidden_start: jax.Array
 
     def __init__(self, hidden: int, width: int, key: jax.Array):
-        """Draw the weights."""
-        self.field = eqx.nn.MLP(hidden + 2, hidden + 1, width, 2, jnp.tanh, key=key)
+        """Draw the weights; the last layer is small, so that nothing moves fast at first."""
+        field = eqx.nn.MLP(hidden + 2, hidden + 1, width, 2, jnp.tanh, key=key)
+        self.field = eqx.tree_at(lambda mlp: mlp.layers[-1].weight, field, 0.1 * field.layers[-1].weight)
         self.hidden_start = jnp.zeros(hidden)
 
     def __call__(self, t, state, current):
@@ -52,8 +54,8 @@ def neurons(count: int, horizon: float, seed: int = 0) -> tuple[np.ndarray, np.n
     return times, currents, np.stack(kept, axis=1)
 
 
-def make(*, adjoint, horizon=60.0, tolerance=1e-4, batch=128, hidden=15, width=64):
-    """Build one training step for a batch: (model, optimizer state, times, currents, voltages) to (loss, both anew)."""
+def make(*, adjoint, horizon=60.0, tolerance=1e-4, batch=128, hidden=31, width=64):
+    """Build one training step: (model, optimizer state, times, currents, voltages) to (loss, statistics, both anew)."""
 
     def loss(model, times, currents, voltages):
         def voltage(current, first):
@@ -66,18 +68,22 @@ def make(*, adjoint, horizon=60.0, tolerance=1e-4, batch=128, hidden=15, width=6
                 y0=jnp.append(first, model.hidden_start),
                 args=current,
                 saveat=diffrax.SaveAt(ts=times, fn=lambda t, state, args: state[0]),
-                stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
+                stepsize_controller=diffrax.PIDController(
+                    rtol=tolerance, atol=tolerance, dtmax=0.2
+                ),  # spikes are short
                 adjoint=adjoint,
                 max_steps=8192,
             )
-            return solution.ys
+            return solution.ys, solution.stats
 
-        return jnp.mean((jax.vmap(voltage)(currents, voltages[:, 0]) - voltages) ** 2)
+        predicted, stats = jax.vmap(voltage)(currents, voltages[:, 0])
+        return jnp.mean((predicted - voltages) ** 2), stats
 
     def step(model, state, times, currents, voltages):
-        value, gradient = eqx.filter_value_and_grad(loss)(model, times, currents, voltages)
+        gradient_of = eqx.filter_value_and_grad(loss, has_aux=True)
+        (value, stats), gradient = gradient_of(model, times, currents, voltages)
         updates, state = OPTIMIZER.update(gradient, state)
-        return value, eqx.apply_updates(model, updates), state
+        return value, stats, eqx.apply_updates(model, updates), state
 
     model = NeuralODE(hidden, width, jr.key(0))
     data = map(jnp.asarray, neurons(batch, float(horizon)))
@@ -96,26 +102,29 @@ def peak_bytes(compiled, device) -> int:
 def main() -> None:
     """Train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", default="32MiB", help="bytes of one training step: 32MiB, 6GiB, 80%%")
+    parser.add_argument("--budget", default="8MiB", help="bytes of one training step: 8MiB, 6GiB, 80%%")
     parser.add_argument("--steps", type=int, default=300, help="training steps")
     options = parser.parse_args()
 
-    tuned = autotune.auto_adjoint(f"{__file__}:make", budget=options.budget)
-    print(f"adjoint: {tuned}")
-    step, (model, state, times, _, _) = make(adjoint=tuned)
+    monitor = autotune.StepMonitor(f"{__file__}:make", budget=options.budget)
+    _, (model, state, times, *batch) = make(adjoint=monitor.adjoint)
     _, currents, voltages = neurons(4096, float(times[-1]), seed=1)
     rng = np.random.default_rng(0)
-    compiled = None
+    compiled, peaks = None, []
     for number in range(options.steps):
-        chosen = rng.integers(0, len(currents), 128)
-        batch = jnp.asarray(currents[chosen]), jnp.asarray(voltages[chosen])
         if compiled is None:
+            print(f"adjoint: {monitor.adjoint}")
+            step, _ = make(adjoint=monitor.adjoint)
             compiled = eqx.filter_jit(step).lower(model, state, times, *batch).compile()
-        value, model, state = compiled(model, state, times, *batch)
+        chosen = rng.integers(0, len(currents), len(batch[0]))
+        batch = jnp.asarray(currents[chosen]), jnp.asarray(voltages[chosen])
+        value, stats, model, state = compiled(model, state, times, *batch)
         if number % 20 == 0 or number == options.steps - 1:
-            print(f"step {number:4d}  loss {float(value):.4f}")
-    if compiled is not None:
-        print(f"peak {peak_bytes(compiled.compiled, jax.devices()[0]) / 2**20:.1f} MiB, budget {options.budget}")
+            print(f"step {number:4d}  loss {float(value):.4f}  solver steps {int(stats['num_steps'].max())}")
+            peaks.append(peak_bytes(compiled.compiled, jax.devices()[0]))
+            if monitor.update(stats):
+                compiled = None
+    print(f"peak {max(peaks) / 2**20:.1f} MiB, budget {options.budget}")
 
 
 if __name__ == "__main__":
