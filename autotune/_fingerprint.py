@@ -2,7 +2,7 @@
 
 The components:
 
-    program    digest of the traced program's skeleton, at the fixed count 1: the primitives in order, with the dtypes
+    program    digest of the traced program's skeleton, whatever the count: the primitives in order, with the dtypes
                and ranks of what they make, loops and branches nested. Horizon and data are abstracted: no sizes, no
                numbers; and the probe adjoint stands in for the adjoint, so neither whose it is nor its version matters
     source     digest of the source of the factory's module and of the modules that it imported from its own folder,

@@ -10,6 +10,7 @@ that changed nothing.
 
 import contextlib
 import functools
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,17 +36,13 @@ def ignore_steps(**_: Any) -> None:
 class ProbeAdjoint(diffrax.AbstractAdjoint):
     """Solve forward, report the steps, give zero gradients.
 
-    `report` is called with host scalars. `token` is unique, so that no jit cache takes one probe for another. The
-    counts that a factory may hand to a plain loop are there too: one checkpoint, no expectation.
+    `report` is called with host scalars. The counts for plain loops are there too: `checkpoints`
+    is a number that no other probe and no real run has, so that no jit cache takes one for the other; nothing is
+    allocated for it, since no backward pass is run.
     """
 
     report: Report = eqx.field(static=True, default=ignore_steps)
-    token: object = eqx.field(static=True, default_factory=object)
-
-    @property
-    def checkpoints(self) -> int:
-        """The count for plain loops: any will do, their backward pass is not run."""
-        return 1
+    checkpoints: int = eqx.field(static=True, default_factory=lambda: 10**6 + secrets.randbelow(10**9))
 
     @property
     def expected_steps(self) -> None:
@@ -119,8 +116,7 @@ def watching(report: Report) -> Iterator[None]:
     def loop_ended(site: str, steps: int) -> None:
         report(site=site, steps=steps)
 
-    observe = getattr(adjoint, "observe_steps", None)
-    with observe(loop_ended) if observe else contextlib.nullcontext():
+    with adjoint.observe_steps(loop_ended):
         yield
 
 

@@ -9,12 +9,14 @@ import equinox as eqx
 import jax.numpy as jnp
 import pytest
 
+from autotune._adjoints import make_adjoint
 from autotune._errors import AutotuneError
 from autotune._probe import observe
 from autotune._probe_adjoint import ProbeAdjoint
 from autotune._problem import load_problem
 from autotune._steps import Observation, SiteSteps, decode_observation
 from autotune._wire import encode
+from profiles._records import AdjointName
 
 PROBLEMS = Path(__file__).parent.parent / "assets/problems"
 USES, DECAY = PROBLEMS / "shapes_of_use.py", PROBLEMS / "decay.py"
@@ -42,6 +44,8 @@ def steps_by_site(observation):
         ("make_two_solves", [[5], [8, 12]]),
         ("make_nested", [[3] * 10, [10]]),
         ("make_hessian", [[4]]),
+        ("make_plain_loop", [[9]]),
+        ("make_module_level", [[6]]),
     ],
 )
 def test_every_call_site_and_lane_is_counted_however_fn_is_written(factory, expected):
@@ -70,6 +74,17 @@ def test_a_probe_is_not_swallowed_by_a_jit_cache():
     """The same problem probed twice in one process is counted twice, though the solve is jitted inside Diffrax."""
     first, second = seen("make_static"), seen("make_static")
     assert first.sites[0].steps == second.sites[0].steps == (5,)
+
+
+def test_a_probe_leaves_nothing_in_a_jit_cache_of_the_users():
+    """A function that is jitted once for a whole module is probed each time, and its gradient stays what it is."""
+    problem = load_problem(f"{USES}:make_module_level")
+    before = [observe(problem).steps for _ in range(2)]
+    call = problem.make(make_adjoint(AdjointName.OURS, 2))
+    gradient = call.fn(*call.args)
+    assert before == [6, 6]
+    assert float(gradient) != 0.0
+    assert observe(problem, 4).steps == 4
 
 
 def test_repeats_and_variations_add_entries():

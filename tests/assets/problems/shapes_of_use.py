@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import lineax
 
+import adjoint as ckpt
+
 
 def _solve(adjoint, y0, weights, steps, **kwargs):
     return diffrax.diffeqsolve(
@@ -184,3 +186,33 @@ def make_sde(*, adjoint, seed=0):
         return jnp.sum(sol.ys)
 
     return jax.grad(loss), (jnp.array(0.5), jnp.ones(3))
+
+
+def make_plain_loop(*, adjoint, horizon=9):
+    """A loop without Diffrax, which gets the counts."""
+
+    def loss(w):
+        _, y = ckpt.checkpointed_while_loop(
+            lambda carry: carry[0] < horizon, lambda carry: (carry[0] + 1, jnp.tanh(w @ carry[1])),
+            (0, jnp.ones(3)), checkpoints=adjoint.checkpoints, expected_steps=adjoint.expected_steps,
+        )  # fmt: skip
+        return jnp.sum(y)
+
+    return jax.value_and_grad(loss), (jnp.eye(3) - 0.2,)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _module_level_gradient(checkpoints, steps, w):
+    def loss(w):
+        loop = ckpt.checkpointed_while_loop(
+            lambda carry: carry[0] < steps, lambda carry: (carry[0] + 1, jnp.tanh(w * carry[1])), (0, jnp.ones(3)),
+            checkpoints=checkpoints,
+        )  # fmt: skip
+        return jnp.sum(loop[1])
+
+    return jax.grad(loss)(w)
+
+
+def make_module_level(*, adjoint, horizon=6):
+    """A plain loop inside a function that is jitted once for the whole module."""
+    return _module_level_gradient, (adjoint.checkpoints, horizon, jnp.array(0.7))
