@@ -19,6 +19,10 @@ class AutotuneError(Exception):
 
 
 _OURS = tuple(str(Path(__file__).resolve().parent.parent / name) for name in ("adjoint", "autotune", "profiles"))
+_STOCK = "'RecursiveCheckpointAdjoint' object has no attribute 'expected_steps'"
+_STOCK_HINT = (
+    ". That is Diffrax's own adjoint: --adjoint diffrax tunes diffeqsolve only; for a plain loop use --adjoint ours"
+)
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Warning)\b")
 _LIBRARY = ("site-packages", "dist-packages")
 
@@ -71,4 +75,5 @@ def from_user(said: str, error: BaseException) -> AutotuneError:
     if isinstance(error, SyntaxError) and error.filename:
         where = (f"  {error.filename}:{error.lineno}\n    {(error.text or '').strip()}",)
         return AutotuneError(f"{said}: {type(error).__name__}: {error.msg} (line {error.lineno})", frames=where)
-    return AutotuneError(f"{said}: {one_line(error)}", frames=user_frames(error))
+    hint = _STOCK_HINT if isinstance(error, AttributeError) and _STOCK in str(error) else ""
+    return AutotuneError(f"{said}: {one_line(error)}{hint}", frames=user_frames(error))

@@ -119,7 +119,7 @@ class Problem:
         try:
             made = self.factory(**given)
         except Exception as error:
-            raise _factory_raised(self.name, error) from error
+            raise from_user(f"{self.name} raised", error) from error
         return _checked(self.name, made)
 
     def _takes_text(self) -> str:
@@ -309,18 +309,6 @@ def _problem(factory: Callable[..., Any], name: str, set_values: Mapping[str, Sc
         name=name, factory=factory, parameters=tuple(by_name), takes_any=takes_any,
         required=tuple(n for n, p in by_name.items() if p.default is p.empty and n != "adjoint"), **where,
     ).with_set(set_values)  # fmt: skip
-
-
-def _factory_raised(name: str, error: Exception) -> AutotuneError:
-    wrapped = from_user(f"{name} raised", error)
-    if isinstance(error, AttributeError) and "expected_steps" in str(error):
-        # Diffrax's own class has no expected_steps, so the factory hands its counts to a plain loop.
-        return AutotuneError(
-            f"{name} reads adjoint.expected_steps, which Diffrax's own adjoint does not have: --adjoint diffrax "
-            "tunes diffeqsolve only; use --adjoint ours for a plain loop",
-            frames=wrapped.frames,
-        )
-    return wrapped
 
 
 def _checked(name: str, made: Any) -> Call:

@@ -101,6 +101,13 @@ def test_a_bad_end_is_a_status_with_its_message(factory, status, said):
     assert row.run_seconds == ()
 
 
+def test_a_plain_loop_with_diffraxs_adjoint_is_told_what_to_use_instead():
+    """Diffrax's class has no expected_steps for a plain loop to read."""
+    row = measure(load_problem(f"{USES}:make_plain_loop"), trial())
+    assert row.status is Status.FAILED
+    assert "for a plain loop use --adjoint ours" in row.message.splitlines()[0]
+
+
 def simple(fn, *args):
     """Measure a function that is no solve."""
     return measure(load_problem(lambda *, adjoint: (fn, args)), trial())
