@@ -43,6 +43,9 @@ KEPT_ARGUMENT_BYTES = 256 * 2**20
 SAMPLE_SECONDS = 0.005
 """Shorter calls are timed several at a time, so that a sample is longer than the jitter of clock and queue."""
 
+LEAK_BYTES = 2**16
+"""What may stay alive after a call unmentioned: constants that jax itself keeps."""
+
 _WARM_UP_SECONDS = 0.1
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 _ON_ERROR = "EQX_ON_ERROR"
@@ -210,7 +213,7 @@ def _cannot_hold(row: Measurement) -> str:
 def _watched_call(row: Measurement, prepared: Prepared) -> tuple[Measurement, bool]:
     """Call once, watching memory; check the outputs; find out whether the arguments can be used again."""
     args = prepared.arguments()
-    watch = _Watch(jax.tree.leaves(args), row.argument_bytes, row.constant_bytes)
+    watch = _Watch(jax.tree.leaves(args), row)
     start = time.perf_counter()
     outputs = prepared.executable.run(args)
     seconds = time.perf_counter() - start
@@ -232,7 +235,7 @@ def _watched_call(row: Measurement, prepared: Prepared) -> tuple[Measurement, bo
         row = dataclasses.replace(row, peak_bytes=run_bytes, peak_source=PeakSource.RUN)
     if complaint:
         return dataclasses.replace(row, status=Status.NOT_FINITE, message=complaint), False
-    if kept > 0:
+    if kept > LEAK_BYTES:
         note = f"after the call {kept} bytes more stay alive than its outputs"
         row = dataclasses.replace(row, message="; ".join(filter(None, (row.message, note))))
     return row, True
@@ -241,15 +244,16 @@ def _watched_call(row: Measurement, prepared: Prepared) -> tuple[Measurement, bo
 class _Watch:
     """Memory before a call, to be compared with memory after it."""
 
-    def __init__(self, args: list[Any], argument_bytes: int | None, constant_bytes: int | None) -> None:
+    def __init__(self, args: list[Any], row: Measurement) -> None:
         gc.collect()
         self._device = next(
             (next(iter(leaf.devices())) for leaf in args if isinstance(leaf, jax.Array)), jax.local_devices()[0]
         )
-        self._resident_arguments = (argument_bytes or 0) + (constant_bytes or 0)
+        self._resident_arguments = (row.argument_bytes or 0) + (row.constant_bytes or 0)
         self._live_before = _live_bytes()
         self._statistics = self._read()
-        self._reset = not self._statistics and _host.reset_resident_peak()
+        # Virtual devices of one host share its memory, so what is resident is no device's figure.
+        self._reset = not self._statistics and not row.mesh and _host.reset_resident_peak()
         self._resident = _host.resident_bytes() if self._reset else None
 
     def _read(self) -> dict[str, int]:

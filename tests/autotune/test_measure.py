@@ -12,6 +12,7 @@ import pytest
 from autotune import _host, _measure
 from autotune._measure import RESIDENT_FLOOR_BYTES, failure, is_out_of_memory, measure
 from autotune._problem import load_problem
+from autotune._rows import blank_row
 from autotune._trial import Rung, Trial
 from profiles._records import AdjointName, DeviceKey, PeakSource, ProblemKey, Status
 
@@ -123,6 +124,20 @@ def test_nan_in_any_output_is_found_and_padding_with_infinity_is_not_nan():
     assert simple(lambda v: v.astype(jnp.bfloat16) * jnp.nan, x).status is Status.NOT_FINITE
 
 
+def test_what_stays_alive_after_a_call_is_told():
+    """A function that keeps an array somewhere leaks it with every call."""
+    kept = []
+
+    def leaks(x):
+        jax.debug.callback(lambda: kept.append(jnp.ones(50_000)))
+        return jnp.sort(x)
+
+    row = simple(leaks, jnp.ones(4000))
+    assert row.status is Status.OK
+    assert "bytes more stay alive than its outputs" in row.message
+    assert kept
+
+
 def test_donated_arguments_are_made_afresh_for_every_call():
     """A second call with the same buffers would fail."""
     row = measure(load_problem(f"{USES}:make_donating"), trial(rounds=3))
@@ -208,11 +223,12 @@ class Backend:
         return self._readings.pop(0)
 
 
-def watched(monkeypatch, before, after):
+def watched(monkeypatch, before, after, *, mesh=""):
     """Read the run-time bytes of a call between two readings, its arguments 100 bytes."""
     device = Backend(before, after)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    return _measure._Watch([], 100, 0).run_bytes()
+    row = dataclasses.replace(blank_row(trial()), argument_bytes=100, mesh=mesh)
+    return _measure._Watch([], row).run_bytes()
 
 
 def test_a_backend_with_statistics_gives_the_rise_of_its_peak(monkeypatch):
@@ -236,6 +252,7 @@ def test_a_small_resident_rise_says_nothing(monkeypatch):
     assert watched(monkeypatch, None, None) is None
     monkeypatch.setattr(_measure._host, "resident_peak_bytes", lambda: 10**9 + RESIDENT_FLOOR_BYTES + 1)
     assert watched(monkeypatch, None, None) == RESIDENT_FLOOR_BYTES + 1 + 100
+    assert watched(monkeypatch, None, None, mesh="x=8") is None
 
 
 def test_without_proc_nothing_is_claimed(monkeypatch):
