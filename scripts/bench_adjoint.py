@@ -162,7 +162,8 @@ def main() -> int:
         "trace_seconds",
         "compile_seconds",
         "gradient_difference",
-    ] + list(environment(options.seed))
+        *environment(options.seed),
+    ]
     found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
