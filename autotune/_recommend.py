@@ -316,8 +316,12 @@ def _recommend_at(
         case=place.case, status=Fit.NOTHING_FITS, budget_bytes=wish.budget_bytes, margin_bytes=wish.margin_bytes
     )
     if not ranked:
-        smallest = min((option.peak.likely for option in everything), default=None)
-        return dataclasses.replace(base, smallest_bytes=None if smallest is None else math.ceil(smallest))
+        # Of what was measured: below it the laws promise nothing.
+        known = [
+            row for row in rows if row.status is Status.OK and cell_of(row).program.set_values == place.case.set_values
+        ]
+        smallest = min((row.peak_bytes for row in known if row.peak_bytes), default=None)
+        return dataclasses.replace(base, smallest_bytes=smallest)
     return describe(ranked[0], place.work, name, base, rows=rows, evidence=place.evidence, between=place.between)
 
 
