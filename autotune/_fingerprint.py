@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from autotune._compile import trace
 from autotune._device import versions
@@ -60,7 +61,7 @@ def problem_key(problem: Problem, *, horizon: int | float | None = None, toleran
             "source": digest(_sources(problem)),
             "set": " ".join(f"{key}={value!r}" for key, value in sorted(problem.set_values.items())),
             "shapes": _shapes(problem, call, horizon, tolerance),
-            "x64": str(bool(jax.config.read("jax_enable_x64"))),
+            "x64": str(jnp.result_type(float) == jnp.float64),
             "versions": " ".join(f"{name} {found.get(name, 'none')}" for name in _VERSIONED),
         },
     )

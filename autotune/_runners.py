@@ -300,10 +300,9 @@ class InProcessRunner:
 
 
 def _check_settings(settings: RunSettings) -> None:
-    import jax
+    import jax.numpy as jnp
 
-    x64 = bool(jax.config.read("jax_enable_x64"))
-    if settings.x64 and not x64:
+    if settings.x64 and jnp.result_type(float) != jnp.float64:
         raise AutotuneError("x64 was asked for, and is off in this process; set JAX_ENABLE_X64=1, or use a worker")
     if settings.xla_flags and settings.xla_flags not in os.environ.get("XLA_FLAGS", ""):
         raise AutotuneError(
