@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 RECYCLE_BYTES = 3 * 2**29
 """A worker with more resident memory than this between batches is replaced: each compile leaves 10 to 35 MB."""
 
+DROP_SECONDS = 60.0
+"""How long a worker may take to forget a batch before it is replaced."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -200,7 +203,7 @@ class SubprocessRunner:
             if not worker.alive:
                 continue
             with contextlib.suppress(WorkerEndedError):
-                worker.ask("drop")
+                worker.ask("drop", timeout_seconds=DROP_SECONDS)
             if worker.resident_bytes > RECYCLE_BYTES or not on_cpu:
                 worker.close()
         self._held.clear()
