@@ -295,6 +295,7 @@ def _wish(ask: Ask, budget: Budget) -> Wish:
         tolerance=ask.tolerance,
         set_values=ask.set_values,
         objective=ask.objective,
+        measured_only=True,
     )
 
 

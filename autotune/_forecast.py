@@ -80,6 +80,10 @@ class Forecast:
         for (cell, count), samples in compared_samples(good).items():
             if cell.case in works:
                 timed.setdefault(cell.program, {})[(cell.case, count)] = samples
+        self._most_factor = {
+            program: max(sum(self._passes(case, count)) / self._works[case].steps for case, count in samples)
+            for program, samples in timed.items()
+        }
         self._seconds = {program: _SecondsLaw(samples, self._passes) for program, samples in timed.items()}
 
     def _passes(self, case: Case, checkpoints: int) -> tuple[int, int]:
@@ -88,6 +92,18 @@ class Forecast:
     def measured_counts(self, cell: Cell) -> tuple[int, ...]:
         """The counts whose bytes are known at exactly this cell."""
         return tuple(sorted(self._peaks.get(cell.program, {}).get(cell.case, {})))
+
+    def encloses(self, cell: Cell, checkpoints: int, work: Work) -> bool:
+        """Whether a count lies within what was measured of the program.
+
+        Its bytes have to lie between measured ones, and it must not execute more, for its steps, than a count that was
+        timed: a law says nothing of what lies beyond its samples.
+        """
+        known = [count for counts in self._peaks.get(cell.program, {}).values() for count in counts]
+        if not known or not min(known) <= checkpoints <= max(known):
+            return False
+        most = self._most_factor.get(cell.program, math.inf)
+        return sum(passes(self._name, work, checkpoints)) <= most * work.steps
 
     def bytes_at(self, cell: Cell, checkpoints: int) -> Range | None:
         """Forecast the peak bytes of a count, None while the program has no row."""

@@ -112,7 +112,7 @@ def options(
         cell: where.
         name: whose adjoint.
         work: the case's steps, None where nothing was observed.
-        counts: the user's list; None for a grid and everything that was measured.
+        counts: the user's list; None for everything that was measured, and what lies between.
         rows: all rows, for those of this cell: what failed at a count is no option.
     """
     here = [row for row in rows if cell_of(row) == cell]
@@ -120,7 +120,8 @@ def options(
     timed = {row.checkpoints for row in here if row.status is Status.OK and row.run_seconds}
     if counts is None:
         grid = grid_counts(work.steps, at_most=48) if work else ()
-        counts = sorted({*grid, *forecast.measured_counts(cell)})
+        enclosed = [count for count in grid if work and forecast.encloses(cell, count, work)]
+        counts = sorted({*enclosed, *forecast.measured_counts(cell)})
     memory_ends = min((row.checkpoints for row in lost if row.status is Status.OUT_OF_MEMORY), default=math.inf)
     failed = {row.checkpoints for row in lost} - timed
     found = []
@@ -169,7 +170,8 @@ def works_of(rows: Iterable[Measurement]) -> dict[Case, Work]:
 class Wish:
     """What is asked of a profile: where, within how many bytes, by which rule, and on which evidence.
 
-    None for horizon or tolerance means each that was measured; `set_values` likewise, by key.
+    None for horizon or tolerance means each that was measured; `set_values` likewise, by key. `measured_only` keeps to
+    counts that were run (compiled, where none was) wherever the case itself was measured.
     """
 
     budget_bytes: int
@@ -179,6 +181,7 @@ class Wish:
     set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     objective: Objective = Objective.TIME
     allow_extrapolation: bool = False
+    measured_only: bool = False
 
 
 def recommend_from(profile: Profile, wish: Wish) -> tuple[Recommendation, ...]:
@@ -304,13 +307,16 @@ def _recommend_at(
 
     def counts(cell: Cell) -> Sequence[int] | None:
         # Nothing may be said of Diffrax's adjoint between the counts that were measured.
-        return forecast.measured_counts(cell) if name is AdjointName.DIFFRAX else None
+        only = name is AdjointName.DIFFRAX or (wish.measured_only and place.evidence is Evidence.MEASURED)
+        return forecast.measured_counts(cell) if only else None
 
     everything = [
         option
         for cell in cells
         for option in options(forecast, cell, name=name, work=place.work, counts=counts(cell), rows=rows)
     ]
+    if wish.measured_only and wish.objective is Objective.TIME and place.evidence is Evidence.MEASURED:
+        everything = [option for option in everything if option.timed] or everything
     ranked = rank(everything, wish.budget_bytes, wish.objective)
     base = Recommendation(
         case=place.case, status=Fit.NOTHING_FITS, budget_bytes=wish.budget_bytes, margin_bytes=wish.margin_bytes
