@@ -34,7 +34,7 @@ ONLY_IN = {
 """Libraries that few files may import."""
 ADAPTERS = {"adjoint/_compat.py", "adjoint/_compat_diffrax.py", "autotune/_probe_adjoint.py"}
 """The only files that touch what other libraries do not promise to keep."""
-LONGEST_FILE = 420
+LONGEST_FILE = 450
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
