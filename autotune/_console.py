@@ -154,7 +154,7 @@ class TuneScreen:
 
     def started(self, trials: Sequence[Trial]) -> None:
         """A batch begins."""
-        counts = ", ".join(str(trial.checkpoints) for trial in trials)
+        counts = ", ".join(map(str, sorted(trial.checkpoints for trial in trials)))
         doing = "timing" if any(trial.rung is Rung.RUN for trial in trials) else "compiling"
         self._running = f"{doing} {counts} checkpoints{_place(trials[0])}"
         if trials[0].settings.own_environment:

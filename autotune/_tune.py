@@ -192,7 +192,7 @@ class Tuning:
             coming = plan(question, known.rows, verified=known.verified)
             self._progress.expect(len(coming), total_seconds(coming))
             forecast = Forecast(rows, self._prepared.works, request.adjoint)
-            self._measure([self.trial_of(asked, forecast) for asked in requests])
+            self._measure([trial_of(self._prepared, asked, forecast) for asked in requests])
             if len(self._known().rows) == len(rows):
                 # A search that learns nothing would ask for the same for ever.
                 raise RuntimeError(f"the store did not keep what was measured for {requests}")
@@ -207,36 +207,6 @@ class Tuning:
         self._measured += len(trials)
         return made
 
-    def trial_of(self, asked: Request, forecast: Forecast, *, final: bool = False) -> Trial:
-        """Write a request as a trial, with everything that its worker would otherwise have to find out."""
-        prepared, case = self._prepared, asked.cell.case
-        seen = prepared.observations.get(case)
-        work = prepared.works.get(case)
-        seconds = forecast.seconds_at(asked.cell, asked.checkpoints)
-        ours = prepared.request.adjoint is AdjointName.OURS
-        settings = dataclasses.replace(prepared.request.settings, xla_flags=asked.cell.xla_flags, own_environment=final)
-        return Trial(
-            study=prepared.study + (VERIFIED if final else ""),
-            problem=prepared.problem,
-            adjoint=prepared.request.adjoint,
-            checkpoints=asked.checkpoints,
-            horizon=case.horizon,
-            tolerance=case.tolerance,
-            set_values=dict(case.set_values),
-            expected_steps=work.reversed_steps if work and ours else None,
-            repeat=asked.batch,
-            rung=asked.rung,
-            run_within_bytes=None if prepared.request.exhaustive else prepared.budget.bytes,
-            rounds=_rounds(seconds.likely if seconds else None),
-            seed=prepared.request.seed,
-            settings=settings,
-            key=prepared.keys[case.set_values],
-            device=prepared.device.key,
-            steps=seen.steps if seen else None,
-            accepted=seen.accepted if seen else None,
-            rejected=seen.rejected if seen else None,
-        )
-
     def _choose(self) -> tuple[Recommendation, ...]:
         """Choose at every case, each choice run under the user's own settings."""
         known = self._known()
@@ -245,7 +215,7 @@ class Tuning:
         flags = list(dict.fromkeys(cell.xla_flags for cell in self._prepared.space.cells))
 
         def final_run(asked: Request) -> Measurement | None:
-            rows = self._measure([self.trial_of(asked, forecast, final=True)])
+            rows = self._measure([trial_of(self._prepared, asked, forecast, final=True)])
             return rows[0] if rows else None
 
         return tuple(chooser.choose(case, flags, final_run) for case in self._prepared.space.cases)
@@ -308,6 +278,39 @@ class Tuning:
                 f"XLA_FLAGS={SMALL_LOOP_FLAG} makes a call {plain / timed:.1f} times faster here "
                 f"({timed * 1e3:.3g} ms instead of {plain * 1e3:.3g} ms): set it in your environment"
             )
+
+
+def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: bool = False) -> Trial:
+    """Write a request as a trial, with everything that its worker would otherwise have to find out."""
+    case = asked.cell.case
+    seen = prepared.observations.get(case)
+    work = prepared.works.get(case)
+    seconds = forecast.seconds_at(asked.cell, asked.checkpoints)
+    ours = prepared.request.adjoint is AdjointName.OURS
+    settings = dataclasses.replace(
+        prepared.request.settings, xla_flags=asked.cell.xla_flags, own_environment=final
+    )  # fmt: skip
+    return Trial(
+        study=prepared.study + (VERIFIED if final else ""),
+        problem=prepared.problem,
+        adjoint=prepared.request.adjoint,
+        checkpoints=asked.checkpoints,
+        horizon=case.horizon,
+        tolerance=case.tolerance,
+        set_values=dict(case.set_values),
+        expected_steps=work.reversed_steps if work and ours else None,
+        repeat=asked.batch,
+        rung=asked.rung,
+        run_within_bytes=None if prepared.request.exhaustive else prepared.budget.bytes,
+        rounds=_rounds(seconds.likely if seconds else None),
+        seed=prepared.request.seed,
+        settings=settings,
+        key=prepared.keys[case.set_values],
+        device=prepared.device.key,
+        steps=seen.steps if seen else None,
+        accepted=seen.accepted if seen else None,
+        rejected=seen.rejected if seen else None,
+    )
 
 
 def _steps(prepared: Prepared, cell: Cell) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from autotune import _show
 from autotune._console import Exit, Format, Screen, TuneScreen
 from autotune._dry_run import Planned, total_seconds
+from autotune._largest import Asked, Largest, describe_largest, find_largest
 from autotune._machine import ReplayMachine, make_machine, replay_rows
 from autotune._prepare import Machine
 from autotune._recommend import Fit
@@ -38,9 +39,11 @@ class TuneCommand:
         store_url: str | None = None,
         replay_url: str | None = None,
         report_folder: Path | None = None,
+        largest: Asked | None = None,
         format: Format = Format.TABLE,
     ) -> None:
         """Keep what was asked."""
+        self._largest = largest
         self._request = request
         self._store_url = store_url
         self._replay_url = replay_url
@@ -49,9 +52,15 @@ class TuneCommand:
 
     def run(self, screen: Screen) -> Exit:
         """Tune, and print the outcome."""
+        found = None
         with self._place() as place, TuneScreen(screen) as shown:
-            result = run_tune(self._request, store=place.store, machine=place.machine, progress=shown)
-        self._print(screen, result)
+            request = self._request
+            if self._largest is not None:
+                found, request = find_largest(
+                    request, self._largest, store=place.store, machine=place.machine, progress=shown
+                )
+            result = run_tune(request, store=place.store, machine=place.machine, progress=shown)
+        self._print(screen, result, found)
         self._write_report(screen, result, place.store)
         return Exit.DONE if result.everything_fits else Exit.NOTHING_FITS
 
@@ -96,15 +105,17 @@ class TuneCommand:
         with open_store(self._store_url or IN_MEMORY) as store:
             yield Place(store=store, machine=machine)
 
-    def _print(self, screen: Screen, result: TuneResult) -> None:
+    def _print(self, screen: Screen, result: TuneResult, found: Largest | None) -> None:
         """Print the outcome in the format that was asked for."""
         if self._format is Format.JSON:
-            screen.json(result.to_json())
+            screen.json(result.to_json() | ({"largest": dataclasses.asdict(found)} if found is not None else {}))
             return
         if self._format is Format.CSV:
             screen.csv([choice.to_json() for choice in result.recommendations], _show.RECOMMENDATION_COLUMNS)
             return
         self._print_for_people(screen, result)
+        if found is not None and self._largest is not None:
+            screen.line(f"answer      {describe_largest(found, self._largest, result.prepared.budget.bytes)}")
 
     def _print_for_people(self, screen: Screen, result: TuneResult) -> None:
         budget = result.prepared.budget

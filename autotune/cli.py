@@ -179,6 +179,10 @@ def tune(
     store: Store = None,
     replay: Annotated[str | None, typer.Option(help="A store to take measurements from instead of a device.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report to this folder as well.")] = None,
+    largest: Annotated[
+        str | None, typer.Option(help="Find the largest value of this --set key, or of horizon, that fits.")
+    ] = None,
+    max_recompute: Annotated[float, typer.Option(help="With --largest: the recompute factor that is bearable.")] = 4.0,
     timeout: Timeout = 600.0,
     seed: Seed = 0,
     platform: Platform = None,
@@ -190,6 +194,7 @@ def tune(
 ) -> None:
     """Find the checkpoint count that is fastest within a memory budget, and keep every measurement."""
     from autotune import _space
+    from autotune._largest import Asked
     from autotune._request import TuneRequest
     from autotune._trial import RunSettings
     from autotune._tune_command import TuneCommand
@@ -213,7 +218,14 @@ def tune(
         seed=seed,
         settings=RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout),
     )
-    command = TuneCommand(request, store_url=store, replay_url=replay, report_folder=report, format=format)
+    command = TuneCommand(
+        request,
+        store_url=store,
+        replay_url=replay,
+        report_folder=report,
+        largest=None if largest is None else Asked(key=largest, max_recompute=max_recompute),
+        format=format,
+    )
     code = command.dry_run(Screen(quiet=quiet)) if dry_run else command.run(Screen(quiet=quiet))
     raise typer.Exit(code)
 
