@@ -1,8 +1,8 @@
-"""Hand out trials through an Optuna study, measure them, store each result; the only file that imports optuna.
+"""Hand out trials through an Optuna study, measure them, store each result.
 
-One study per problem and device: parameters checkpoints, horizon, tolerance, `--set` values and XLA flags; objectives
-peak bytes and seconds; the budget a constraint. What to measure is decided by `_search` and enqueued; Optuna hands a
-trial to exactly one worker, keeps its heartbeat while it runs, and puts it back once when its worker died.
+`_study` makes the study; the budget is a constraint of its trials. What to measure is decided by `_search` and
+enqueued; Optuna hands a trial to exactly one worker, keeps its heartbeat while it runs, and puts it back once when
+its worker died.
 
 The study is scratch: rebuilt from the store at every start, and thrown away. A result is stored before Optuna hears
 of it, so a kill in between measures nothing twice.
@@ -11,43 +11,23 @@ Timings of one batch have to alternate, while Optuna knows single trials. So a b
 `study.optimize` as it has trials, and `Rendezvous` turns their trials into one call of the runner.
 """
 
-import contextlib
 import dataclasses
 import json
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import optuna
-import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
-from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
 
-from autotune._errors import AutotuneError
 from autotune._rendezvous import Rendezvous
-from autotune._space import Space
+from autotune._study import JoinedStudy, distributions_of, known_experimental, objectives_of, params_of
 from autotune._trial import Rung, Runner, Trial
 from autotune._wire import decode_trial, encode
 from profiles._records import Measurement, Status
 
-HEARTBEAT_SECONDS = 5
-GRACE_SECONDS = 20
-"""A trial whose worker has been silent for this long is handed out again."""
 IDLE_POLL_SECONDS = 0.5
-MAX_CHECKPOINTS = 2**31 - 1
-
-
-@contextlib.contextmanager
-def _known_experimental() -> Iterator[None]:
-    """Heartbeats, multivariate sampling and metric names are experimental in Optuna 5; a test holds them to it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
 
 
 class SweepProgress(Protocol):
@@ -88,75 +68,10 @@ class SweepTools:
     budget_bytes: int | None = None
 
 
-def scratch_url(store_url: str) -> str:
-    """Name the database of the scratch study: a file beside an SQLite store, the same database on a server.
-
-    Optuna's tables and the store's have different names, so one database holds both.
-    """
-    url = sa.make_url(store_url)
-    if url.get_backend_name() != "sqlite":
-        return store_url
-    if url.database in (None, "", ":memory:"):
-        return ""
-    return f"sqlite:///{Path(str(url.database)).absolute()}.study"
-
-
-def open_scratch(url: str) -> optuna.storages.BaseStorage:
-    """Open the scratch storage; in memory where `url` is empty, and then no other process can join.
-
-    Raises:
-        AutotuneError: the database cannot be opened.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if not url:
-        return optuna.storages.InMemoryStorage()
-    kwargs = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        with _known_experimental():
-            storage = optuna.storages.RDBStorage(
-                url,
-                engine_kwargs=kwargs,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
-            )
-    except (SQLAlchemyError, RuntimeError) as error:
-        place = sa.make_url(url).render_as_string(hide_password=True)
-        raise AutotuneError(f"the scratch database {place} of the study cannot be opened: {error}") from error
-    if url.startswith("sqlite"):
-        _write_one_at_a_time(storage.engine)
-    return storage
-
-
-def _write_one_at_a_time(engine: sa.Engine) -> None:
-    """Take SQLite's write lock at the start of every transaction.
-
-    Optuna claims a trial by reading its state and writing the next one, under `SELECT ... FOR UPDATE`. SQLite knows
-    no such lock, so without this two workers claim the same trial.
-    """
-    engine.dispose()
-
-    @event.listens_for(engine, "connect")
-    def leave_transactions_to_sqlalchemy(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class JoinedStudy:
-    """An Optuna study and the storage that it lies in."""
-
-    study: optuna.Study
-    storage: optuna.storages.BaseStorage
-
-
 class Sweep:
     """One process's part in a study. The process that decides what to measure also makes and ends the study."""
 
-    def __init__(self, joined: "JoinedStudy", tools: SweepTools) -> None:
+    def __init__(self, joined: JoinedStudy, tools: SweepTools) -> None:
         """Take part in a study; see `make_study` and `join_study`."""
         self._study = study = joined.study
         self._storage = joined.storage
@@ -197,19 +112,19 @@ class Sweep:
 
     def reap(self) -> None:
         """Hand out again, once, what dead workers had taken."""
-        with _known_experimental():
+        with known_experimental():
             optuna.storages.fail_stale_trials(self._study)
 
     def rebuild(self, rows: Sequence[Measurement]) -> None:
         """Tell a fresh study what the store holds, so that its front and its samplers know every measured trial."""
-        distributions = _distributions(self._choices, int(self._study.user_attrs["most_checkpoints"]))
+        distributions = distributions_of(self._choices, int(self._study.user_attrs["most_checkpoints"]))
         for row in rows:
-            params = _params(row)
+            params = params_of(row)
             if set(params) != set(distributions) or any(
                 params[name] not in self._choices[name] for name in self._choices
             ):
                 continue  # a value that is not asked for today
-            values = _values(row)
+            values = objectives_of(row)
             self._study.add_trial(
                 optuna.create_trial(
                     state=TrialState.COMPLETE if values else TrialState.PRUNED,
@@ -234,7 +149,7 @@ class Sweep:
         """
         first = len(self._study.get_trials(deepcopy=False))
         for trial in trials:
-            self._study.enqueue_trial(_params(trial), user_attrs={"trial": encode(trial)})
+            self._study.enqueue_trial(params_of(trial), user_attrs={"trial": encode(trial)})
         self._measured.clear()
         timed = all(trial.rung is Rung.RUN for trial in trials)
         while True:
@@ -265,7 +180,7 @@ class Sweep:
         """Return the trials that no row tells about: their workers died twice."""
 
         def place(of: Trial | Measurement) -> str:
-            return json.dumps({"study": of.study, **_params(of)}, sort_keys=True)
+            return json.dumps({"study": of.study, **params_of(of)}, sort_keys=True)
 
         known = {place(row) for row in rows}
         return [trial for trial in trials if place(trial) not in known]
@@ -320,7 +235,7 @@ class Sweep:
             handed.set_constraint(name, excess)
         if row.status is not Status.OK:
             raise _Failed(f"{row.status}: {row.message}")
-        values = _values(row)
+        values = objectives_of(row)
         if values is None:
             raise optuna.TrialPruned  # compiled only: its bytes are stored, there are no seconds to tell
         return values
@@ -356,87 +271,3 @@ class Sweep:
             self._measured.append(row)
             tools.progress.finished(row)
         return rows
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StudyPlan:
-    """What a study is made of. `origin` is what a worker on another host needs to know, as JSON values."""
-
-    name: str
-    space: Space
-    most_checkpoints: int
-    seed: int = 0
-    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def make_study(url: str, plan: StudyPlan) -> JoinedStudy:
-    """Make the scratch study afresh; an older one of the same name is thrown away.
-
-    Raises:
-        AutotuneError: the database cannot be opened.
-    """
-    storage = open_scratch(url)
-    with contextlib.suppress(KeyError):
-        optuna.delete_study(study_name=plan.name, storage=storage)
-    with _known_experimental():
-        study = optuna.create_study(
-            study_name=plan.name,
-            storage=storage,
-            sampler=optuna.samplers.TPESampler(seed=plan.seed, multivariate=True, constant_liar=True),
-            directions=["minimize", "minimize"],
-        )
-        study.set_metric_names(["peak_bytes", "run_seconds"])
-    study.set_user_attr("choices", _choices(plan.space))
-    study.set_user_attr("most_checkpoints", plan.most_checkpoints)
-    study.set_user_attr("origin", dict(plan.origin))
-    return JoinedStudy(study, storage)
-
-
-def join_study(url: str, name: str) -> JoinedStudy:
-    """Open a study that another process made.
-
-    Raises:
-        AutotuneError: there is none of that name; the text lists those that there are.
-    """
-    storage = open_scratch(url)
-    try:
-        return JoinedStudy(optuna.load_study(study_name=name, storage=storage), storage)
-    except KeyError:
-        there = ", ".join(optuna.get_all_study_names(storage)) or "none"
-        raise AutotuneError(
-            f"no study {name!r} takes workers in this store; there is {there}. A study exists while "
-            "`ckpt-tune tune` runs, which prints its name"
-        ) from None
-
-
-def _params(place: Trial | Measurement) -> dict[str, Any]:
-    """Name a place of the space as Optuna's parameters; texts, since 10, 10.0 and True are three choices."""
-    flags = place.settings.xla_flags if isinstance(place, Trial) else place.xla_flags
-    listed = {"horizon": place.horizon, "tolerance": place.tolerance, "xla_flags": flags}
-    listed |= {f"set:{key}": value for key, value in place.set_values.items()}
-    return {"checkpoints": place.checkpoints, **{name: json.dumps(value) for name, value in listed.items()}}
-
-
-def _choices(space: Space) -> dict[str, list[str]]:
-    """List what each dimension of the space may be."""
-    listed: dict[str, list[Any]] = {"horizon": [], "tolerance": [], "xla_flags": []}
-    for cell in space.cells:
-        listed["horizon"].append(cell.case.horizon)
-        listed["tolerance"].append(cell.case.tolerance)
-        listed["xla_flags"].append(cell.xla_flags)
-        for key, value in cell.case.set_values:
-            listed.setdefault(f"set:{key}", []).append(value)
-    return {name: list(dict.fromkeys(json.dumps(value) for value in values)) for name, values in listed.items()}
-
-
-def _distributions(choices: Mapping[str, Sequence[str]], most_checkpoints: int) -> dict[str, BaseDistribution]:
-    """The space as Optuna knows it."""
-    categories = {name: CategoricalDistribution(list(listed)) for name, listed in choices.items()}
-    return {"checkpoints": IntDistribution(1, most_checkpoints, log=True), **categories}
-
-
-def _values(row: Measurement) -> tuple[float, float] | None:
-    """Both objectives of a row, None where one is unknown."""
-    if row.status is not Status.OK or row.peak_bytes is None or row.run_median_seconds is None:
-        return None
-    return float(row.peak_bytes), row.run_median_seconds

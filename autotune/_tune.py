@@ -22,7 +22,8 @@ from autotune._request import TuneRequest
 from autotune._rows import blank_row
 from autotune._search import MATTERS, Request, Search
 from autotune._space import Cell, Program, Space
-from autotune._sweep import StudyPlan, Sweep, SweepInterrupted, SweepProgress, SweepTools, make_study, scratch_url
+from autotune._study import StudyPlan, make_study, scratch_url
+from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from autotune._trial import Trial
 from autotune._verify import Chooser
 from autotune._workers import local_workers, origin_of_study

@@ -13,7 +13,8 @@ from autotune._errors import AutotuneError
 from autotune._machine import WorkerMachine
 from autotune._prepare import Prepared, differences
 from autotune._runners import Question
-from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools, join_study, scratch_url
+from autotune._study import join_study, scratch_url
+from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from autotune._trial import RunSettings
 from profiles._engine import STORE_VARIABLE
 from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey

@@ -1,22 +1,41 @@
-"""The command line: it parses, calls the library, and prints. The only file that imports typer.
+"""The command line: it parses, calls the library, and prints. Only the files `_cli*` and this one import typer.
 
 Whatever is heavy (jax, pandas, optuna, matplotlib) is imported by the commands that need it, as they run: `--help`
 loads none of it.
 """
 
 import enum
-import functools
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from autotune._cli_common import (
+    X64,
+    Adjoint,
+    Budget,
+    Checkpoints,
+    Device,
+    Force,
+    FormatOption,
+    Horizon,
+    Margin,
+    Platform,
+    Problem,
+    ProfileName,
+    Quiet,
+    Seed,
+    SetValues,
+    Store,
+    Timeout,
+    Tolerance,
+    Workers,
+    XlaFlags,
+    guarded,
+)
+from autotune._cli_profiles import profiles_app
 from autotune._console import Exit, Format, Screen
 from autotune._errors import AutotuneError
-from profiles._errors import ProfilesError
 from profiles._records import AdjointName
 
 
@@ -35,60 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-profiles_app = typer.Typer(help="List, show, export, import and delete stored profiles.", no_args_is_help=True)
 app.add_typer(profiles_app, name="profiles")
-
-Problem = Annotated[str, typer.Argument(help="FILE.py:factory or package.module:factory.", metavar="PROBLEM")]
-ProfileName = Annotated[str, typer.Argument(help="A profile's name, as `profiles list` shows it.", metavar="PROFILE")]
-Budget = Annotated[str, typer.Option(help="Bytes of one call, its arguments included: 6GiB, 80% of the device, auto.")]
-Margin = Annotated[float | None, typer.Option(help="Share of the budget that is left alone, 0 to 1.")]
-Horizon = Annotated[list[str] | None, typer.Option(help="Horizons to sweep, comma-separated, repeatable.")]
-Tolerance = Annotated[list[str] | None, typer.Option(help="Tolerances to sweep, comma-separated, repeatable.")]
-Checkpoints = Annotated[list[str] | None, typer.Option(help="Counts to try, comma-separated, or auto.")]
-SetValues = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE[,VALUE…] handed to the factory; repeatable.")
-]
-Store = Annotated[
-    str | None, typer.Option(help="SQLite path or SQLAlchemy URL; else $CKPT_TUNE_STORE, else your data folder.")
-]
-FormatOption = Annotated[Format, typer.Option("--format", help="How data is written to standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")]
-Adjoint = Annotated[AdjointName, typer.Option(help="Whose adjoint: this project's or Diffrax's own.")]
-Platform = Annotated[str | None, typer.Option(help="cpu, gpu, cuda, rocm or tpu; jax's default otherwise.")]
-Device = Annotated[int, typer.Option(help="Which device of the platform, from 0.")]
-X64 = Annotated[bool, typer.Option("--x64", help="Compute with 64-bit floats.")]
-XlaFlags = Annotated[list[str] | None, typer.Option(help="XLA flags to try; repeat for alternatives, '' for none.")]
-Timeout = Annotated[float, typer.Option(help="Seconds that compiling, or one call, may take before it is ended.")]
-Seed = Annotated[int, typer.Option(help="Seed of samplers and of the order of timings.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that measure; compiles overlap, timings do not.")]
-Force = Annotated[bool, typer.Option("--force", help="Use the profile although device, versions or code differ.")]
-
-
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Map what a command raises to exit codes: one line where the user can mend it, a traceback where we must."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        screen = Screen()
-        try:
-            command(*args, **kwargs)
-        except (AutotuneError, ProfilesError) as error:
-            screen.fail(str(error), getattr(error, "frames", ()))
-            raise typer.Exit(Exit.MENDABLE) from None
-        except KeyboardInterrupt:
-            screen.fail("interrupted; every finished measurement is stored, and the same command goes on from there")
-            raise typer.Exit(Exit.INTERRUPTED) from None
-        except BrokenPipeError:  # `ckpt-tune … | head`: nobody reads on
-            sys.stderr.close()
-            raise typer.Exit(Exit.DONE) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter):
-            raise
-        except Exception:
-            traceback.print_exc()
-            screen.fail("this is a bug of ckpt-tune; the traceback above is what a report of it needs")
-            raise typer.Exit(Exit.BUG) from None
-
-    return run
 
 
 def _version(wanted: bool) -> None:
@@ -396,58 +362,6 @@ def compare(
     from autotune._plan_commands import compare_command
 
     raise typer.Exit(compare_command(Screen(), (before, after), store, out, format))
-
-
-@profiles_app.command("list")
-@guarded
-def list_profiles(store: Store = None, format: FormatOption = Format.TABLE) -> None:
-    """List the profiles of a store."""
-    from autotune._profile_commands import list_command
-
-    raise typer.Exit(list_command(Screen(), store, format))
-
-
-@profiles_app.command("show")
-@guarded
-def show_profile(profile: ProfileName, store: Store = None, format: FormatOption = Format.TABLE) -> None:
-    """Show the points and fronts of a profile, and where and when they were measured."""
-    from autotune._profile_commands import show_command
-
-    raise typer.Exit(show_command(Screen(), profile, store, format))
-
-
-@profiles_app.command("export")
-@guarded
-def export_profile(
-    profile: ProfileName,
-    path: Annotated[Path, typer.Argument(help="A file ending in .csv, .json or .parquet.", metavar="FILE")],
-    store: Store = None,
-) -> None:
-    """Write every measurement of a profile to a file."""
-    from autotune._profile_commands import export_command
-
-    raise typer.Exit(export_command(Screen(), profile, path, store))
-
-
-@profiles_app.command("import")
-@guarded
-def import_profile(
-    path: Annotated[Path, typer.Argument(help="A file that `profiles export` wrote.", metavar="FILE")],
-    store: Store = None,
-) -> None:
-    """Read measurements from a file into a store."""
-    from autotune._profile_commands import import_command
-
-    raise typer.Exit(import_command(Screen(), path, store))
-
-
-@profiles_app.command("delete")
-@guarded
-def delete_profile(profile: ProfileName, store: Store = None) -> None:
-    """Delete a profile with every measurement of it."""
-    from autotune._profile_commands import delete_command
-
-    raise typer.Exit(delete_command(Screen(), profile, store))
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def versions() -> dict[str, str]:
     """Read the versions of what decides a measurement."""
-    return {f"{package}_version": importlib.metadata.version(package) for package in PACKAGES}
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 class Table:

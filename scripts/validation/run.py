@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("memory", "adjoint", "containment", "host")
+PARTS = {"memory": "memory.py", "adjoint": "against_diffrax.py", "containment": "containment.py", "host": "host.py"}
 
 
 def arguments() -> argparse.Namespace:
@@ -50,7 +50,7 @@ def main() -> int:
         environment["JAX_PLATFORMS"] = {"gpu": "cuda,rocm"}.get(platform, platform)
     broken = []
     for part in parts:
-        command = [sys.executable, str(Path(__file__).with_name(f"{part}.py")), "--out", str(options.out)]
+        command = [sys.executable, str(Path(__file__).with_name(PARTS[part])), "--out", str(options.out)]
         command += ["--platform", options.platform] if options.platform else []
         command += ["--quick"] if options.quick else []
         if part in ("memory", "containment"):

@@ -62,7 +62,7 @@ def worker():
 def test_an_answer_comes_back_although_the_users_code_prints(worker):
     """Standard output belongs to the protocol; prints go elsewhere."""
     problem = str(DECAY.parent / "misbehaving.py") + ":make"
-    values = {"how": "raise", "at": 9}
+    values = {"how": "raise", "at": 2**31}
     key = worker.ask("key", problem=problem, set_values=values, horizon=None, tolerance=None)
     assert key["name"] == "misbehaving:make"
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from autotune import _sweep
+from autotune import _study
 from autotune._errors import AutotuneError
 from autotune._space import Listed, build_space
 from autotune._sweep import Sweep, SweepInterrupted, SweepTools
@@ -61,8 +61,8 @@ def _tools(store: MemoryStore, machine: FakeMachine, budget_bytes: int | None = 
     return SweepTools(runner=machine, store=store, progress=Silent(), budget_bytes=budget_bytes)
 
 
-def _study(url: str, name: str = "s") -> _sweep.JoinedStudy:
-    return _sweep.make_study(url, _sweep.StudyPlan(name=name, space=SPACE, most_checkpoints=100))
+def _make(url: str, name: str = "s") -> _study.JoinedStudy:
+    return _study.make_study(url, _study.StudyPlan(name=name, space=SPACE, most_checkpoints=100))
 
 
 def test_timed_trials_of_a_batch_reach_the_runner_together() -> None:
@@ -71,14 +71,14 @@ def test_timed_trials_of_a_batch_reach_the_runner_together() -> None:
     batches = []
     tools = _tools(store, dataclasses.replace(machine))
     tools.runner.run = lambda trials: batches.append(len(trials)) or machine.run(trials)
-    rows = Sweep(_study(""), tools).measure([_trial(1), _trial(2), _trial(4)])
+    rows = Sweep(_make(""), tools).measure([_trial(1), _trial(2), _trial(4)])
     assert batches == [3]
     assert sorted(row.checkpoints for row in rows) == [1, 2, 4]
 
 
 def test_the_study_holds_both_objectives_and_the_budget_as_a_constraint() -> None:
     """Optuna knows the bytes and seconds of every timed trial, and its front holds only what is within the budget."""
-    study = _study("")
+    study = _make("")
     Sweep(study, _tools(MemoryStore(), _machine(), budget_bytes=4000)).measure([_trial(c) for c in (1, 2, 4, 8)])
     told = {trial.params["checkpoints"]: tuple(trial.values) for trial in study.study.trials}
     assert told == {count: (1000.0 * count, 1 / count) for count in (1, 2, 4, 8)}
@@ -87,7 +87,7 @@ def test_the_study_holds_both_objectives_and_the_budget_as_a_constraint() -> Non
 
 def test_a_row_is_stored_before_optuna_hears_of_it() -> None:
     """When a row reaches the store its trial still runs for Optuna: a kill in between measures nothing twice."""
-    study = _study("")
+    study = _make("")
     states = []
 
     class Watching(MemoryStore):
@@ -104,7 +104,7 @@ def test_failures_are_rows_and_the_sweep_goes_on() -> None:
     """A trial that runs out of memory is stored with its status, and the others are measured."""
     store = MemoryStore()
     machine = dataclasses.replace(_machine(), capacity_bytes=3000)
-    Sweep(_study(""), _tools(store, machine)).measure([_trial(c) for c in (1, 2, 4, 8)])
+    Sweep(_make(""), _tools(store, machine)).measure([_trial(c) for c in (1, 2, 4, 8)])
     assert {row.checkpoints: row.status for row in store.rows} == {
         1: Status.OK,
         2: Status.OK,
@@ -115,7 +115,7 @@ def test_failures_are_rows_and_the_sweep_goes_on() -> None:
 
 def test_compiled_trials_are_not_compared_by_seconds_they_do_not_have() -> None:
     """A compile-only trial is stored with its bytes; for Optuna it has no objectives."""
-    study, store = _study(""), MemoryStore()
+    study, store = _make(""), MemoryStore()
     Sweep(study, _tools(store, _machine())).measure([_trial(4, rung=Rung.COMPILED)])
     assert [row.peak_bytes for row in store.rows] == [4000]
     assert [trial.state.name for trial in study.study.trials] == ["PRUNED"]
@@ -124,9 +124,9 @@ def test_compiled_trials_are_not_compared_by_seconds_they_do_not_have() -> None:
 def test_a_study_rebuilt_from_the_store_has_the_front_of_the_old_one() -> None:
     """Optuna's storage may be thrown away: the rows give the same front and constraints."""
     store = MemoryStore()
-    first = _study("")
+    first = _make("")
     Sweep(first, _tools(store, _machine(), 4000)).measure([_trial(c) for c in (1, 2, 8)])
-    again = _study("")
+    again = _make("")
     outside = dataclasses.replace(store.rows[0], horizon=99)
     Sweep(again, _tools(MemoryStore(), _machine(), 4000)).rebuild([*store.rows, outside])
     assert [t.params for t in again.study.best_trials] == [t.params for t in first.study.best_trials]
@@ -136,7 +136,7 @@ def test_a_study_rebuilt_from_the_store_has_the_front_of_the_old_one() -> None:
 def test_an_interrupt_keeps_what_is_stored_and_drops_what_runs() -> None:
     """After Ctrl-C the finished batch is in the store, the running one is not, and its runner was closed."""
     store, machine = MemoryStore(), _machine()
-    study = _study("")
+    study = _make("")
     sweep = Sweep(study, _tools(store, machine))
     sweep.measure([_trial(1)])
     blocked = threading.Event()
@@ -157,18 +157,18 @@ def test_an_error_of_the_store_ends_the_sweep_with_that_error() -> None:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        Sweep(_study(""), _tools(Full(), _machine())).measure([_trial(1), _trial(2)])
+        Sweep(_make(""), _tools(Full(), _machine())).measure([_trial(1), _trial(2)])
 
 
 def test_two_processes_share_the_trials_of_a_study(tmp_path: pathlib.Path) -> None:
     """A second member of the study takes trials too, and none is measured by both."""
     url = f"sqlite:///{tmp_path / 'scratch.db'}"
-    study = _study(url)
+    study = _make(url)
     slow = _machine()
     run = slow.run
     slow.run = lambda trials: (time.sleep(0.1), run(trials))[1]
     mine, theirs = MemoryStore(), MemoryStore()
-    other = Sweep(_sweep.join_study(url, "s"), _tools(theirs, _machine()))
+    other = Sweep(_study.join_study(url, "s"), _tools(theirs, _machine()))
     stop = threading.Event()
 
     def help_out() -> None:
@@ -192,18 +192,18 @@ def test_the_trial_of_a_killed_worker_is_handed_out_once_more(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is killed with a trial in hand loses nothing: the survivor measures it, though no one joins."""
-    monkeypatch.setattr(_sweep, "HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(_sweep, "GRACE_SECONDS", 3)
+    monkeypatch.setattr(_study, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(_study, "GRACE_SECONDS", 3)
     url = f"sqlite:///{tmp_path / 'scratch.db'}"
-    study = _study(url)
+    study = _make(url)
     victim_code = f"""
 import time
-from autotune import _sweep
+from autotune import _study, _sweep
 from tests.autotune.test_sweep import MemoryStore, _machine, _tools
-_sweep.HEARTBEAT_SECONDS, _sweep.GRACE_SECONDS = 1, 3
+_study.HEARTBEAT_SECONDS, _study.GRACE_SECONDS = 1, 3
 machine = _machine()
 machine.run = lambda trials: (print("taken", flush=True), time.sleep(60))
-sweep = _sweep.Sweep(_sweep.join_study({url!r}, "s"), _tools(MemoryStore(), machine))
+sweep = _sweep.Sweep(_study.join_study({url!r}, "s"), _tools(MemoryStore(), machine))
 while True:
     sweep.work()
     time.sleep(0.05)
@@ -229,9 +229,9 @@ while True:
 def test_joining_a_study_that_is_not_there_names_those_that_are(tmp_path: pathlib.Path) -> None:
     """The error of `ckpt-tune worker` says which studies take workers."""
     url = f"sqlite:///{tmp_path / 'scratch.db'}"
-    _study(url, "spirals-1234")
+    _make(url, "spirals-1234")
     with pytest.raises(AutotuneError, match="spirals-1234"):
-        _sweep.join_study(url, "lynx-0000")
+        _study.join_study(url, "lynx-0000")
 
 
 @pytest.mark.parametrize(
@@ -244,4 +244,4 @@ def test_joining_a_study_that_is_not_there_names_those_that_are(tmp_path: pathli
 )
 def test_the_scratch_lies_where_the_workers_of_a_store_find_it(store_url: str, expected: str) -> None:
     """Beside an SQLite file, in the same database on a server, nowhere for a store in memory."""
-    assert _sweep.scratch_url(store_url) == expected
+    assert _study.scratch_url(store_url) == expected

@@ -1,0 +1,186 @@
+"""The study that hands out trials: its scratch database, its dimensions, its making and joining.
+
+One study per problem and device: parameters checkpoints, horizon, tolerance, `--set` values and XLA flags; objectives
+peak bytes and seconds. The database is scratch: rebuilt from the store at every start, and thrown away.
+"""
+
+import contextlib
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from autotune._errors import AutotuneError
+from autotune._space import Space
+from autotune._trial import Trial
+from profiles._records import Measurement, Status
+
+HEARTBEAT_SECONDS = 5
+GRACE_SECONDS = 20
+"""A trial whose worker has been silent for this long is handed out again."""
+MAX_CHECKPOINTS = 2**31 - 1
+
+
+@contextlib.contextmanager
+def known_experimental() -> Iterator[None]:
+    """Heartbeats, multivariate sampling and metric names are experimental in Optuna 5; a test holds them to it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def scratch_url(store_url: str) -> str:
+    """Name the database of the scratch study: a file beside an SQLite store, the same database on a server.
+
+    Optuna's tables and the store's have different names, so one database holds both.
+    """
+    url = sa.make_url(store_url)
+    if url.get_backend_name() != "sqlite":
+        return store_url
+    if url.database in (None, "", ":memory:"):
+        return ""
+    return f"sqlite:///{Path(str(url.database)).absolute()}.study"
+
+
+def open_scratch(url: str) -> optuna.storages.BaseStorage:
+    """Open the scratch storage; in memory where `url` is empty, and then no other process can join.
+
+    Raises:
+        AutotuneError: the database cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not url:
+        return optuna.storages.InMemoryStorage()
+    kwargs = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        with known_experimental():
+            storage = optuna.storages.RDBStorage(
+                url,
+                engine_kwargs=kwargs,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
+            )
+    except (SQLAlchemyError, RuntimeError) as error:
+        place = sa.make_url(url).render_as_string(hide_password=True)
+        raise AutotuneError(f"the scratch database {place} of the study cannot be opened: {error}") from error
+    if url.startswith("sqlite"):
+        _write_one_at_a_time(storage.engine)
+    return storage
+
+
+def _write_one_at_a_time(engine: sa.Engine) -> None:
+    """Take SQLite's write lock at the start of every transaction.
+
+    Optuna claims a trial by reading its state and writing the next one, under `SELECT ... FOR UPDATE`. SQLite knows
+    no such lock, so without this two workers claim the same trial.
+    """
+    engine.dispose()
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_sqlalchemy(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JoinedStudy:
+    """An Optuna study and the storage that it lies in."""
+
+    study: optuna.Study
+    storage: optuna.storages.BaseStorage
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPlan:
+    """What a study is made of. `origin` is what a worker on another host needs to know, as JSON values."""
+
+    name: str
+    space: Space
+    most_checkpoints: int
+    seed: int = 0
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def make_study(url: str, plan: StudyPlan) -> JoinedStudy:
+    """Make the scratch study afresh; an older one of the same name is thrown away.
+
+    Raises:
+        AutotuneError: the database cannot be opened.
+    """
+    storage = open_scratch(url)
+    with contextlib.suppress(KeyError):
+        optuna.delete_study(study_name=plan.name, storage=storage)
+    with known_experimental():
+        study = optuna.create_study(
+            study_name=plan.name,
+            storage=storage,
+            sampler=optuna.samplers.TPESampler(seed=plan.seed, multivariate=True, constant_liar=True),
+            directions=["minimize", "minimize"],
+        )
+        study.set_metric_names(["peak_bytes", "run_seconds"])
+    study.set_user_attr("choices", choices_of(plan.space))
+    study.set_user_attr("most_checkpoints", plan.most_checkpoints)
+    study.set_user_attr("origin", dict(plan.origin))
+    return JoinedStudy(study, storage)
+
+
+def join_study(url: str, name: str) -> JoinedStudy:
+    """Open a study that another process made.
+
+    Raises:
+        AutotuneError: there is none of that name; the text lists those that there are.
+    """
+    storage = open_scratch(url)
+    try:
+        return JoinedStudy(optuna.load_study(study_name=name, storage=storage), storage)
+    except KeyError:
+        there = ", ".join(optuna.get_all_study_names(storage)) or "none"
+        raise AutotuneError(
+            f"no study {name!r} takes workers in this store; there is {there}. A study exists while "
+            "`ckpt-tune tune` runs, which prints its name"
+        ) from None
+
+
+def params_of(place: Trial | Measurement) -> dict[str, Any]:
+    """Name a place of the space as Optuna's parameters; texts, since 10, 10.0 and True are three choices."""
+    flags = place.settings.xla_flags if isinstance(place, Trial) else place.xla_flags
+    listed = {"horizon": place.horizon, "tolerance": place.tolerance, "xla_flags": flags}
+    listed |= {f"set:{key}": value for key, value in place.set_values.items()}
+    return {"checkpoints": place.checkpoints, **{name: json.dumps(value) for name, value in listed.items()}}
+
+
+def choices_of(space: Space) -> dict[str, list[str]]:
+    """List what each dimension of the space may be."""
+    listed: dict[str, list[Any]] = {"horizon": [], "tolerance": [], "xla_flags": []}
+    for cell in space.cells:
+        listed["horizon"].append(cell.case.horizon)
+        listed["tolerance"].append(cell.case.tolerance)
+        listed["xla_flags"].append(cell.xla_flags)
+        for key, value in cell.case.set_values:
+            listed.setdefault(f"set:{key}", []).append(value)
+    return {name: list(dict.fromkeys(json.dumps(value) for value in values)) for name, values in listed.items()}
+
+
+def distributions_of(choices: Mapping[str, Sequence[str]], most_checkpoints: int) -> dict[str, BaseDistribution]:
+    """The space as Optuna knows it."""
+    categories = {name: CategoricalDistribution(list(listed)) for name, listed in choices.items()}
+    return {"checkpoints": IntDistribution(1, most_checkpoints, log=True), **categories}
+
+
+def objectives_of(row: Measurement) -> tuple[float, float] | None:
+    """Both objectives of a row, None where one is unknown."""
+    if row.status is not Status.OK or row.peak_bytes is None or row.run_median_seconds is None:
+        return None
+    return float(row.peak_bytes), row.run_median_seconds

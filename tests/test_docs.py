@@ -1,0 +1,174 @@
+"""What the documents say is so: commands, options, defaults, names, files and figures exist as they are named there."""
+
+import ast
+import importlib
+import itertools
+import math
+import re
+import shlex
+import subprocess
+import tomllib
+from typing import Any
+
+import pytest
+import typer.main
+
+from autotune import cli
+from tests.conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+ROOT = typer.main.get_command(cli.app)
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+CODE = re.findall(r"`(ckpt-tune [^`]+)`", README)
+SHELL = [line[2:] for kind, text in BLOCKS if kind == "console" for line in text.splitlines() if line[:2] == "$ "]
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+PUBLIC = ("adjoint", "autotune", "profiles")
+
+
+def leaves(command: Any, name: str = "ckpt-tune") -> dict[str, Any]:
+    """List every command that does something, by its full name."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        return {name: command}
+    return {full: leaf for key, child in children.items() for full, leaf in leaves(child, f"{name} {key}").items()}
+
+
+COMMANDS = leaves(ROOT)
+
+
+def command_of(line: str) -> tuple[str, Any]:
+    """Find the command that a line of the README calls."""
+    name = max((name for name in COMMANDS if f"{line} ".startswith(f"{name} ")), key=len, default="")
+    assert name, f"README: there is no command in {line!r}; there are {', '.join(COMMANDS)}"
+    return name, COMMANDS[name]
+
+
+def options_of(command: Any) -> dict[str, Any]:
+    """Index a command's options by each way to write them."""
+    return {written: parameter for parameter in command.params for written in parameter.opts}
+
+
+@pytest.mark.parametrize("line", [*CODE, *(line for line in SHELL if line.startswith("ckpt-tune"))])
+def test_every_command_of_the_readme_exists_with_its_options(line: str) -> None:
+    """A `ckpt-tune …` of the README names a command, and options that this command has."""
+    _, command = command_of(line)
+    for word in shlex.split(line):
+        if word.startswith("--"):
+            assert word.partition("=")[0] in options_of(command)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """No command is left out, be it only by its last word beside its siblings."""
+    for name in COMMANDS:
+        words = name.split()
+        assert f"`{name}" in README or (len(words) == 3 and f"`{words[2]}`" in README), name
+
+
+def test_every_option_that_the_readme_mentions_exists_somewhere() -> None:
+    """Options named by themselves belong to some command, to scripts/test or to pip."""
+    scripts = "".join((REPOSITORY / "scripts" / name).read_text() for name in ("test", "quickstart", "quickstart.py"))
+    scripts += (REPOSITORY / "scripts" / "validation" / "run.py").read_text()
+    known = {written for command in COMMANDS.values() for written in options_of(command)}
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README)):
+        assert option in known or option in scripts, option
+
+
+def test_the_defaults_of_the_readme_are_those_of_the_code() -> None:
+    """Each row of the table of defaults is read back from the command line's own parameters."""
+    rows = re.findall(r"^\| `(ckpt-tune [a-z ]+) (--[a-z0-9-]+)` \| `([^`]+)` \|$", README, re.MULTILINE)
+    assert len(rows) >= 8
+    for name, option, written in rows:
+        assert str(options_of(COMMANDS[name])[option].default) == written
+
+
+def test_the_margin_and_the_cache_limit_of_the_readme_are_those_of_the_code() -> None:
+    """The share that budgets leave alone, and how large the folder of compiled programs grows."""
+    from autotune._budget import DEFAULT_MARGIN
+    from autotune._cache import CACHE_LIMIT_BYTES
+    from autotune._measure import RESIDENT_FLOOR_BYTES
+
+    text = " ".join(README.split())
+    assert f"margin of {DEFAULT_MARGIN:.0%}".replace("%", " %") in text
+    assert f"{CACHE_LIMIT_BYTES // 2**30} GiB at most" in text
+    assert f"exceeds {RESIDENT_FLOOR_BYTES // 2**20} MiB" in text
+
+
+def test_the_exit_codes_of_the_readme_are_those_of_the_code() -> None:
+    """Every code of the command line is listed, and no other."""
+    from autotune._console import Exit
+
+    (line,) = re.findall(r"^Exit codes: (.*?)\n\n", README, re.MULTILINE | re.DOTALL)
+    assert {int(number) for number in re.findall(r"(?:^|; )\s*(\d+) ", " ".join(line.split()))} == {
+        int(c) for c in Exit
+    }
+
+
+def test_the_documented_default_count_is_the_one_that_is_used() -> None:
+    """Without a count, both adjoints take about the square root of twice `max_steps`."""
+    import adjoint
+
+    assert "about √(2 max_steps)" in README
+    for max_steps in (64, 4096, 100_000):
+        assert adjoint.default_checkpoints(max_steps) == pytest.approx(math.sqrt(2 * max_steps), rel=0.15)
+
+
+def test_more_checkpoints_never_execute_more_steps_where_their_number_is_predicted() -> None:
+    """The table's claim about our adjoint, over the theory that a test elsewhere holds to counted calls."""
+    import adjoint
+
+    for steps in (100, 1000):
+        executed = [adjoint.executed_steps(steps, count, steps) for count in range(1, steps + 1)]
+        assert all(left >= right for left, right in itertools.pairwise(executed))
+
+
+@pytest.mark.parametrize("source", PYTHON)
+def test_python_of_the_readme_parses_and_names_what_exists(source: str) -> None:
+    """Each block is Python, and what it takes from our packages is public there."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module in PUBLIC:
+            assert {alias.name for alias in node.names} <= set(importlib.import_module(node.module).__all__)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "autotune":
+            assert node.attr in importlib.import_module("autotune").__all__
+
+
+def test_every_file_that_the_readme_links_to_exists() -> None:
+    """Links and pictures inside the repository lead somewhere."""
+    links = re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", README)
+    inside = {left or right for left, right in links if not (left or right).startswith("http")}
+    assert "LICENSE" in inside
+    for link in inside:
+        assert (REPOSITORY / link).exists(), link
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith(("bash", ".venv"))])
+def test_every_script_of_the_readme_exists(line: str) -> None:
+    """A script that the README runs is there, and bash finds no fault in its syntax."""
+    words = shlex.split(line, comments=True)
+    script = REPOSITORY / words[1]
+    assert script.is_file()
+    if words[0] == "bash":
+        subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_set_up_and_tests_stand_at_the_top_of_the_readme_with_what_they_print() -> None:
+    """Both commands are within the first 25 lines, each followed by its transcript."""
+    top = README.splitlines()[:25]
+    for command in ("$ bash scripts/quickstart", "$ bash scripts/test"):
+        (place,) = [number for number, line in enumerate(top) if line.startswith(command)]
+        assert top[place + 1].strip()
+        assert not top[place + 1].startswith(("$", "```"))
+
+
+def test_the_changelog_begins_with_the_version_that_is_built() -> None:
+    """The newest entry is that of pyproject.toml."""
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    entries = re.findall(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert entries[0] == version
+
+
+def test_every_command_and_option_has_help() -> None:
+    """`--help` says a word on each command and each option."""
+    for name, command in COMMANDS.items():
+        assert command.help, name
+        for parameter in (one for one in command.params if not getattr(one, "hidden", False)):
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"

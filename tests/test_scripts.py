@@ -1,0 +1,170 @@
+"""The scripts that people run first: what they say when something is missing, and that the rest of them works."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+TOOLS = ("bash", "cat", "cksum", "dirname", "env", "grep", "head", "rm", "sed", "tail", "tr", "uname")
+posix = pytest.mark.skipif(os.name != "posix", reason="the set-up scripts are for bash")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A checkout without .venv, as far as the set-up scripts look at it."""
+    folder = tmp_path / "clone"
+    (folder / "scripts").mkdir(parents=True)
+    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    for name in ("environment.bash", "test", "quickstart", "quickstart.py"):
+        shutil.copy(REPOSITORY / "scripts" / name, folder / "scripts" / name)
+    return folder
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A folder for PATH that holds a few system tools and no Python."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name in TOOLS:
+        found = shutil.which(name)
+        assert found is not None
+        (folder / name).symlink_to(found)
+    return folder
+
+
+def fake(folder: Path, name: str, text: str) -> None:
+    """Put an executable of the given shell text into a folder."""
+    path = folder / name
+    path.write_text(f"#!{shutil.which('bash')}\n{text}\n")
+    path.chmod(0o755)
+
+
+def run(script: str, clone: Path, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script of the clone with nothing but `path` to find programs in."""
+    return subprocess.run(
+        [str(shutil.which("bash")), f"scripts/{script}"],
+        cwd=clone,
+        env={"PATH": str(path)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@posix
+@pytest.mark.parametrize("script", ["test", "quickstart"])
+def test_without_any_python_the_scripts_say_which_they_need(script: str, clone: Path, tools: Path) -> None:
+    """One line: the versions that would do, that none was found, and how to name one."""
+    ended = run(script, clone, tools)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"{script}: needs Python 3.11, 3.12 or 3.13; found: none.")
+    assert f"PYTHON=/path/to/python3.11 bash scripts/{script}" in line
+
+
+@posix
+def test_an_older_python_is_named_with_its_version(clone: Path, tools: Path) -> None:
+    """What was found stands in the line, so that both sides are seen."""
+    fake(tools, "python3", 'if [ "$1" = --version ]; then echo Python 3.9.2; else exit 1; fi')
+    ended = run("test", clone, tools)
+    assert ended.returncode == 1
+    assert "found: python3 (Python 3.9.2)" in ended.stderr
+
+
+@posix
+def test_a_python_without_venv_is_answered_with_the_package_to_install(clone: Path, tools: Path) -> None:
+    """Debian's Python comes without ensurepip; the line names the package of that version."""
+    text = f'for word in "$@"; do case "$word" in *ensurepip*) exit 1 ;; esac; done; exec {sys.executable} "$@"'
+    fake(tools, "python3", text)
+    ended = run("test", clone, tools)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert f"apt-get install python{sys.version_info[0]}.{sys.version_info[1]}-venv" in line
+
+
+@posix
+def test_a_folder_in_the_place_of_the_environment_is_left_alone(clone: Path, tools: Path) -> None:
+    """What is called .venv but is no virtual environment is not deleted."""
+    (clone / ".venv").mkdir()
+    (clone / ".venv" / "mine").write_text("kept")
+    ended = run("test", clone, tools)
+    assert ended.returncode == 1
+    assert "is not a virtual environment; move it away" in ended.stderr
+    assert (clone / ".venv" / "mine").read_text() == "kept"
+
+
+@posix
+def test_without_a_network_the_line_says_so_and_the_next_run_tries_again(clone: Path, tools: Path) -> None:
+    """An index that does not answer ends in one line beside pip's own, and nothing counts as installed."""
+    (tools / "python3").symlink_to(sys.executable)
+    for name in ("pip.conf",):
+        (clone / name).write_text("[global]\nno-index = true\n")
+    ended = subprocess.run(
+        [str(shutil.which("bash")), "scripts/test"], cwd=clone, capture_output=True, text=True,
+        env={"PATH": str(tools), "PIP_CONFIG_FILE": str(clone / "pip.conf"), "HOME": str(clone)},
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "could not download the dependencies: is there a network" in ended.stderr.splitlines()[-1]
+    assert not list((clone / ".venv").glob("installed-*"))
+
+
+def python(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of the checkout with this Python, on the CPU."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=REPOSITORY, env={**os.environ, **environment},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_the_gallery_is_drawn_from_the_profiles_that_are_shipped(tmp_path: Path) -> None:
+    """Every problem's CSV becomes a figure, and a row of the table in README.md."""
+    ended = python("scripts/make_figures.py", "--out", tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    problems = {path.stem for path in (REPOSITORY / "scripts" / "problems").glob("*.py")}
+    assert {path.stem for path in tmp_path.glob("*.png")} == problems
+    readme = (REPOSITORY / "README.md").read_text()
+    for line in ended.stdout.splitlines():
+        assert line in readme
+
+
+@pytest.mark.slow
+def test_the_quickstart_tunes_trains_and_stays_within_its_budget(tmp_path: Path) -> None:
+    """The whole of it, with few training steps: a table, a recommendation, both places, a falling loss, the peak."""
+    store = {"CKPT_TUNE_STORE": str(tmp_path / "profiles.db")}
+    ended = python("scripts/quickstart.py", "--budget", "2MiB", "--steps", "60", **store)
+    assert ended.returncode == 0, ended.stderr
+    losses = [float(line.split()[-1]) for line in ended.stdout.splitlines() if line.startswith("step ")]
+    assert losses[-1] < 0.2 * losses[0]
+    (peak,) = [line for line in ended.stdout.splitlines() if line.startswith("peak ")]
+    assert float(peak.split("%")[0].split()[-1]) <= 100
+    for part in ("checkpoints", "recommended", str(tmp_path / "profiles.db"), "report.html"):
+        assert part in ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["neural_ode", "neural_cde", "wave_inversion"])
+def test_an_example_trains_within_its_budget(name: str, tmp_path: Path) -> None:
+    """A few steps of each example: the adjoint is chosen, the loss falls, the peak is within the budget."""
+    store = {"CKPT_TUNE_STORE": str(tmp_path / "profiles.db")}
+    ended = python(f"scripts/examples/{name}.py", "--steps", "12", **store)
+    assert ended.returncode == 0, ended.stderr
+    words = ended.stdout.split()
+    assert words[-4] == "MiB,"
+    assert float(words[-5]) <= float(words[-1].removesuffix("MiB"))
+
+
+@pytest.mark.slow
+def test_the_validation_runs_on_the_cpu(tmp_path: Path) -> None:
+    """Each part writes its CSV with device and versions, and finds nothing broken."""
+    ended = python("scripts/validation/run.py", "--out", tmp_path, "--platform", "cpu", "--quick", PYTHONPATH=".")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "all as promised" in ended.stdout
+    for part in ("memory", "adjoint", "containment", "host"):
+        header, *rows = (tmp_path / f"{part}.csv").read_text().splitlines()
+        assert rows
+        assert {"platform", "device", "jax", "diffrax"} <= set(header.split(","))
