@@ -1,11 +1,13 @@
 """Time our adjoint against Diffrax's at equal checkpoints and at equal bytes; write every sample as CSV.
 
+At equal bytes our side holds the largest count whose compiled temporary bytes are no more than Diffrax's.
+
     python scripts/bench_adjoint.py --out bench.csv                     every family and count, 15 pairs each
     python scripts/bench_adjoint.py --families tiny_mlp,sde --pairs 5   a part of it
 
-Both sides run in one process, their calls shuffled within each pair. `ratio` is Diffrax's seconds over ours, so above
+All sides run in one process, their calls shuffled within each round. `ratio` is Diffrax's seconds over ours, so above
 1 we are faster; its interval is a bootstrap over pairs. The defaults (no count given) are compared as well. On the
-screen one line a cell, then geometric means.
+screen two lines a cell, then geometric means.
 """
 
 import argparse
@@ -35,6 +37,7 @@ SIDES = {"diffrax": diffrax.RecursiveCheckpointAdjoint, "ours": adjoint.Recursiv
 class Side:
     """One compiled gradient: what it takes and what it gives."""
 
+    checkpoints: int | None
     run: Any
     gradient: Any
     temp_bytes: int
@@ -51,12 +54,34 @@ def build(family: Family, name: str, checkpoints: int | None, args: Any) -> Side
     done = time.perf_counter()
     memory = compiled.memory_analysis()
     return Side(
+        checkpoints=checkpoints,
         run=compiled,
         gradient=jax.block_until_ready(compiled(*args)),
         temp_bytes=memory.temp_size_in_bytes,
         trace_seconds=traced - start,
         compile_seconds=done - traced,
     )
+
+
+def equal_bytes(family: Family, args: Any, ours: Side, allowed: int) -> Side:
+    """Build our side with the largest count that needs no more than `allowed` temporary bytes; `ours` if none does.
+
+    Two compiled counts give a line; what it predicts is compiled, and lessened until it holds.
+    """
+    assert ours.checkpoints is not None
+    most = family.steps + 8
+    other = build(family, "ours", min(2 * ours.checkpoints, most), args)
+    assert other.checkpoints is not None
+    if other.checkpoints == ours.checkpoints:
+        return ours
+    slope = max((other.temp_bytes - ours.temp_bytes) / (other.checkpoints - ours.checkpoints), 1.0)
+    count = ours.checkpoints + math.floor((allowed - ours.temp_bytes) / slope)
+    for _ in range(4):
+        found = build(family, "ours", min(max(count, 1), most), args)
+        if found.temp_bytes <= allowed:
+            return found
+        count -= max(1, math.ceil((found.temp_bytes - allowed) / slope))
+    return ours
 
 
 def difference(one: Any, other: Any) -> float:
@@ -68,7 +93,7 @@ def difference(one: Any, other: Any) -> float:
 
 
 def pairs_of(sides: dict[str, Side], args: Any, pairs: int, order: random.Random) -> dict[str, list[float]]:
-    """Time the sides in shuffled pairs."""
+    """Time the sides in shuffled rounds, one call each."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(pairs):
         for name in order.sample(sorted(sides), len(sides)):
@@ -98,22 +123,36 @@ def environment(seed: int) -> dict[str, Any]:
     return {**described, **versions, "seed": seed}
 
 
-def measure(family: Family, checkpoints: int | None, options: argparse.Namespace, writer: Any) -> tuple[float, float]:
-    """Measure one cell, write its rows, print its line; return the ratios of seconds and of compile seconds."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The ratios of one cell, Diffrax's figure over ours; None where there is no count to match bytes with."""
+
+    equal_count: float
+    equal_bytes: float | None
+    compiling: float
+    lowest: float
+
+
+def measure(family: Family, checkpoints: int | None, options: argparse.Namespace, writer: Any) -> Cell:
+    """Measure one cell, write its rows, print its lines."""
     args = family.make(jax.random.key(options.seed))
     sides = {name: build(family, name, checkpoints, args) for name in SIDES}
+    if checkpoints is not None:
+        sides["ours_equal_bytes"] = equal_bytes(family, args, sides["ours"], sides["diffrax"].temp_bytes)
     seconds = pairs_of(sides, args, options.pairs, random.Random(options.seed))
-    ratios = np.array(seconds["diffrax"]) / np.array(seconds["ours"])
-    low, high = interval(ratios, options.seed)
-    error = difference(sides["ours"].gradient, sides["diffrax"].gradient)
+    theirs = sides["diffrax"]
+    ratios: dict[str, float] = {}
+    lows: dict[str, float] = {}
     for name, side in sides.items():
+        error = difference(side.gradient, theirs.gradient)
         for pair, value in enumerate(seconds[name]):
             writer.writerow(
                 {
                     "family": family.name,
                     "adaptive": family.adaptive,
                     "side": name,
-                    "checkpoints": "default" if checkpoints is None else checkpoints,
+                    "cell": "default" if checkpoints is None else checkpoints,
+                    "checkpoints": "default" if side.checkpoints is None else side.checkpoints,
                     "steps": family.steps,
                     "pair": pair,
                     "run_seconds": f"{value:.6g}",
@@ -124,15 +163,26 @@ def measure(family: Family, checkpoints: int | None, options: argparse.Namespace
                     **environment(options.seed),
                 }
             )
-    of_compile = sides["diffrax"].compile_seconds / sides["ours"].compile_seconds
-    print(
-        f"{family.name:18} c={'default' if checkpoints is None else checkpoints!s:>7}  {np.median(ratios):5.2f}x "
-        f"[{low:.2f}, {high:.2f}]  {np.median(seconds['diffrax']) * 1e3:9.2f} -> "
-        f"{np.median(seconds['ours']) * 1e3:9.2f} ms  {sides['diffrax'].temp_bytes / 1024:9.1f} -> "
-        f"{sides['ours'].temp_bytes / 1024:9.1f} KiB  compile {of_compile:.2f}x  difference {error:.1e}",
-        flush=True,
+        if side is theirs:
+            continue
+        each = np.array(seconds["diffrax"]) / np.array(seconds[name])
+        low, high = interval(each, options.seed)
+        ratios[name], lows[name] = float(np.median(each)), low
+        label = "default" if side.checkpoints is None else str(side.checkpoints)
+        print(
+            f"{family.name if name == 'ours' else '  equal bytes':18} c={label:>7}  {ratios[name]:5.2f}x "
+            f"[{low:.2f}, {high:.2f}]  {np.median(seconds['diffrax']) * 1e3:9.2f} -> "
+            f"{np.median(seconds[name]) * 1e3:9.2f} ms  {theirs.temp_bytes / 1024:9.1f} -> "
+            f"{side.temp_bytes / 1024:9.1f} KiB  compile {theirs.compile_seconds:.1f} -> {side.compile_seconds:.1f} s  "
+            f"difference {error:.1e}",
+            flush=True,
+        )
+    return Cell(
+        equal_count=ratios["ours"],
+        equal_bytes=ratios.get("ours_equal_bytes"),
+        compiling=theirs.compile_seconds / sides["ours"].compile_seconds,
+        lowest=lows["ours"],
     )
-    return float(np.median(ratios)), of_compile
 
 
 def main() -> int:
@@ -154,6 +204,7 @@ def main() -> int:
         "family",
         "adaptive",
         "side",
+        "cell",
         "checkpoints",
         "steps",
         "pair",
@@ -164,7 +215,7 @@ def main() -> int:
         "gradient_difference",
         *environment(options.seed),
     ]
-    found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    found: dict[bool, list[Cell]] = {False: [], True: []}
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
@@ -174,10 +225,13 @@ def main() -> int:
                 file.flush()
     for adaptive, cells in found.items():
         if cells:
+            same = [cell.equal_bytes for cell in cells if cell.equal_bytes is not None]
             print(
-                f"{'adaptive' if adaptive else 'constant'} steps, {len(cells)} cells: seconds "
-                f"{geometric_mean([c[0] for c in cells]):.2f}x, compile {geometric_mean([c[1] for c in cells]):.2f}x "
-                "(geometric means, Diffrax over ours)"
+                f"{'adaptive' if adaptive else 'constant'} steps, {len(cells)} cells, geometric means of Diffrax "
+                f"over ours: seconds {geometric_mean([cell.equal_count for cell in cells]):.2f}x at equal counts, "
+                f"{geometric_mean(same):.2f}x at equal bytes; "
+                f"compile {geometric_mean([cell.compiling for cell in cells]):.2f}x; "
+                f"{sum(cell.lowest < 1 for cell in cells)} cells whose interval begins below 1"
             )
     print(f"wrote {options.out}")
     return 0
