@@ -14,6 +14,7 @@ from ._compat import forward_only_loop, nondifferentiable_backward, unvmap_any
 from ._compat_diffrax import solve_loop, solve_progress, time_step
 from ._loop import checkpointed_loop, checkpointed_while_loop
 from ._placement import INT, NEVER
+from ._program import Derived
 from ._stages import written_out
 
 
@@ -84,6 +85,9 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
         if expected is None:
             expected = _constant_steps(kwargs["stepsize_controller"], kwargs["t1"], init_state)
             exact = expected is not None and kwargs["event"] is None
+        derived = None
+        if written is not None and written.fsal and not passed_solver_state:
+            derived = Derived(lambda state: state.solver_state, functools.partial(_slope, terms, kwargs["args"]))
         predict = functools.partial(_estimate, kwargs["t0"], kwargs["t1"]) if expected is None else None
 
         def outer(cond_fun, body_fun, init_val, *, max_steps, buffers):
@@ -95,6 +99,7 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
                 buffers=buffers,
                 exact=exact,
                 predict=predict,
+                derived=derived,
             )
 
         final_state, stats = run(inner_while_loop=checkpointed_while_loop, outer_while_loop=outer)
@@ -114,14 +119,15 @@ def _with_slope(solver: Any, terms: Any, state: Any, kwargs: Any, passed: bool) 
         first = kwargs["t0"] < kwargs["t1"]
     slope = lax.cond(
         unvmap_any(first),
-        lambda: jtu.tree_map(lambda new, old: jnp.where(first, new, old), _slope(terms, state, kwargs), slope),
+        lambda: jtu.tree_map(lambda new, old: jnp.where(first, new, old), _slope(terms, kwargs["args"], state), slope),
         lambda: slope,
     )
     return eqx.tree_at(lambda s: s.solver_state, state, slope)
 
 
-def _slope(terms: Any, state: Any, kwargs: Any) -> Any:
-    return terms.vf(kwargs["t0"], state.y, kwargs["args"])
+def _slope(terms: Any, args: Any, state: Any) -> Any:
+    """Evaluate the vector field where a solve's state stands: the first stage of the next step."""
+    return terms.vf(time_step(state)[0], state.y, args)
 
 
 def _has_unsafe_path(terms: Any) -> bool:

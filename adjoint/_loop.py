@@ -24,7 +24,7 @@ from . import _sweeps as sweeps
 from ._analysis import is_inexact, pick, scatter
 from ._compat import Primitive, ad, batching, call, mlir, struct_of, trace
 from ._observe import Observer, call_site, observer
-from ._program import Loop, Program, groups, trace_loop
+from ._program import Derived, Loop, Program, groups, trace_loop
 from ._schedule import default_checkpoints
 from ._tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
 
@@ -87,6 +87,7 @@ def checkpointed_loop(
     limits: tuple[int | None, int | None, Any],
     buffers: Callable[[T], Any] | None,
     predict: Callable[[T], Any] | None = None,
+    derived: Derived | None = None,
     exact: bool = False,
 ) -> T:
     """Run `checkpointed_while_loop` with a prediction that is revised on the way.
@@ -99,6 +100,7 @@ def checkpointed_loop(
         buffers: as there.
         predict: takes the carry (buffers not to be read), returns how many steps it now looks as if the loop will make
             in all, an integer scalar, 0 where it cannot tell. None for never.
+        derived: leaves that checkpoints need not hold; None for none.
         exact: whether `expected_steps` is right but for rounding.
 
     Returns:
@@ -119,6 +121,7 @@ def checkpointed_loop(
         init_val,
         buffers=buffers,
         predict=predict,
+        derived=derived,
         limits=(checkpoints, max_steps, expected_steps),
         exact=exact,
     )
@@ -198,7 +201,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program) -
         outputs = _loop_p.bind(*primals, program=program)
         return outputs, [_zero(x) for x in outputs]
     keep = needed(program, moving)
-    outputs, stored = sweeps.run_storing(program, primals, keep.state)
+    outputs, stored = sweeps.run_storing(program, primals, keep.stored)
     consts = sweeps.operands_of(program, primals).body_consts
     moved = _tangent_p.bind(
         *[t for t, flag in zip(along, given.all, strict=True) if flag],
@@ -221,7 +224,7 @@ ad.primitive_jvps[_loop_p] = _jvp
 
 def _linear_sizes(program: Program, given: Flagged, keep: Needed) -> tuple[int, ...]:
     """Lengths of the groups of operands of `_tangent_p`: tangents, consts, count, top, steps, slots, buffers."""
-    return sum(given.all), program.body_consts, 1, 1, 1, sum(keep.state), sum(keep.buffers)
+    return sum(given.all), program.body_consts, 1, 1, 1, sum(keep.stored), sum(keep.buffers)
 
 
 def _residuals(args: Sequence[Any], program: Program, given: Flagged, keep: Needed) -> tuple[list, Any, list]:
@@ -336,6 +339,10 @@ def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Prog
     carry_f = [*state_f, *buffer_f]
     while True:
         outputs_f = _batched_outputs(program.body, axis, [*body_f, *carry_f])
+        if program.rebuild is not None:
+            rebuilt_f = _batched_outputs(program.rebuild, axis, [*body_f, *carry_f[: program.state]])
+            derived_f = scatter(rebuilt_f, program.derived, [False] * program.state)
+            outputs_f = [a or b for a, b in zip(outputs_f, [*derived_f, *buffer_f], strict=True)]
         wider = [a or b for a, b in zip(carry_f, outputs_f, strict=True)]
         if wider == carry_f:
             break
@@ -351,11 +358,20 @@ def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Prog
         predict=None
         if program.predict is None
         else _batch_jaxpr(program.predict, axis, [*predict_f, *carry_f[: program.state]], [False]),
+        rebuild=None
+        if program.rebuild is None
+        else _batch_jaxpr(
+            program.rebuild,
+            axis,
+            [*body_f, *carry_f[: program.state]],
+            pick(carry_f[: program.state], program.derived),
+        ),
         cond_consts=program.cond_consts,
         body_consts=program.body_consts,
         predict_consts=program.predict_consts,
         state=program.state,
         buffers=program.buffers,
+        derived=program.derived,
         checkpoints=program.checkpoints,
         max_steps=program.max_steps,
         exact=program.exact,

@@ -2,7 +2,8 @@
 
 Leaves of the carry fall into three groups. *State* leaves change from pass to pass and are checkpointed. *Buffer*
 leaves are write-only (`adjoint.checkpointed_while_loop`, `buffers`) and exist once. Leaves that the body returns
-untouched leave the carry and become closed-over values, so that no checkpoint holds them.
+untouched leave the carry and become closed-over values, so that no checkpoint holds them. State leaves that a function
+of the others gives (`Derived`) are carried but not stored either.
 """
 
 import contextlib
@@ -18,7 +19,18 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 
 from ._analysis import Flags, pick, scatter
-from ._compat import Buffer, Jaxpr, as_array, call, select_if_batched, struct_of, trace_hoisted, unvmap_any, unvmap_max
+from ._compat import (
+    Buffer,
+    Jaxpr,
+    as_array,
+    call,
+    select_if_batched,
+    struct_of,
+    trace,
+    trace_hoisted,
+    unvmap_any,
+    unvmap_max,
+)
 
 _within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
@@ -29,17 +41,21 @@ class Program:
 
     Inputs of `body`: body consts, state, buffers; outputs: state, buffers. Inputs of `cond`: cond consts, state,
     buffers; output: one unbatched boolean. Inputs of `predict`: predict consts, state; output: one int32, the
-    predicted number of steps in all, 0 where it cannot tell.
+    predicted number of steps in all, 0 where it cannot tell. Inputs of `rebuild`: body consts, state with anything in
+    the `derived` leaves; outputs: these leaves.
     """
 
     cond: Jaxpr
     body: Jaxpr
     predict: Jaxpr | None
+    rebuild: Jaxpr | None
     cond_consts: int
     body_consts: int
     predict_consts: int
     state: int
     buffers: int
+    derived: Flags
+    """The state leaves that `rebuild` gives."""
     checkpoints: int
     max_steps: int | None
     exact: bool
@@ -70,6 +86,18 @@ def groups(values: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
     return out
 
 
+@dataclasses.dataclass(frozen=True)
+class Derived:
+    """Leaves of a carry that are a function of its others at every step, so that no checkpoint holds them.
+
+    `select` takes the carry and returns the nodes; `rebuild` takes the carry, these nodes not to be read, and returns
+    what they hold.
+    """
+
+    select: Callable[[Any], Any]
+    rebuild: Callable[[Any], Any]
+
+
 @contextlib.contextmanager
 def _tracing_body() -> Iterator[None]:
     token = _within_body.set(True)
@@ -91,10 +119,10 @@ class _Carry:
         return jtu.tree_unflatten(self.treedef, marked)
 
 
-def _buffer_leaves(treedef: Any, buffers: Callable | None) -> Flags:
-    """Ask the user's `buffers` about a carry whose leaves are their own positions."""
+def _selected_leaves(treedef: Any, select: Callable | None) -> Flags:
+    """Ask a function that selects nodes about a carry whose leaves are their own positions."""
     count = treedef.num_leaves
-    if buffers is None:
+    if select is None:
         return (False,) * count
 
     def innermost(node):
@@ -102,7 +130,7 @@ def _buffer_leaves(treedef: Any, buffers: Callable | None) -> Flags:
             node = node._array
         return node
 
-    nodes = buffers(jtu.tree_unflatten(treedef, list(range(count))))
+    nodes = select(jtu.tree_unflatten(treedef, list(range(count))))
     chosen = jtu.tree_map(innermost, nodes, is_leaf=lambda node: isinstance(node, Buffer))
     indices = {leaf for leaf in jtu.tree_leaves(chosen) if isinstance(leaf, int)}
     return tuple(k in indices for k in range(count))
@@ -172,6 +200,7 @@ def trace_loop(
     *,
     buffers: Callable[[Any], Any] | None,
     predict: Callable[[Any], Any] | None,
+    derived: Derived | None,
     limits: tuple[int, int | None, Any],
     exact: bool,
 ) -> Loop:
@@ -184,6 +213,7 @@ def trace_loop(
         buffers: carry to the nodes of it that are write-only buffers; None for none.
         predict: carry to int32, the steps it now looks as if the loop will take in all (0: cannot tell); None for
             never.
+        derived: leaves that need no place in a checkpoint; None for none.
         limits: checkpoints, max_steps, and the expected steps (integer, traced scalar or None).
         exact: whether the expected steps are right but for rounding.
 
@@ -196,7 +226,7 @@ def trace_loop(
     checkpoints, max_steps, expected_steps = limits
     leaves, treedef = jtu.tree_flatten(init_val)
     leaves = [as_array(x) for x in leaves]
-    carry = _Carry(treedef, _buffer_leaves(treedef, buffers))
+    carry = _Carry(treedef, _selected_leaves(treedef, buffers))
     structs = [struct_of(x) for x in leaves]
 
     first, closed_over = trace_hoisted(lambda *args: _body_on_leaves(cond_fun, body_fun, carry, args), structs)
@@ -204,6 +234,7 @@ def trace_loop(
     moving = tuple(out is not given for out, given in zip(inner.outvars, inner.invars[len(closed_over) :], strict=True))
     fixed = [not m for m in moving]
     is_state = tuple(m and not b for m, b in zip(moving, carry.is_buffer, strict=True))
+    is_derived = pick(_selected_leaves(treedef, None if derived is None else derived.select), is_state)
     is_moving_buffer = tuple(m and b for m, b in zip(moving, carry.is_buffer, strict=True))
 
     def ordered(args: Sequence[Any]) -> list[Any]:
@@ -214,7 +245,7 @@ def trace_loop(
         )
 
     def body(*args):
-        consts, rest = args[: len(closed_over)], args[len(closed_over) :]
+        consts, rest = args[: len(closed_over)], args[len(closed_over) + len(rebuild_closed) :]
         outputs = call(first, *consts, *ordered(rest))
         return pick(outputs, is_state) + pick(outputs, is_moving_buffer)
 
@@ -228,8 +259,20 @@ def trace_loop(
         out = predict(carry.wrapped(ordered([*args, *moving_buffers]), jnp.array(True), None))
         return [unvmap_max(jnp.asarray(out, jnp.int32))]
 
+    def rebuilding(*args):
+        assert derived is not None
+        nodes = derived.rebuild(carry.wrapped(ordered([*args, *moving_buffers]), jnp.array(True), None))
+        return pick([as_array(x) for x in jtu.tree_leaves(nodes)], derived_and_moving)
+
     held, state, moving_buffers = pick(leaves, fixed), pick(leaves, is_state), pick(leaves, is_moving_buffer)
-    body_jaxpr, none = trace_hoisted(body, [*closed_over, *held, *state, *moving_buffers])
+    derived_and_moving = pick(is_state, _selected_leaves(treedef, None if derived is None else derived.select))
+    rebuild_jaxpr, rebuild_closed = None, []
+    if any(is_derived):
+        of_its_own, rebuild_closed = trace_hoisted(rebuilding, [*held, *state])
+        rebuild_jaxpr = trace(
+            lambda *args: call(of_its_own, *args[len(closed_over) :]), [*closed_over, *rebuild_closed, *held, *state]
+        )
+    body_jaxpr, none = trace_hoisted(body, [*closed_over, *rebuild_closed, *held, *state, *moving_buffers])
     assert not none
     cond_jaxpr, cond_closed = trace_hoisted(cond, [*held, *state, *moving_buffers])
     predict_jaxpr, predict_closed = (None, [])
@@ -238,17 +281,19 @@ def trace_loop(
     # The fixed leaves follow what each function closes over.
     cond_consts = [*map(lax.stop_gradient, [*cond_closed, *held])]
     predict_consts = [*map(lax.stop_gradient, [*predict_closed, *held])] if predict_jaxpr is not None else []
-    body_consts = [*closed_over, *held]
+    body_consts = [*closed_over, *rebuild_closed, *held]
     expected = unvmap_max(jnp.asarray(0 if expected_steps is None else expected_steps, jnp.int32))
     program = Program(
         cond=cond_jaxpr,
         body=body_jaxpr,
         predict=predict_jaxpr,
+        rebuild=rebuild_jaxpr,
         cond_consts=len(cond_consts),
         body_consts=len(body_consts),
         predict_consts=len(predict_consts),
         state=len(state),
         buffers=len(moving_buffers),
+        derived=tuple(is_derived),
         checkpoints=checkpoints,
         max_steps=max_steps,
         exact=exact,

@@ -94,8 +94,8 @@ def run(program: Program, args: Sequence[Any]) -> tuple[Any, list[Any]]:
     return count, [*state, *buffers]
 
 
-def _empty_slots(program: Program, state: Sequence[Any], needed: Flags) -> list[Any]:
-    return [jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in pick(state, needed)]
+def _empty_slots(program: Program, state: Sequence[Any], stored: Flags) -> list[Any]:
+    return [jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in pick(state, stored)]
 
 
 def _store(slots: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:
@@ -115,20 +115,20 @@ def _store_if(pred: Any, arrays: list[Any], values: list[Any], slot: Any) -> lis
     return lax.while_loop(lambda carry: carry[0], write, (pred, arrays))[1]
 
 
-def run_storing(program: Program, args: Sequence[Any], needed: Flags) -> tuple[list[Any], Stored]:
+def run_storing(program: Program, args: Sequence[Any], stored: Flags) -> tuple[list[Any], Stored]:
     """Run the loop and place checkpoints as it goes.
 
     Args:
         program: the loop.
         args: its operands.
-        needed: the state leaves that a replay needs; only these are stored.
+        stored: the state leaves that a checkpoint holds.
 
     Returns:
         Final state and buffers; what was stored.
     """
     given = operands_of(program, args)
     if program.stores_everything:
-        return _run_storing_all(program, given, needed)
+        return _run_storing_all(program, given, stored)
     checkpoints = program.checkpoints
 
     def cond(carry):
@@ -138,7 +138,7 @@ def run_storing(program: Program, args: Sequence[Any], needed: Flags) -> tuple[l
     def body(carry):
         step, plan, pending, steps, slots, state, buffers = carry
         slot = plan.top + pending.astype(INT)
-        steps, *slots = _store_if(pending, [steps, *slots], [step, *pick(state, needed)], slot)
+        steps, *slots = _store_if(pending, [steps, *slots], [step, *pick(state, stored)], slot)
         plan = Plan(plan.target, slot)
         plan = _revise(program, given, plan, step, steps, state)
         pause, pending = placing.following(plan, step, _index(steps, plan.top, 0, keepdims=False), checkpoints)
@@ -159,7 +159,7 @@ def run_storing(program: Program, args: Sequence[Any], needed: Flags) -> tuple[l
     expected = given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
     plan = Plan(placing.first_target(expected, checkpoints), INT(-1))
     steps = jnp.full((checkpoints,), NEVER, INT)
-    slots = _empty_slots(program, given.state, needed)
+    slots = _empty_slots(program, given.state, stored)
     init = (INT(0), plan, jnp.array(True), steps, slots, given.state, given.buffers)
     count, plan, _, steps, slots, state, buffers = lax.while_loop(cond, body, init)
     return [*state, *buffers], Stored(count, plan.top, steps, slots)
@@ -179,17 +179,17 @@ def _revise(program: Program, given: Operands, plan: Plan, step: Any, steps: Any
     return lax.cond(target != plan.target, lambda p: placing.retarget(p, target, step, steps), lambda p: p, plan)
 
 
-def _run_storing_all(program: Program, given: Operands, needed: Flags) -> tuple[list[Any], Stored]:
+def _run_storing_all(program: Program, given: Operands, stored: Flags) -> tuple[list[Any], Stored]:
     def cond(carry):
         step, _, state, buffers = carry
         return _running(program, given, step, state, buffers)
 
     def body(carry):
         step, slots, state, buffers = carry
-        slots = _store(slots, pick(state, needed), step)
+        slots = _store(slots, pick(state, stored), step)
         return step + 1, slots, *_passes(program, given, state, buffers)
 
-    init = (INT(0), _empty_slots(program, given.state, needed), given.state, given.buffers)
+    init = (INT(0), _empty_slots(program, given.state, stored), given.state, given.buffers)
     count, slots, state, buffers = lax.while_loop(cond, body, init)
     return [*state, *buffers], Stored(count, count - 1, jnp.arange(program.checkpoints, dtype=INT), slots)
 
@@ -243,7 +243,7 @@ def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored,
             _update(marks.block, jnp.where(halving, near, block), top, 0),
         )
         top = top + storing.astype(INT)
-        written = _store_if(storing, [*marks, *slots], [step, far_r, far_block, *state], top)
+        written = _store_if(storing, [*marks, *slots], [step, far_r, far_block, *tape.stored(state)], top)
         marks, slots = _Marks(*written[:3]), written[3:]
 
         def adjacent(carry):
@@ -256,14 +256,16 @@ def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored,
             end = end - 1
             spent = _index(marks.steps, top, 0, keepdims=False) == end
             top = jnp.maximum(top - spent.astype(INT), 0)
-            return end, _index(marks.steps, top, 0, keepdims=False), top, _load(slots, top), cotangents
+            state = tape.restore(consts, _load(slots, top))
+            return end, _index(marks.steps, top, 0, keepdims=False), top, state, cotangents
 
         end, step, top, state, cotangents = lax.while_loop(adjacent, turn, (end, step, top, state, cotangents))
         return end, step, top, marks, slots, state, cotangents
 
     top = jnp.maximum(stored.top, 0)
     step = _index(stored.steps, top, 0, keepdims=False)
-    init = (stored.count, step, top, marks, stored.slots, _load(stored.slots, top), cotangents)
+    state = tape.restore(consts, _load(stored.slots, top))
+    init = (stored.count, step, top, marks, stored.slots, state, cotangents)
     return lax.while_loop(cond, body, init)[-1]
 
 
@@ -278,7 +280,8 @@ def _replay(tape: Tape, consts: Sequence[Any], state: list[Any], passes: Any) ->
 def _reverse_all(tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
     def body(carry):
         end, cotangents = carry
-        return end - 1, tape.transpose(consts, _load(stored.slots, end - 1), cotangents)
+        state = tape.restore(consts, _load(stored.slots, end - 1))
+        return end - 1, tape.transpose(consts, state, cotangents)
 
     return lax.while_loop(lambda carry: carry[0] > 0, body, (stored.count, cotangents))[1]
 
@@ -296,7 +299,7 @@ def push_forward(program: Program, tape: Tape, consts: Sequence[Any], stored: St
     Returns:
         Tangents of the flagged final state and buffers.
     """
-    state = _load(stored.slots, 0)
+    state = tape.restore(consts, _load(stored.slots, 0))
 
     def body(carry):
         left, state, moved = carry

@@ -86,10 +86,14 @@ def with_cotangents(program: Program, tangents: Flagged, carry: Flags) -> Flagge
 
 @dataclasses.dataclass(frozen=True)
 class Needed:
-    """The parts of state and buffers that a replay or a reversed step reads; nothing else is kept."""
+    """The parts of state and buffers that a replay or a reversed step reads; nothing else is kept.
+
+    `stored` are the parts of the state that a checkpoint holds; `Program.rebuild` gives the others.
+    """
 
     state: Flags
     buffers: Flags
+    stored: Flags
 
 
 def needed(program: Program, tangents: Flagged) -> Needed:
@@ -119,13 +123,21 @@ def needed(program: Program, tangents: Flagged) -> Needed:
         while True:
             reached = reached_inputs(program.body, (*state, *[False] * program.buffers))
             _, more, more_buffers = groups(reached, sizes)
-            wider = [a or b for a, b in zip(state, more, strict=True)]
+            wider = [a or b or c for a, b, c in zip(state, more, _read_by_rebuild(program, state), strict=True)]
             buffers = [a or b for a, b in zip(buffers, more_buffers, strict=True)]
             if wider == state:
                 break
             state = wider
-        program.findings[key] = Needed(tuple(state), tuple(buffers))
+        stored = [a and not b for a, b in zip(state, program.derived, strict=True)]
+        program.findings[key] = Needed(tuple(state), tuple(buffers), tuple(stored))
     return program.findings[key]
+
+
+def _read_by_rebuild(program: Program, state: Sequence[bool]) -> list[bool]:
+    """Find the state leaves from which the derived ones among the flagged are rebuilt."""
+    if program.rebuild is None:
+        return [False] * program.state
+    return list(reached_inputs(program.rebuild, tuple(pick(state, program.derived)))[program.body_consts :])
 
 
 def _parts(flags: Flagged) -> tuple[Flags, Flags, Flags]:
@@ -136,8 +148,8 @@ def _parts(flags: Flagged) -> tuple[Flags, Flags, Flags]:
 class Tape:
     """How to run, transpose and push one step.
 
-    `flags` are the values that carry a cotangent (or tangent), `needed` the state that was stored, `buffers` the needed
-    buffers as the forward sweep left them.
+    `flags` are the values that carry a cotangent (or tangent), `needed` the state that is replayed, `buffers` the
+    needed buffers as the forward sweep left them.
     """
 
     program: Program
@@ -153,6 +165,19 @@ class Tape:
         blank = [jnp.zeros(a.shape, a.dtype) for a in (*all_state, *all_buffers)]
         whole = scatter(state, self.needed.state, blank[: self.program.state])
         return whole, scatter(self.buffers or [], self.needed.buffers, blank[self.program.state :])
+
+    def stored(self, state: Sequence[Any]) -> list[Any]:
+        """Pick what a checkpoint holds from the needed state."""
+        return pick(state, pick(self.needed.stored, self.needed.state))
+
+    def restore(self, consts: Sequence[Any], stored: Sequence[Any]) -> list[Any]:
+        """Compute the needed state from what a checkpoint holds."""
+        program, needed = self.program, self.needed
+        if program.rebuild is None or needed.stored == needed.state:
+            return list(stored)
+        avals = program.rebuild.in_avals[program.body_consts :]
+        whole = scatter(stored, needed.stored, [jnp.zeros(a.shape, a.dtype) for a in avals])
+        return pick(scatter(call(program.rebuild, *consts, *whole), program.derived, whole), needed.state)
 
     def replay(self, consts: Sequence[Any], state: Sequence[Any]) -> list[Any]:
         """Run a step forward on the needed state, the plain body and nothing else."""

@@ -187,3 +187,13 @@ def test_a_solve_never_needs_more_than_with_diffrax(name: str, counts: tuple[int
             for kind in (adjoint.RecursiveCheckpointAdjoint, diffrax.RecursiveCheckpointAdjoint)
         )
         assert found <= expected + 2**16, (checkpoints, found, expected)
+
+
+@pytest.mark.parametrize("name", ["Heun", "Tsit5"])
+def test_a_checkpoint_of_a_solve_costs_one_state(name: str) -> None:
+    """Within 2 %, also where the solver carries its last slope, which Diffrax stores beside the state."""
+    floats = 10_000
+    few, many = (
+        solve_bytes(adjoint.RecursiveCheckpointAdjoint(checkpoints=c), SOLVERS[name], floats) for c in (4, 104)
+    )
+    assert (many - few) / 100 == pytest.approx(4 * floats, rel=0.02)
