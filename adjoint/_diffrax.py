@@ -10,12 +10,22 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Int
 
+from ._accepted import bind_accepted, fits
 from ._compat import forward_only_loop, nondifferentiable_backward, unvmap_any
 from ._compat_diffrax import solve_loop, solve_progress, time_step
 from ._loop import checkpointed_loop, checkpointed_while_loop
 from ._placement import INT, NEVER
 from ._program import Derived
 from ._stages import written_out
+
+FEWEST_ACCEPTED = 4
+"""Before so many accepted steps a solve tells nothing about how many will follow."""
+NEAR = 8.0
+"""From this share of the whole on (an eighth), a solve's step sizes are taken to come and go about their mean."""
+
+
+GROWING = 0.5
+"""Below this trend, step sizes are taken to grow in proportion to time."""
 
 
 class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
@@ -25,12 +35,18 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
     the same gradients; only the schedule, the memory and the time differ. Pass it as `diffrax.diffeqsolve(...,
     adjoint=...)`.
 
+    An adaptive solve replays and differentiates its accepted steps only, without error estimates and step size control,
+    where their times are constants of differentiation: t0, t1 and dt0 are not differentiated, and the controller passes
+    no derivative on to them (Diffrax's own do not). Every pass is replayed otherwise; under `jax.vmap`, where lanes
+    accept at different passes; with `max_steps=None`; and where the record of the times exceeds both 64 KiB and a tenth
+    of the checkpoints (8 bytes in single precision for each of `max_steps`). The log says so once (INFO).
+
     Attributes:
         checkpoints: states held at once, the initial state included, at least 1. None:
             `default_checkpoints(max_steps)`, about sqrt(2 max_steps).
-        expected_steps: a prediction of the number of steps that the backward pass will visit, an int or a traced
-            integer scalar (a new value is no new compile). It never changes the result. None: for constant steps it is
-            computed from t0, t1 and dt0 while the program runs; otherwise it is estimated as the solve goes on.
+        expected_steps: a prediction of the number of accepted steps, an int or a traced integer scalar (a new value is
+            no new compile). It never changes the result. None: for constant steps it is computed from t0, t1 and dt0
+            while the program runs; otherwise it is estimated as the solve goes on.
 
     Raises:
         ValueError: on solving, for `checkpoints` below 1, and for a term with an `UnsafeBrownianPath`, whose noise
@@ -88,9 +104,22 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
         derived = None
         if written is not None and written.fsal and not passed_solver_state:
             derived = Derived(lambda state: state.solver_state, functools.partial(_slope, terms, kwargs["args"]))
-        predict = functools.partial(_estimate, kwargs["t0"], kwargs["t1"]) if expected is None else None
+        adaptive = not isinstance(kwargs["stepsize_controller"], diffrax.ConstantStepSize | diffrax.StepTo)
+        accepted = functools.partial(_estimate, kwargs["t0"], kwargs["t1"], max_steps)
+        predict = functools.partial(_passes, accepted, expected) if adaptive else None
 
         def outer(cond_fun, body_fun, init_val, *, max_steps, buffers):
+            bind = None
+            if adaptive and fits(init_val, self.checkpoints, max_steps):
+                bind = functools.partial(
+                    bind_accepted,
+                    state=init_val,
+                    buffers=buffers,
+                    solve={"adjoint": self, "terms": terms, "saveat": saveat, "max_steps": max_steps, **kwargs}
+                    | {"inner_while_loop": checkpointed_while_loop},
+                    predict=accepted if expected is None else None,
+                    derived=derived,
+                )
             return checkpointed_loop(
                 cond_fun,
                 body_fun,
@@ -100,6 +129,7 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
                 exact=exact,
                 predict=predict,
                 derived=derived,
+                bind=bind,
             )
 
         final_state, stats = run(inner_while_loop=checkpointed_while_loop, outer_while_loop=outer)
@@ -135,23 +165,41 @@ def _has_unsafe_path(terms: Any) -> bool:
     return any(isinstance(x, diffrax.UnsafeBrownianPath) for x in leaves)
 
 
-def _estimate(t0: Any, t1: Any, state: Any) -> Any:
-    """Estimate the steps of an adaptive solve from how far it has come and how large its steps are now; 0: cannot tell.
+def _estimate(t0: Any, t1: Any, max_steps: int | None, state: Any) -> Any:
+    """Estimate the accepted steps of an adaptive solve from how far it has come and how large its steps are now.
 
-    Two estimates, by their geometric mean: the average so far, (t1 - t0) / (t - t0) times the steps made, which is
-    right for step sizes that come and go, and the steps made plus (t1 - t) / dt, which follows a trend. Rejected steps
-    are counted as often as they have been met.
+    With x = (t1 - t0) / (t - t0), made steps m and trend q = (t - t0) / (m dt), which is below 1 where steps grow: near
+    the end (x <= `NEAR`) the geometric mean of m x, right for step sizes that come and go, and of m (1 + (x - 1) q),
+    which follows the trend. What lies beyond counts x^q, as step sizes that grow like a power of time make it, or
+    1 + q log x where they grow in proportion to time (q < `GROWING`): steps that grow over many magnitudes, as of stiff
+    problems, do not make a count of many magnitudes.
+
+    Returns:
+        int32 scalar, 0 where nothing can be told yet.
     """
-    made, accepted, time, step = solve_progress(state)
-    passes = made.astype(jnp.float32)
-    each = passes / jnp.maximum(accepted, 1).astype(jnp.float32)
-    done, left = (time - t0).astype(jnp.float32), (t1 - time).astype(jnp.float32)
-    average = passes * (done + left) / done
+    _, accepted, time, step = solve_progress(state)
+    made = accepted.astype(jnp.float32)
+    done = (time - t0).astype(jnp.float32)
+    whole = (t1 - t0).astype(jnp.float32) / done
+    near = jnp.minimum(whole, NEAR)
+    trend = done / (made * step.astype(jnp.float32))
     # A step that has just collapsed, at a discontinuity say, tells little about the rest.
-    trend = jnp.clip(passes + each * left / step.astype(jnp.float32), average / 2, average * 2)
-    steps = lax.stop_gradient(jnp.sqrt(average * trend))
-    known = (accepted >= 4) & jnp.isfinite(steps)
-    return jnp.where(known, jnp.minimum(steps, NEVER // 4), 0).astype(INT)
+    followed = jnp.clip(1 + (near - 1) * trend, near / 2, near * 2)
+    far = whole / near
+    beyond = jnp.where(trend < GROWING, 1 + trend * jnp.log(far), far ** jnp.minimum(trend, 1))
+    steps = lax.stop_gradient(made * jnp.sqrt(near * followed) * beyond)
+    known = (accepted >= FEWEST_ACCEPTED) & jnp.isfinite(steps)
+    most = NEVER // 8 if max_steps is None else max_steps
+    return jnp.where(known, jnp.minimum(steps, most), 0).astype(INT)
+
+
+def _passes(estimate: Any, expected: Any, state: Any) -> Any:
+    """Estimate all passes of an adaptive solve: rejected ones come as often as they have been met; 0: cannot tell."""
+    passes, accepted, _, _ = solve_progress(state)
+    steps = jnp.asarray(estimate(state) if expected is None else expected, jnp.float32)
+    each = passes.astype(jnp.float32) / jnp.maximum(accepted, 1).astype(jnp.float32)
+    scaled = jnp.minimum(lax.stop_gradient(steps) * each, NEVER // 4)
+    return jnp.where(accepted >= FEWEST_ACCEPTED, scaled, 0).astype(INT)
 
 
 def _constant_steps(controller: Any, t1: Any, init_state: Any) -> Any:

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from . import _sweeps as sweeps
 from ._analysis import is_inexact, pick, scatter
-from ._compat import Primitive, ad, batching, call, mlir, struct_of, trace
+from ._batching import batch_jaxpr, batched_outputs, vmap_flat
+from ._compat import Primitive, ad, batching, mlir
 from ._observe import Observer, call_site, observer
 from ._program import Derived, Loop, Program, groups, trace_loop
 from ._schedule import default_checkpoints
@@ -89,6 +90,7 @@ def checkpointed_loop(
     predict: Callable[[T], Any] | None = None,
     derived: Derived | None = None,
     exact: bool = False,
+    bind: Callable[[Loop], Any] | None = None,
 ) -> T:
     """Run `checkpointed_while_loop` with a prediction that is revised on the way.
 
@@ -102,6 +104,7 @@ def checkpointed_loop(
             in all, an integer scalar, 0 where it cannot tell. None for never.
         derived: leaves that checkpoints need not hold; None for none.
         exact: whether `expected_steps` is right but for rounding.
+        bind: runs the traced loop and returns the final carry; `bind_loop` where it is None.
 
     Returns:
         The final carry.
@@ -125,7 +128,7 @@ def checkpointed_loop(
         limits=(checkpoints, max_steps, expected_steps),
         exact=exact,
     )
-    return _bind(loop)
+    return (bind_loop if bind is None else bind)(loop)
 
 
 def _checked(checkpoints: int | None, max_steps: int | None) -> int:
@@ -147,9 +150,15 @@ def _checked(checkpoints: int | None, max_steps: int | None) -> int:
     return checkpoints
 
 
-def _bind(loop: Loop) -> Any:
+def observed(loop: Loop) -> bool:
+    """Tell whether `observe_steps` watches a loop, which then has no gradient."""
+    return observer() is not None and not loop.program.nested
+
+
+def bind_loop(loop: Loop) -> Any:
+    """Run a traced loop, differentiably; returns the final carry."""
     watcher = observer()
-    if watcher is not None and not loop.program.nested:
+    if watcher is not None and observed(loop):
         cut = [lax.stop_gradient(x) if is_inexact(jax.typeof(x)) else x for x in loop.operands]
         count, outputs = sweeps.run(loop.program, cut)
         jax.debug.callback(functools.partial(_report, watcher, call_site()), count)
@@ -166,11 +175,13 @@ def _report(watcher: Observer, site: str, count: Any) -> None:
 #
 
 
-def _run(*args: Any, program: Program) -> list[Any]:
+def run_loop(*args: Any, program: Program) -> list[Any]:
+    """Run a loop on its operands; returns the final state and buffers."""
     return sweeps.run(program, args)[1]
 
 
-def _abstract(*avals: Any, program: Program) -> tuple[list[Any], Any]:
+def abstract_loop(*avals: Any, program: Program) -> tuple[list[Any], Any]:
+    """Return what a loop makes of the types of its operands, and its effects."""
     *_, state, buffers = groups(avals, program.sizes)
     effects = set(program.cond.effects) | set(program.body.effects)
     if program.predict is not None:
@@ -178,9 +189,9 @@ def _abstract(*avals: Any, program: Program) -> tuple[list[Any], Any]:
     return [*state, *buffers], effects
 
 
-_loop_p.def_impl(_run)
-_loop_p.def_effectful_abstract_eval(_abstract)
-mlir.register_lowering(_loop_p, mlir.lower_fun(_run, multiple_results=True))
+_loop_p.def_impl(run_loop)
+_loop_p.def_effectful_abstract_eval(abstract_loop)
+mlir.register_lowering(_loop_p, mlir.lower_fun(run_loop, multiple_results=True))
 
 
 #
@@ -188,38 +199,66 @@ mlir.register_lowering(_loop_p, mlir.lower_fun(_run, multiple_results=True))
 #
 
 
-def _zero(x: Any) -> Any:
+def zero_tangent(x: Any) -> Any:
+    """Return the symbolic zero of an array's tangent space."""
     return ad.Zero(jax.typeof(x).to_tangent_aval())
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
-    _, tangent_consts, _, _, tangent_state, tangent_buffers = groups(tangents, program.sizes)
-    along = [*tangent_consts, *tangent_state, *tangent_buffers]
-    given = inexact_only(program, [type(t) is not ad.Zero for t in along])
+def tangents_along(program: Program, tangents: Sequence[Any]) -> tuple[list[Any], Flagged]:
+    """Cut the tangents of a loop's operands to those of the body's inputs, and flag those that are not zero."""
+    _, consts, _, _, state, buffers = groups(tangents, program.sizes)
+    along = [*consts, *state, *buffers]
+    return along, inexact_only(program, [type(t) is not ad.Zero for t in along])
+
+
+def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
+    """Give the jvp rule of a loop: the forward sweep, and what the backward sweep is the transpose of."""
+    along, given = tangents_along(program, tangents)
     moving = perturbed(program, given)
     if not any(moving.carry):
         outputs = _loop_p.bind(*primals, program=program)
-        return outputs, [_zero(x) for x in outputs]
+        return outputs, [zero_tangent(x) for x in outputs]
     keep = needed(program, moving)
-    outputs, stored = sweeps.run_storing(program, primals, keep.stored)
+    outputs, stored, _ = sweeps.run_storing(program, primals, sweeps.Visited(program, keep.stored))
     consts = sweeps.operands_of(program, primals).body_consts
-    moved = _tangent_p.bind(
-        *[t for t, flag in zip(along, given.all, strict=True) if flag],
+    moved = bind_tangents(
+        program, pick(along, given.all), (consts, stored, outputs[program.state :]), (given, moving, keep)
+    )
+    return outputs, scatter(moved, moving.carry, [zero_tangent(x) for x in outputs])
+
+
+def bind_tangents(
+    program: Program,
+    tangents: Sequence[Any],
+    kept: tuple[Sequence[Any], sweeps.Stored, Sequence[Any]],
+    flags: tuple[Flagged, Flagged, Needed],
+) -> list[Any]:
+    """Bind the linear part of a loop, from the tangents that are not zero to those of the carry that moves.
+
+    Args:
+        program: the loop.
+        tangents: of the body's inputs flagged as given.
+        kept: the body's consts, what was stored, and the buffers as the forward sweep left them.
+        flags: which inputs have a tangent, what moves, and what is needed.
+    """
+    given, moving, keep = flags
+    consts, stored, buffers = kept
+    return _tangent_p.bind(
+        *tangents,
         *consts,
         stored.count,
         stored.top,
         stored.steps,
         *stored.slots,
-        *pick(outputs[program.state :], keep.buffers),
+        *pick(buffers, keep.buffers),
         program=program,
         given=given,
         moving=moving,
         keep=keep,
     )
-    return outputs, scatter(moved, moving.carry, [_zero(x) for x in outputs])
 
 
-ad.primitive_jvps[_loop_p] = _jvp
+ad.primitive_jvps[_loop_p] = differentiate
 
 
 def _linear_sizes(program: Program, given: Flagged, keep: Needed) -> tuple[int, ...]:
@@ -291,56 +330,16 @@ ad.primitive_transposes[_tangent_p] = _transpose
 #
 
 
-def _vmap(fun: Callable, axis: Any, in_flags: Sequence[bool], out_flags: Sequence[bool] | None = None) -> Callable:
-    """Map a flat function over axis 0 of its flagged inputs; flagged outputs (all of them by default) are mapped."""
-    return jax.vmap(
-        fun,
-        in_axes=tuple(0 if f else None for f in in_flags),
-        out_axes=0 if out_flags is None else [0 if f else None for f in out_flags],
-        axis_name=axis.name,
-        axis_size=axis.size,
-        spmd_axis_name=axis.spmd_name,
-    )
-
-
-def _batched_outputs(jaxpr: Any, axis: Any, in_flags: Sequence[bool]) -> list[bool]:
-    """Find which outputs of a function are batched when the flagged inputs are."""
-    seen: list[bool] = []
-
-    @jax.custom_batching.custom_vmap
-    def record(*outputs):
-        return outputs
-
-    @record.def_vmap
-    def _(axis_size, in_batched, *outputs):
-        del axis_size
-        seen[:] = in_batched
-        return outputs, tuple(in_batched)
-
-    structs = [_with_axis(a, axis.size) if f else struct_of(a) for a, f in zip(jaxpr.in_avals, in_flags, strict=True)]
-    jax.eval_shape(_vmap(lambda *args: record(*call(jaxpr, *args)), axis, in_flags), *structs)
-    return list(seen) or [False] * len(jaxpr.out_avals)
-
-
-def _with_axis(aval: Any, size: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((size, *aval.shape), aval.dtype)
-
-
-def _batch_jaxpr(jaxpr: Any, axis: Any, in_flags: Sequence[bool], out_flags: Sequence[bool]) -> Any:
-    structs = [_with_axis(a, axis.size) if f else struct_of(a) for a, f in zip(jaxpr.in_avals, in_flags, strict=True)]
-    return trace(_vmap(lambda *args: call(jaxpr, *args), axis, in_flags, out_flags), structs)
-
-
-def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
+def batch_loop(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
     """Make one loop over the whole batch; what no lane changes on its own stays unbatched."""
     args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
     cond_f, body_f, predict_f, expected_f, state_f, buffer_f = groups([d is not None for d in dims], program.sizes)
     cond_c, body_c, predict_c, (expected,), state, buffers = groups(args, program.sizes)
     carry_f = [*state_f, *buffer_f]
     while True:
-        outputs_f = _batched_outputs(program.body, axis, [*body_f, *carry_f])
+        outputs_f = batched_outputs(program.body, axis, [*body_f, *carry_f])
         if program.rebuild is not None:
-            rebuilt_f = _batched_outputs(program.rebuild, axis, [*body_f, *carry_f[: program.state]])
+            rebuilt_f = batched_outputs(program.rebuild, axis, [*body_f, *carry_f[: program.state]])
             derived_f = scatter(rebuilt_f, program.derived, [False] * program.state)
             outputs_f = [a or b for a, b in zip(outputs_f, [*derived_f, *buffer_f], strict=True)]
         wider = [a or b for a, b in zip(carry_f, outputs_f, strict=True)]
@@ -353,14 +352,14 @@ def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Prog
         for x, wide, now in zip([*state, *buffers], carry_f, now_f, strict=True)
     ]
     batched = Program(
-        cond=_batch_jaxpr(program.cond, axis, [*cond_f, *carry_f], [False]),
-        body=_batch_jaxpr(program.body, axis, [*body_f, *carry_f], carry_f),
+        cond=batch_jaxpr(program.cond, axis, [*cond_f, *carry_f], [False]),
+        body=batch_jaxpr(program.body, axis, [*body_f, *carry_f], carry_f),
         predict=None
         if program.predict is None
-        else _batch_jaxpr(program.predict, axis, [*predict_f, *carry_f[: program.state]], [False]),
+        else batch_jaxpr(program.predict, axis, [*predict_f, *carry_f[: program.state]], [False]),
         rebuild=None
         if program.rebuild is None
-        else _batch_jaxpr(
+        else batch_jaxpr(
             program.rebuild,
             axis,
             [*body_f, *carry_f[: program.state]],
@@ -388,9 +387,9 @@ def _batch_tangent(
 ) -> tuple[list[Any], list[int | None]]:
     """Map the forward-mode computation, which is plain JAX; in reverse mode only the transpose is ever batched."""
     args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
-    out = _vmap(lambda *a: _tangent_forward(*a, **params), axis, [d is not None for d in dims])(*args)
+    out = vmap_flat(lambda *a: _tangent_forward(*a, **params), axis, [d is not None for d in dims])(*args)
     return out, [0] * len(out)
 
 
-batching.fancy_primitive_batchers[_loop_p] = _batch
+batching.fancy_primitive_batchers[_loop_p] = batch_loop
 batching.fancy_primitive_batchers[_tangent_p] = _batch_tangent

@@ -16,6 +16,9 @@ from ._schedule import GROWTH_SHIFT
 INT = jnp.int32
 NEVER = 2**31 - 1
 """The step of a slot that holds nothing."""
+FARTHEST = 2
+"""No estimate is planned for that is more than so many times the steps made: one that was too small costs little, one
+that was too large leaves slots empty."""
 
 
 def _times_ratio(x: Any, numerator: Any, denominator: Any) -> Any:
@@ -166,6 +169,7 @@ def predicted(plan: Plan, estimate: Any, step: Any) -> Any:
         The target to place for: the estimate where it differs from the target by more than a sixteenth, else the
         target as it is, or grown where it has been passed.
     """
+    estimate = jnp.minimum(estimate, jnp.where(step < NEVER // FARTHEST - 1, (step + 1) * FARTHEST, NEVER))
     usable = estimate > step
     differs = jnp.abs(estimate - plan.target) > (plan.target >> 4)
     passed = jnp.where(step >= plan.target, beyond(plan.target), plan.target)

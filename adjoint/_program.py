@@ -175,6 +175,14 @@ def _body_on_leaves(cond_fun: Callable, body_fun: Callable, carry: _Carry, leave
     ]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A leaf of the carry: its kind, `fixed`, `state` or `buffer`, and its position among those of its kind."""
+
+    kind: str
+    index: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Loop:
     """A traced loop with its operands, and how to put the result together again."""
@@ -184,6 +192,16 @@ class Loop:
     _carry: _Carry
     _moving: Flags
     _leaves: list[Any]
+
+    def places(self) -> list[Place]:
+        """Return where each leaf of the carry went."""
+        counts = {"fixed": 0, "state": 0, "buffer": 0}
+        found = []
+        for moving, is_buffer in zip(self._moving, self._carry.is_buffer, strict=True):
+            kind = "fixed" if not moving else "buffer" if is_buffer else "state"
+            found.append(Place(kind, counts[kind]))
+            counts[kind] += 1
+        return found
 
     def result(self, outputs: Sequence[Any]) -> Any:
         """Rebuild the carry from the state and buffers that the loop returns."""

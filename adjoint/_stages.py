@@ -29,10 +29,9 @@ LARGEST_FIELD = 300
 LARGEST_TAPE_STATES = 3
 """A stage is kept for the reversed step where that takes at most this many states' bytes (Diffrax keeps about as much)
 ..."""
-LARGEST_TAPE_BYTES = 4 * 1024
-"""... and this many bytes more, over all stages of a step; little, since under `jax.vmap` only one lane is seen
-here."""
-SMALLEST_SEPARATE = 512
+LARGEST_TAPE_BYTES = 60 * 1024
+"""... and this many bytes more, over all stages of a step (of one lane: under `jax.vmap` no other is seen here)."""
+SMALLEST_SEPARATE = 16
 """From this many elements of the state on, stages are kept from being fused into each other."""
 
 

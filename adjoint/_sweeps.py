@@ -94,8 +94,8 @@ def run(program: Program, args: Sequence[Any]) -> tuple[Any, list[Any]]:
     return count, [*state, *buffers]
 
 
-def _empty_slots(program: Program, state: Sequence[Any], stored: Flags) -> list[Any]:
-    return [jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in pick(state, stored)]
+def _empty_slots(program: Program, held: Sequence[Any]) -> list[Any]:
+    return [jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in held]
 
 
 def _store(slots: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:
@@ -115,57 +115,104 @@ def _store_if(pred: Any, arrays: list[Any], values: list[Any], slot: Any) -> lis
     return lax.while_loop(lambda carry: carry[0], write, (pred, arrays))[1]
 
 
-def run_storing(program: Program, args: Sequence[Any], stored: Flags) -> tuple[list[Any], Stored]:
+class Visited:
+    """What the backward pass will visit of a loop, and what a checkpoint holds of it: here every pass, as it is.
+
+    A subclass may leave passes out (`adjoint._recorded`). It keeps a record, a list of arrays that each pass may write.
+    """
+
+    def __init__(self, program: Program, stored: Flags) -> None:
+        """Visit every pass, and hold the flagged leaves of the state."""
+        self.program = program
+        self.stored = stored
+        self.predicts = program.predict is not None
+
+    def estimate(self, given: Operands, state: Sequence[Any]) -> Any:
+        """Predict how many steps will be visited in all; only called where `predicts`."""
+        assert self.program.predict is not None
+        return call(self.program.predict, *given.predict_consts, *state)[0]
+
+    def record(self) -> list[Any]:
+        """Return the record before the first pass."""
+        return []
+
+    def note(self, record: list[Any], state: Sequence[Any]) -> list[Any]:
+        """Write into the record what will be needed of the pass that begins at a state."""
+        del state
+        return record
+
+    def position(self, step: Any, state: Sequence[Any]) -> Any:
+        """Return which visited step a state stands at the beginning of, after `step` passes."""
+        del state
+        return step
+
+    def count(self, step: Any, record: list[Any]) -> Any:
+        """Return how many steps will be visited, after the last of `step` passes."""
+        del record
+        return step
+
+    def held(self, position: Any, state: Sequence[Any]) -> list[Any]:
+        """Return what a checkpoint holds of a state."""
+        del position
+        return pick(state, self.stored)
+
+
+def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
     """Run the loop and place checkpoints as it goes.
 
     Args:
         program: the loop.
         args: its operands.
-        stored: the state leaves that a checkpoint holds.
+        visited: which steps the backward pass will visit, and what a checkpoint holds.
 
     Returns:
-        Final state and buffers; what was stored.
+        Final state and buffers; what was stored; the record.
     """
     given = operands_of(program, args)
     if program.stores_everything:
-        return _run_storing_all(program, given, stored)
+        return _run_storing_all(program, given, visited)
     checkpoints = program.checkpoints
 
     def cond(carry):
-        step, _, _, _, _, state, buffers = carry
+        step, _, _, _, _, _, state, buffers = carry
         return _running(program, given, step, state, buffers)
 
     def body(carry):
-        step, plan, pending, steps, slots, state, buffers = carry
+        step, plan, pending, steps, slots, record, state, buffers = carry
         slot = plan.top + pending.astype(INT)
-        steps, *slots = _store_if(pending, [steps, *slots], [step, *pick(state, stored)], slot)
+        position = visited.position(step, state)
+        steps, *slots = _store_if(pending, [steps, *slots], [position, *visited.held(position, state)], slot)
         plan = Plan(plan.target, slot)
-        plan = _revise(program, given, plan, step, steps, state)
-        pause, pending = placing.following(plan, step, _index(steps, plan.top, 0, keepdims=False), checkpoints)
-        if program.predict is not None:
-            look = placing.next_look(step, checkpoints)
+        plan = _revise(program, given, visited, plan, position, steps, state)
+        pause, pending = placing.following(plan, position, _index(steps, plan.top, 0, keepdims=False), checkpoints)
+        if visited.predicts:
+            look = placing.next_look(position, checkpoints)
             pause, pending = jnp.minimum(pause, look), pending & (pause <= look)
 
         def ahead(carry):
-            return (carry[0] < pause) & _running(program, given, *carry)
+            step, _, state, buffers = carry
+            return (visited.position(step, state) < pause) & _running(program, given, step, state, buffers)
 
         def advance(carry):
-            step, state, buffers = carry
-            return step + 1, *_passes(program, given, state, buffers)
+            step, record, state, buffers = carry
+            record = visited.note(record, state)
+            return step + 1, record, *_passes(program, given, state, buffers)
 
-        step, state, buffers = lax.while_loop(ahead, advance, (step, state, buffers))
-        return step, plan, pending, steps, slots, state, buffers
+        step, record, state, buffers = lax.while_loop(ahead, advance, (step, record, state, buffers))
+        return step, plan, pending, steps, slots, record, state, buffers
 
     expected = given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
     plan = Plan(placing.first_target(expected, checkpoints), INT(-1))
     steps = jnp.full((checkpoints,), NEVER, INT)
-    slots = _empty_slots(program, given.state, stored)
-    init = (INT(0), plan, jnp.array(True), steps, slots, given.state, given.buffers)
-    count, plan, _, steps, slots, state, buffers = lax.while_loop(cond, body, init)
-    return [*state, *buffers], Stored(count, plan.top, steps, slots)
+    slots = _empty_slots(program, visited.held(INT(0), given.state))
+    init = (INT(0), plan, jnp.array(True), steps, slots, visited.record(), given.state, given.buffers)
+    step, plan, _, steps, slots, record, state, buffers = lax.while_loop(cond, body, init)
+    return [*state, *buffers], Stored(visited.count(step, record), plan.top, steps, slots), record
 
 
-def _revise(program: Program, given: Operands, plan: Plan, step: Any, steps: Any, state: Sequence[Any]) -> Plan:
+def _revise(
+    program: Program, given: Operands, visited: Visited, plan: Plan, step: Any, steps: Any, state: Sequence[Any]
+) -> Plan:
     """Move the target where it has been passed, or where the solve looks longer or shorter than it did."""
     if program.checkpoints == 1:
         # One checkpoint leaves no choice; an unreachable target saves the visits.
@@ -173,25 +220,28 @@ def _revise(program: Program, given: Operands, plan: Plan, step: Any, steps: Any
     target = jnp.where(step >= plan.target, placing.beyond(plan.target), plan.target)
     if program.exact:
         return Plan(target, plan.top)
-    if program.predict is not None:
-        (estimate,) = call(program.predict, *given.predict_consts, *state)
-        target = placing.predicted(plan, estimate, step)
+    if visited.predicts:
+        target = placing.predicted(plan, visited.estimate(given, state), step)
     return lax.cond(target != plan.target, lambda p: placing.retarget(p, target, step, steps), lambda p: p, plan)
 
 
-def _run_storing_all(program: Program, given: Operands, stored: Flags) -> tuple[list[Any], Stored]:
+def _run_storing_all(program: Program, given: Operands, visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
     def cond(carry):
-        step, _, state, buffers = carry
+        step, _, _, state, buffers = carry
         return _running(program, given, step, state, buffers)
 
     def body(carry):
-        step, slots, state, buffers = carry
-        slots = _store(slots, pick(state, stored), step)
-        return step + 1, slots, *_passes(program, given, state, buffers)
+        step, slots, record, state, buffers = carry
+        position = visited.position(step, state)
+        slots = _store(slots, visited.held(position, state), position)
+        record = visited.note(record, state)
+        return step + 1, slots, record, *_passes(program, given, state, buffers)
 
-    init = (INT(0), _empty_slots(program, given.state, stored), given.state, given.buffers)
-    count, slots, state, buffers = lax.while_loop(cond, body, init)
-    return [*state, *buffers], Stored(count, count - 1, jnp.arange(program.checkpoints, dtype=INT), slots)
+    slots = _empty_slots(program, visited.held(INT(0), given.state))
+    init = (INT(0), slots, visited.record(), given.state, given.buffers)
+    step, slots, record, state, buffers = lax.while_loop(cond, body, init)
+    count = visited.count(step, record)
+    return [*state, *buffers], Stored(count, count - 1, jnp.arange(program.checkpoints, dtype=INT), slots), record
 
 
 class _Marks(NamedTuple):

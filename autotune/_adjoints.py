@@ -42,7 +42,9 @@ def executed_steps(name: AdjointName, steps: int, checkpoints: int, expected_ste
 def reversed_steps(name: AdjointName, steps: int, accepted: int | None) -> int:
     """Count the steps that the backward pass visits, which is what `expected_steps` predicts.
 
-    Both adjoints visit every pass of the forward solve, rejected ones too; this is the one place that says so.
+    Diffrax's visits every pass of the forward solve, rejected ones too. Ours leaves rejected ones out of an adaptive
+    solve that is not mapped; which solves are cannot be told from here, so they are counted, and what is said of ours
+    is never less than what it executes.
 
     Args:
         name: whose adjoint.

@@ -36,8 +36,12 @@ def plain_while_loop(
     return lax.scan(step, init_val, None, length=BOUND if max_steps is None else max_steps)[0]
 
 
-def assert_close(found: Any, expected: Any, relative: float = 1e-12, name: str = "") -> None:
-    """Assert that two trees agree leaf by leaf, relative to the largest finite entry of each expected leaf."""
+def assert_close(found: Any, expected: Any, relative: float = 1e-12, name: str = "", *, smallest: float = 0.0) -> None:
+    """Assert that two trees agree leaf by leaf, relative to the largest finite entry of each expected leaf.
+
+    A leaf whose entries are all below `smallest` is compared relative to that: it may be what is left when larger
+    numbers cancel.
+    """
     found_leaves, found_structure = jax.tree.flatten_with_path(found)
     expected_leaves, expected_structure = jax.tree.flatten_with_path(expected)
     assert found_structure == expected_structure
@@ -49,7 +53,7 @@ def assert_close(found: Any, expected: Any, relative: float = 1e-12, name: str =
         assert a.dtype == b.dtype, f"{where}: {a.dtype} against {b.dtype}"
         assert a.shape == b.shape, f"{where}: {a.shape} against {b.shape}"
         if np.issubdtype(a.dtype, np.inexact):
-            scale = np.abs(b[np.isfinite(b)]).max(initial=0.0)
+            scale = np.abs(b[np.isfinite(b)]).max(initial=smallest)
             np.testing.assert_allclose(a, b, rtol=0, atol=relative * scale, err_msg=where)
         else:
             np.testing.assert_array_equal(a, b, err_msg=where)
