@@ -156,7 +156,7 @@ def bind_accepted(
     """
     places = loop.places()
     at = jtu.tree_unflatten(jtu.tree_structure(state), places)
-    if {at.tprev.kind, at.tnext.kind, at.num_accepted_steps.kind} != {"state"}:
+    if {at.tprev.kind, at.tnext.kind, at.num_accepted_steps.kind, at.num_steps.kind} != {"state"}:
         return bind_loop(loop)  # no such solver is known
     jumps = _may_jump(state, solve)
     program = loop.program
@@ -219,6 +219,7 @@ def bind_accepted(
     replay = Replay(
         program=replayed.program,
         counter=at.num_accepted_steps.index,
+        passes=at.num_steps.index,
         leaves=tuple(place.index for place in (at.tprev, at.tnext, *([at.made_jump] if jumps else []))),
         state=tuple(mine for mine, place in zip(partners, there, strict=True) if place.kind == "state"),
         buffers=tuple(mine for mine, place in zip(partners, there, strict=True) if place.kind == "buffer"),

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from . import _sweeps as sweeps
 from ._analysis import Flags, pick, scatter
-from ._compat import Primitive, ad, batching, call, mlir
+from ._compat import Primitive, ad, batching, call, mlir, select_if_batched
 from ._loop import (
     abstract_loop,
     batch_loop,
@@ -59,13 +59,15 @@ class Recorded(NamedTuple):
 class Replay:
     """How a replay follows from its solve; the parameter of our primitive.
 
-    `counter` is the solve's state leaf that counts the visited steps completed, `leaves` are those that are recorded.
+    `counter` is the solve's state leaf that counts the visited steps completed, `passes` that which counts all passes;
+    `leaves` are those that are recorded.
     Of each carry leaf of the replay, `state` and `buffers` give the place in the solve's loop, None for the number of
     the visited step itself. `consts` tells which consts of the replay's body come from the record.
     """
 
     program: Program
     counter: int
+    passes: int
     leaves: tuple[int, ...]
     state: tuple[Place | None, ...]
     buffers: tuple[Place | None, ...]
@@ -96,15 +98,19 @@ class _Accepted(sweeps.Visited):
         avals = [self._avals[leaf] for leaf in self._replay.leaves]
         return [*(jnp.zeros((self._solve.max_steps, *a.shape), a.dtype) for a in avals), INT(0)]
 
-    def note(self, record: list[Any], state: Sequence[Any]) -> list[Any]:
-        """Write what the pass begins with; a pass that follows a rejected one writes over it."""
-        position = self.position(None, state)
-        values = [state[leaf] for leaf in self._replay.leaves]
-        arrays = [
-            lax.dynamic_update_index_in_dim(array, value, position, 0)
-            for array, value in zip(record[:-1], values, strict=True)
-        ]
-        return [*arrays, position + 1]
+    def note(self, record: list[Any], before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
+        """Write what the pass began with; a pass that follows a rejected one writes over it.
+
+        Under vmap of grad a lane that has finished makes no pass while others do, and keeps its record.
+        """
+        position = self.position(None, before)
+        passed = before[self._replay.passes] != after[self._replay.passes]
+        arrays = []
+        for array, leaf in zip(record[:-1], self._replay.leaves, strict=True):
+            there = lax.dynamic_index_in_dim(array, position, 0, keepdims=False)
+            value = select_if_batched(passed, before[leaf], there)
+            arrays.append(lax.dynamic_update_index_in_dim(array, value, position, 0))
+        return [*arrays, select_if_batched(passed, position + 1, record[-1])]
 
     def position(self, step: Any, state: Sequence[Any]) -> Any:
         """Return the number of visited steps completed."""

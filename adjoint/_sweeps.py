@@ -136,9 +136,9 @@ class Visited:
         """Return the record before the first pass."""
         return []
 
-    def note(self, record: list[Any], state: Sequence[Any]) -> list[Any]:
-        """Write into the record what will be needed of the pass that begins at a state."""
-        del state
+    def note(self, record: list[Any], before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
+        """Write into the record what will be needed of a pass, from the states before and after it."""
+        del before, after
         return record
 
     def position(self, step: Any, state: Sequence[Any]) -> Any:
@@ -195,8 +195,8 @@ def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tupl
 
         def advance(carry):
             step, record, state, buffers = carry
-            record = visited.note(record, state)
-            return step + 1, record, *_passes(program, given, state, buffers)
+            after, buffers = _passes(program, given, state, buffers)
+            return step + 1, visited.note(record, state, after), after, buffers
 
         step, record, state, buffers = lax.while_loop(ahead, advance, (step, record, state, buffers))
         return step, plan, pending, steps, slots, record, state, buffers
@@ -207,7 +207,11 @@ def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tupl
     slots = _empty_slots(program, visited.held(INT(0), given.state))
     init = (INT(0), plan, jnp.array(True), steps, slots, visited.record(), given.state, given.buffers)
     step, plan, _, steps, slots, record, state, buffers = lax.while_loop(cond, body, init)
-    return [*state, *buffers], Stored(visited.count(step, record), plan.top, steps, slots), record
+    count = visited.count(step, record)
+    # Under vmap of grad a lane that has finished may have stored its last state while others went on.
+    spent = _index(steps, jnp.maximum(plan.top, 0), 0, keepdims=False) >= count
+    top = jnp.where(spent & (plan.top > 0), plan.top - 1, plan.top)
+    return [*state, *buffers], Stored(count, top, steps, slots), record
 
 
 def _revise(
@@ -234,8 +238,8 @@ def _run_storing_all(program: Program, given: Operands, visited: Visited) -> tup
         step, slots, record, state, buffers = carry
         position = visited.position(step, state)
         slots = _store(slots, visited.held(position, state), position)
-        record = visited.note(record, state)
-        return step + 1, slots, record, *_passes(program, given, state, buffers)
+        after, buffers = _passes(program, given, state, buffers)
+        return step + 1, slots, visited.note(record, state, after), after, buffers
 
     slots = _empty_slots(program, visited.held(INT(0), given.state))
     init = (INT(0), slots, visited.record(), given.state, given.buffers)

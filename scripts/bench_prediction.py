@@ -21,8 +21,6 @@ import jax.random as jr
 import numpy as np
 
 import adjoint
-from adjoint import _loop
-from adjoint import _recorded as recorded
 from adjoint import _schedule as theory
 from adjoint import _sweeps as sweeps
 
@@ -84,14 +82,12 @@ def placed(name: str, checkpoints: int) -> tuple[int, list[int]]:
             jax.debug.callback(note, stored.count, stored.top, stored.steps)
         return found
 
-    for module in (sweeps, _loop.sweeps, recorded.sweeps):
-        module.run_storing = watched
+    sweeps.run_storing = watched
     try:
         jax.block_until_ready(gradient(name, checkpoints)(1.0))
         jax.effects_barrier()
     finally:
-        for module in (sweeps, _loop.sweeps, recorded.sweeps):
-            module.run_storing = original
+        sweeps.run_storing = original
     return max(seen)
 
 

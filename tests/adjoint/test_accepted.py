@@ -110,7 +110,7 @@ def test_differentiated_times_are_noticed(options: dict[str, Any], reason: str, 
     assert_close(found, expected, 1e-10)
 
 
-@pytest.mark.parametrize("max_steps", [9, 10, 11, 12])
+@pytest.mark.parametrize("max_steps", [10, 11, *(pytest.param(m, marks=pytest.mark.slow) for m in (9, 12))])
 def test_a_solve_cut_short_keeps_its_last_pass(max_steps: int) -> None:
     """Whether `max_steps` ends it on an accepted pass or on a rejected one."""
     options = {"max_steps": max_steps, "throw": False, "saveat": diffrax.SaveAt(steps=True, t1=True)}
@@ -138,6 +138,25 @@ def test_lanes_that_accept_at_different_passes_have_their_own_gradients() -> Non
 
     found, expected = (jax.grad(total, argnums=(0, 1))(PARAMETERS[0], starts, a) for a in (ours, theirs))
     assert_close(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize("checkpoints", [3, *(pytest.param(c, marks=pytest.mark.slow) for c in (1, 8))])
+def test_gradients_of_each_lane_are_its_own(checkpoints: int) -> None:
+    """Under vmap of grad lanes run out at different passes; some when a checkpoint was due, some on rejected passes."""
+    count = 24
+    starts = jax.random.normal(jax.random.key(1), (count, 2)) * jnp.linspace(0.1, 6.0, count)[:, None]
+
+    def each(with_adjoint: Any, max_steps: int) -> Any:
+        def one(rate: Any, y: Any) -> Any:
+            options = {"max_steps": max_steps, "throw": False}
+            return loss((rate, y, PARAMETERS[2]), with_adjoint, **options)[0]
+
+        return jax.jit(jax.vmap(jax.grad(one, argnums=(0, 1)), in_axes=(None, 0)))(PARAMETERS[0], starts)
+
+    kinds = adjoint.RecursiveCheckpointAdjoint, diffrax.RecursiveCheckpointAdjoint
+    for max_steps in (512, 20):
+        found, expected = (each(kind(checkpoints=checkpoints), max_steps) for kind in kinds)
+        assert_close(found, expected, 1e-9)
 
 
 def test_a_record_that_is_large_beside_the_checkpoints_is_not_kept() -> None:
