@@ -16,7 +16,7 @@ from ._compat_diffrax import solve_loop, solve_progress, time_step
 from ._loop import checkpointed_loop, checkpointed_while_loop
 from ._placement import INT, NEVER
 from ._program import Derived
-from ._stages import written_out
+from ._stages import WrittenOut, arrange
 
 FEWEST_ACCEPTED = 4
 """Before so many accepted steps a solve tells nothing about how many will follow."""
@@ -78,10 +78,10 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
                 "evaluated "
                 "a second time. Use `VirtualBrownianTree`, or `adjoint=diffrax.ForwardMode()`."
             )
-        written = written_out(kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"])
+        kwargs["solver"], last_slope = arrange(kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"])
+        written = kwargs["solver"] if isinstance(kwargs["solver"], WrittenOut) else None
         passed_state = init_state.solver_state
         if written is not None:
-            kwargs["solver"] = written
             init_state = _with_slope(written, terms, init_state, kwargs, passed_solver_state)
         run = functools.partial(
             solve_loop, self, terms=terms, saveat=saveat, init_state=init_state, max_steps=max_steps, **kwargs
@@ -102,8 +102,10 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
             expected = _constant_steps(kwargs["stepsize_controller"], kwargs["t1"], init_state)
             exact = expected is not None and kwargs["event"] is None
         derived = None
-        if written is not None and written.fsal and not passed_solver_state:
-            derived = Derived(lambda state: state.solver_state, functools.partial(_slope, terms, kwargs["args"]))
+        if last_slope is not None and not passed_solver_state:
+            derived = Derived(
+                lambda state: last_slope(state.solver_state), functools.partial(_slope, terms, kwargs["args"])
+            )
         adaptive = not isinstance(kwargs["stepsize_controller"], diffrax.ConstantStepSize | diffrax.StepTo)
         accepted = functools.partial(_estimate, kwargs["t0"], kwargs["t1"], max_steps)
         predict = functools.partial(_passes, accepted, expected) if adaptive else None

@@ -4,11 +4,13 @@ Diffrax runs the stages of a step in a loop that is checkpointed like the solve 
 every stage twice, reads all slopes for every stage, and pays for the bookkeeping of a loop within a loop. Written out,
 a stage reads the slopes that its row of the tableau names, is evaluated once, and leaves XLA straight code to fuse.
 The arithmetic is that of the tableau, so results agree to rounding. It costs one copy of the vector field for each
-stage in the compiled program, so large vector fields keep Diffrax's loop (`LARGEST_FIELD`).
+stage in the compiled program, and keeps what every stage of the one reversed step needs, so large vector fields keep
+Diffrax's loop (`LARGEST_FIELD`, `LARGEST_TAPE_BYTES`).
 """
 
 import collections
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -17,14 +19,12 @@ import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import numpy as np
 
 from ._compat import unvmap_any
 from ._compat_diffrax import tableau_of, vector_field_is_expensive
-from ._loop import checkpointed_while_loop
 
 LARGEST_FIELD = 300
-"""Vector fields whose traced program has more equations than this are looped over."""
+"""Vector fields whose traced program has more equations than this keep Diffrax's loop."""
 
 LARGEST_TAPE_STATES = 3
 """A stage is kept for the reversed step where that takes at most this many states' bytes (Diffrax keeps about as much)
@@ -86,9 +86,6 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
     fsal: bool = eqx.field(static=True)
     separate: bool = eqx.field(static=True)
     """Keep XLA from fusing one stage into the next, where a stencil would make it compute the first one many times."""
-    looped: bool = eqx.field(static=True)
-    """Loop over the stages instead, where written out they would take more memory or compiled code than they save
-    time."""
 
     @property
     def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -129,14 +126,13 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
         field = solver_state
         if self.fsal and made_jump is not False:
             field = _fresh_after_jump(terms, t0, y0, args, field, made_jump)
-        stages = self._looped if self.looped else self._straight
-        slopes, yi, field = stages(tableau, terms, (t0, t1, y0, args, terms.contr(t0, t1)), field)
+        slopes, yi, field = self._stages(tableau, terms, (t0, t1, y0, args, terms.contr(t0, t1)), field)
         y1 = yi if tableau.ssal else _combine(y0, tableau.b_sol, slopes)
         error = _combine(None, tableau.b_error, slopes)
         stacked = jtu.tree_map(lambda *ks: jnp.stack(ks), *slopes)
         return y1, error, {"y0": y0, "y1": y1, "k": stacked}, field if self.fsal else None, diffrax.RESULTS.successful
 
-    def _straight(self, tableau: Any, terms: Any, given: Any, field: Any) -> tuple[list[Any], Any, Any]:
+    def _stages(self, tableau: Any, terms: Any, given: Any, field: Any) -> tuple[list[Any], Any, Any]:
         """Write the stages out; returns all slopes, the last stage's state, and its vector field."""
         t0, t1, y0, args, control = given
         slopes, yi = [], y0
@@ -151,51 +147,6 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
             else:
                 slopes.append(apart(terms.vf_prod, ti, yi, args, control))
         return slopes, yi, field
-
-    def _looped(self, tableau: Any, terms: Any, given: Any, field: Any) -> tuple[list[Any], Any, Any]:
-        """Loop over the stages: one copy of the vector field, transposed one stage at a time."""
-        t0, t1, y0, args, control = given
-        count = tableau.num_stages
-        rows = np.zeros((count, count))
-        for stage, row in enumerate(tableau.a_lower):
-            rows[stage + 1, : stage + 1] = row
-        points = jnp.asarray([tableau.c1, *tableau.c], jnp.result_type(t0))
-        first = 1 if self.fsal else 0
-        slope = terms.prod(field, control) if self.fsal else None
-
-        def blank(y, k):
-            ks = jnp.zeros((count, *y.shape), y.dtype)
-            return ks if k is None else ks.at[0].set(k)
-
-        slopes = jtu.tree_map(blank, y0, slope) if self.fsal else jtu.tree_map(lambda y: blank(y, None), y0)
-
-        def body(carry):
-            stage, yi, last, slopes = carry
-            ti = jnp.where(points[stage] == 1, t1, t0 + points[stage] * (t1 - t0))
-            # Slopes not yet written are zero, and so are their coefficients.
-            yi = jtu.tree_map(
-                lambda y, ks: y + jnp.tensordot(jnp.asarray(rows, ks.dtype)[stage], ks[...], axes=1).astype(y.dtype),
-                y0,
-                slopes,
-                is_leaf=lambda x: x is None,
-            )
-            if self.fsal:
-                last = terms.vf(ti, yi, args)
-                k = terms.prod(last, control)
-            else:
-                k = terms.vf_prod(ti, yi, args, control)
-            slopes = jtu.tree_map(lambda x, xs: xs.at[stage].set(x), k, slopes)
-            return stage + 1, yi, last, slopes
-
-        _, yi, field, slopes = checkpointed_while_loop(
-            lambda carry: carry[0] < count,
-            body,
-            (first, y0, field, slopes),
-            checkpoints=count,
-            max_steps=count,
-            buffers=lambda carry: carry[3],
-        )
-        return [jtu.tree_map(lambda ks, k=k: ks[k], slopes) for k in range(count)], yi, field
 
 
 def _fresh_after_jump(terms: Any, t0: Any, y0: Any, args: Any, field: Any, made_jump: Any) -> Any:
@@ -246,8 +197,15 @@ def _measure(terms: Any, t0: Any, y0: Any, args: Any) -> _Field:
     return _Field(len(names), not _UNFUSED.isdisjoint(names), _bytes(own))
 
 
-def written_out(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> WrittenOut | None:
-    """Write out the stages of a solver where that is known to be the same method.
+class Stages(NamedTuple):
+    """How a solve makes its steps: the solver to use, and where its state holds the last slope (None: nowhere)."""
+
+    solver: Any
+    last_slope: Callable[[Any], Any] | None
+
+
+def arrange(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> Stages:
+    """Write out the stages of a solver where that is known to be the same method and pays.
 
     Args:
         solver: any Diffrax solver.
@@ -257,19 +215,16 @@ def written_out(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> Written
         args: the vector field's arguments.
 
     Returns:
-        The solver to use instead; None where the solver is not a plain explicit Runge-Kutta method, or where the user
-        has chosen how its stages are looped over.
+        A `WrittenOut`, or the solver as it is: where it is not a plain explicit Runge-Kutta method, where the user has
+        chosen how its stages are looped over, where the vector field is large.
     """
     tableau = tableau_of(solver)
-    if tableau is None or not jtu.tree_leaves(y0):
-        return None
-    if vector_field_is_expensive(terms, t0, y0, args):
-        return None
+    if tableau is None or not jtu.tree_leaves(y0) or vector_field_is_expensive(terms, t0, y0, args):
+        return Stages(solver, None)
     field = _measure(terms, t0, y0, args)
     kept = tableau.num_stages * (field.kept_bytes - LARGEST_TAPE_STATES * _bytes(y0))
-    return WrittenOut(
-        solver,
-        tableau.fsal,
-        separate=_elements(y0) >= SMALLEST_SEPARATE and not field.breaks_fusion,
-        looped=field.equations > LARGEST_FIELD or kept > LARGEST_TAPE_BYTES,
-    )
+    if field.equations > LARGEST_FIELD or kept > LARGEST_TAPE_BYTES:
+        # Diffrax's state is (first step?, last slope).
+        return Stages(solver, (lambda state: state[1]) if tableau.fsal else None)
+    separate = _elements(y0) >= SMALLEST_SEPARATE and not field.breaks_fusion
+    return Stages(WrittenOut(solver, tableau.fsal, separate), (lambda state: state) if tableau.fsal else None)

@@ -153,6 +153,11 @@ def load_problem(spec: str | Callable[..., Any], *, set_values: Mapping[str, Sca
         module = _load_module(place, spec, search_path)
         stem = place.rpartition(".")[2]
     factory = getattr(module, factory_name, None)
+    if place == "__main__":
+        raise AutotuneError(
+            f"'{spec}' lies in a script or a notebook that runs elsewhere, which no worker process can import; move "
+            f"{factory_name} and what it needs to a file of its own, and name it FILE.py:{factory_name}"
+        )
     if not callable(factory):
         offers = ", ".join(_offers(module)) or "no function"
         found = "has no" if factory is None else f"has a {type(factory).__name__}, not a function, under"

@@ -11,9 +11,10 @@ from autotune._dry_run import Planned, total_seconds
 from autotune._largest import Asked, Largest, describe_largest, find_largest
 from autotune._machine import ReplayMachine, make_machine, replay_rows
 from autotune._prepare import Machine
-from autotune._recommend import Fit
+from autotune._recommend import Fit, Recommendation
 from autotune._request import TuneRequest
 from autotune._tune import TuneResult, foresee, run_tune
+from profiles._records import Measurement, Status
 from profiles._store import ProfileStore, open_store
 from profiles._units import format_bytes, format_seconds
 
@@ -62,7 +63,11 @@ class TuneCommand:
             result = run_tune(request, store=place.store, machine=place.machine, progress=shown)
         self._print(screen, result, found)
         self._write_report(screen, result, place.store)
-        return Exit.DONE if result.everything_fits else Exit.NOTHING_FITS
+        if result.everything_fits:
+            return Exit.DONE
+        missing = [choice for choice in result.recommendations if choice.status is Fit.NOTHING_FITS]
+        broken = [choice for choice in missing if _broken(result.rows, choice) is not None]
+        return Exit.MENDABLE if len(broken) == len(missing) else Exit.NOTHING_FITS
 
     def dry_run(self, screen: Screen) -> Exit:
         """List the trials that are still to come, and how long they will take."""
@@ -146,7 +151,16 @@ class TuneCommand:
 
     def _say_what_does_not_fit(self, screen: Screen, result: TuneResult) -> None:
         for choice in result.recommendations:
-            if choice.status is Fit.NOTHING_FITS:
+            if choice.status is not Fit.NOTHING_FITS:
+                continue
+            failed = _broken(result.rows, choice)
+            if failed is not None:
+                how = str(failed.status).replace("_", " ")
+                screen.fail(
+                    f"no run succeeded at {choice.case}, with any number of checkpoints: {how}"
+                    f"{f' ({failed.message})' if failed.message else ''}; mend that before memory is asked about"
+                )
+            else:
                 least = _show.maybe_bytes(choice.smallest_bytes) or "an unknown number of bytes"
                 exact = f" ({choice.smallest_bytes} bytes)" if choice.smallest_bytes else ""
                 screen.fail(
@@ -163,6 +177,14 @@ class TuneCommand:
         for path in write_report(_profile_of(store, rows), self._report_folder, result.recommendations):
             screen.say(f"wrote {path}")
         screen.line(f"report      {self._report_folder / 'report.html'}")
+
+
+def _broken(rows: Sequence[Measurement], choice: Recommendation) -> Measurement | None:
+    """Find a failed trial at a case where every trial that was run failed, and not for want of memory."""
+    here = [row for row in rows if row.case == choice.case]
+    wrong = [row for row in here if row.status in (Status.FAILED, Status.NOT_FINITE, Status.TIMED_OUT)]
+    ran = any(row.run_seconds or row.status is Status.OUT_OF_MEMORY for row in here if row not in wrong)
+    return None if ran or not wrong else wrong[-1]
 
 
 def _profile_of(store: ProfileStore, rows: Sequence):

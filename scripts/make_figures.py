@@ -40,8 +40,8 @@ TITLES = {
     "robertson": "Robertson, Kvaerno5, vmap over 256 experiments",
     "neural_cde": "neural CDE, vmap over 64 series",
 }
-COUNTS = (2, 4, 8, 16, 32, 64, 128, 256)
-ROUNDS = 7
+COUNTS = (4, 12, 36, 108, 256)
+ROUNDS = 5
 
 
 def measure(problem: str) -> None:
