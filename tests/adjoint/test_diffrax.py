@@ -47,6 +47,11 @@ EVERY_RUN = [
 ]
 
 
+DECIDED_BY_ROUNDING = {("Dopri8", "proportional"), ("Tsit5 CDE", "proportional")}
+"""Pairs where the error of the first step, which this controller chooses very small, is rounding alone: it decides the
+next step, so that two programs of the same method make different steps."""
+
+
 def rotated() -> list[Cell]:
     """Pair every method with every controller, and turn the other choices like wheels with each pair."""
     cells = []
@@ -62,8 +67,8 @@ def rotated() -> list[Cell]:
     for method, controller in itertools.product(solves.METHODS, solves.CONTROLLERS):
         if controller in solves.ADAPTIVE and not solves.METHODS[method].adaptive:
             continue
-        if (method, controller) == ("Dopri8", "proportional"):
-            continue  # the error of its first step is rounding, by which the controller chooses the next
+        if (method, controller) in DECIDED_BY_ROUNDING:
+            continue
         while True:
             cell = Cell(method=method, controller=controller, **dict(zip(wheels, turns[k % 180], strict=True)))
             k += 1
