@@ -149,7 +149,7 @@ METHODS: dict[str, Method] = {
     "SlowRK": Method(diffrax.SlowRK(), stochastic(noise, SPACE_TIME), adaptive=False, rough=True),
     "SEA": Method(diffrax.SEA(), stochastic(additive, SPACE_TIME), adaptive=False, rough=True),
     "ALIGN": Method(diffrax.ALIGN(0.05), langevin, rough=True),
-    "QUICSORT": Method(diffrax.QUICSORT(0.05), langevin, rough=True),
+    "QUICSORT": Method(diffrax.QUICSORT(0.05), langevin, adaptive=False, rough=True),
 }
 
 
