@@ -154,8 +154,7 @@ def bind_accepted(
     Returns:
         The final state.
     """
-    places = loop.places()
-    at = jtu.tree_unflatten(jtu.tree_structure(state), places)
+    at = jtu.tree_unflatten(jtu.tree_structure(state), loop.places())
     if {at.tprev.kind, at.tnext.kind, at.num_accepted_steps.kind, at.num_steps.kind} != {"state"}:
         return bind_loop(loop)  # no such solver is known
     jumps = _may_jump(state, solve)
@@ -174,20 +173,16 @@ def bind_accepted(
     told = {**solve, "stepsize_controller": _Told(jumps), "progress_meter": diffrax.NoProgressMeter()}
     told["event"] = _with_controller(solve["event"], solve["stepsize_controller"])
 
-    def instructed(state: Any, keep: Any, after: Any) -> Any:
+    def replaying(state: Any, instruction: tuple[Any, Any] | None = None) -> Any:
+        """Put what `_Told` reads in the place of the controller's state, and no progress meter's."""
         return eqx.tree_at(
             lambda s: (s.controller_state, s.progress_meter_state),
             state,
-            ((keep, after), None),
+            (instruction, None),
             is_leaf=lambda x: x is None,
         )
 
-    def stripped(state: Any) -> Any:
-        return eqx.tree_at(
-            lambda s: (s.controller_state, s.progress_meter_state), state, (None, None), is_leaf=lambda x: x is None
-        )
-
-    first = instructed(state, jnp.array(True), jnp.array(state.tprev))
+    first = replaying(state, (jnp.array(True), jnp.array(state.tprev)))
     step = _body_of(functools.partial(solve_loop, **{**told, "init_state": first}))
 
     def body(carry):
@@ -195,13 +190,13 @@ def bind_accepted(
         after = jnp.where(k + 1 < times.entries, times.starts[k + 1], times.end)
         began = times.starts[k], times.stops[k], times.jumps[k] if jumps else state.made_jump
         state = eqx.tree_at(lambda s: (s.tprev, s.tnext, s.made_jump), state, began)
-        state = step(instructed(state, k < times.accepted, after))
-        return k + 1, stripped(state), times
+        state = step(replaying(state, (k < times.accepted, after)))
+        return k + 1, replaying(state), times
 
     replayed = trace_loop(
         lambda carry: carry[0] < carry[2].entries,
         body,
-        (INT(0), stripped(state), times),
+        (INT(0), replaying(state), times),
         buffers=lambda carry: buffers(carry[1]),
         predict=None if predict is None else lambda carry: predict(carry[1]),
         derived=None
@@ -210,12 +205,13 @@ def bind_accepted(
         limits=(program.checkpoints, max_steps, None),
         exact=False,
     )
-    partners = [None, *jtu.tree_leaves(stripped(at)), *[None] * len(jtu.tree_leaves(times))]
+    recorded = len(jtu.tree_leaves(times))
+    partners = [None, *jtu.tree_leaves(replaying(at)), *[None] * recorded]
     there = replayed.places()
-    fixed = sum(place.kind == "fixed" for place in there)
-    firsts = replayed.program.body_consts - fixed
-    record = [firsts + place.index for place in there[-len(jtu.tree_leaves(times)) :]]
-    assert all(place.kind == "fixed" for place in there[-len(jtu.tree_leaves(times)) :])
+    assert all(place.kind == "fixed" for place in there[-recorded:])
+    # Fixed leaves are the last of the body's consts.
+    firsts = replayed.program.body_consts - sum(place.kind == "fixed" for place in there)
+    record = [firsts + place.index for place in there[-recorded:]]
     replay = Replay(
         program=replayed.program,
         counter=at.num_accepted_steps.index,

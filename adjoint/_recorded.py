@@ -77,13 +77,12 @@ class Replay:
 class _Accepted(sweeps.Visited):
     """The visited passes of a solve, and the record of them."""
 
-    def __init__(self, solve: Program, replay: Replay, stored: Flags, given: Any, avals: Sequence[Any]) -> None:
-        """Visit what `replay` does; `given` are the replay's operands, `avals` the types of the solve's state."""
+    def __init__(self, solve: Program, replay: Replay, stored: Flags, given: sweeps.Operands) -> None:
+        """Visit what `replay` does; `given` are the replay's operands."""
         super().__init__(replay.program, stored)
         self._solve = solve
         self._replay = replay
         self._given = given
-        self._avals = avals
 
     def estimate(self, given: sweeps.Operands, state: Sequence[Any]) -> Any:
         """Ask the replay's prediction, which counts visited steps."""
@@ -95,7 +94,7 @@ class _Accepted(sweeps.Visited):
     def record(self) -> list[Any]:
         """Return empty arrays, and no visited step."""
         assert self._solve.max_steps is not None
-        avals = [self._avals[leaf] for leaf in self._replay.leaves]
+        avals = [self._solve.body.out_avals[leaf] for leaf in self._replay.leaves]
         return [*(jnp.zeros((self._solve.max_steps, *a.shape), a.dtype) for a in avals), INT(0)]
 
     def note(self, record: list[Any], before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
@@ -166,6 +165,11 @@ def _abstract(*avals: Any, program: Program, replay: Replay) -> tuple[list[Any],
     return abstract_loop(*_cut(avals, program)[0], program=program)
 
 
+def _places(program: Program) -> list[Place]:
+    """List the places of a loop's outputs, in their order."""
+    return [*(Place("state", k) for k in range(program.state)), *(Place("buffer", k) for k in range(program.buffers))]
+
+
 def _obstacle(program: Program, replay: Replay, moving: Flagged, moving_replay: Flagged) -> str | None:
     """Find why the replay's gradient may not be the solve's; None where it is.
 
@@ -180,8 +184,7 @@ def _obstacle(program: Program, replay: Replay, moving: Flagged, moving_replay: 
     reached = {
         place for place, moves in zip((*replay.state, *replay.buffers), moving_replay.carry, strict=True) if moves
     }
-    here = [*(Place("state", k) for k in range(program.state)), *(Place("buffer", k) for k in range(program.buffers))]
-    if any(moves and place not in reached for place, moves in zip(here, moving.carry, strict=True)):
+    if any(moves and place not in reached for place, moves in zip(_places(program), moving.carry, strict=True)):
         return "what is differentiated is kept by its step size controller, or only by rejected steps"
     return None
 
@@ -213,8 +216,7 @@ def _jvp(
         return differentiate(solve_primals, solve_tangents, program=program)
     keep = needed(replay.program, moving_replay)
     given_operands = sweeps.operands_of(replay.program, replay_primals)
-    avals = program.body.out_avals[: program.state]
-    visited = _Accepted(program, replay, keep.stored, given_operands, avals)
+    visited = _Accepted(program, replay, keep.stored, given_operands)
     outputs, stored, record = sweeps.run_storing(program, solve_primals, visited)
     state, buffers = outputs[: program.state], outputs[program.state :]
     consts = list(given_operands.body_consts)
@@ -237,8 +239,7 @@ def _jvp(
             strict=True,
         )
     )
-    here = [*(Place("state", k) for k in range(program.state)), *(Place("buffer", k) for k in range(program.buffers))]
-    found = [by_place.get(place) for place in here]
+    found = [by_place.get(place) for place in _places(program)]
     return outputs, [zero if tangent is None else tangent for tangent, zero in zip(found, zeros, strict=True)]
 
 

@@ -22,6 +22,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from bench_adjoint import difference
 
 import adjoint
 
@@ -77,16 +78,12 @@ def measure(batch: int, width: int, rounds: int) -> list[dict[str, Any]]:
             seconds[of].append(time.perf_counter() - start)
     rows = []
     for kind, mapped in variants:
-        differences = [
-            float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
-            for a, b in zip(jax.tree.leaves(found[kind, mapped]), jax.tree.leaves(found["Diffrax", False]), strict=True)
-        ]
         memory = compiled[kind, mapped].memory_analysis()
         rows.append({
             "batch": batch, "width": width, "adjoint": kind, "mapped": mapped,
             "temp_bytes": memory.temp_size_in_bytes,
             "run_median_seconds": round(statistics.median(seconds[kind, mapped]), 6),
-            "gradient_difference": f"{max(differences):.1e}", "rounds": rounds,
+            "gradient_difference": f"{difference(found[kind, mapped], found['Diffrax', False]):.1e}", "rounds": rounds,
             "device": jax.devices()[0].device_kind,
             **{name: metadata.version(name) for name in ("jax", "jaxlib", "equinox", "diffrax")},
         })  # fmt: skip
