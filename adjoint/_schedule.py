@@ -1,8 +1,7 @@
 """The theory of checkpoint schedules, as plain integers; nothing here imports JAX.
 
 Words: a schedule reverses `steps` steps with `checkpoints` states held at once, the initial state included. A block is
-    the
-run of steps between one checkpoint and the next (or the end); the checkpoint at rank k of the stack (rank 0 is the
+the run of steps between one checkpoint and the next (or the end); the checkpoint at rank k of the stack (rank 0 is the
 initial state) leaves `checkpoints - k` slots for its block, its own included.
 
 Sources. The best offline schedule and its split: Griewank and Walther (2000), "Algorithm 799: revolve", ACM TOMS 26(1),
@@ -208,9 +207,14 @@ def executed_steps(steps: int, checkpoints: int, expected_steps: int | None = No
     Raises:
         ValueError: for negative steps or fewer than one checkpoint.
     """
+    _check(steps, checkpoints)
     if steps == 0:
-        _check(steps, checkpoints)
         return 0
+    if expected_steps == steps:
+        # Largest splits leave a last block of r + 1 steps where n is all that r repetitions hold, else of r.
+        r = repetition(steps, checkpoints)
+        again = r + (steps == math.comb(checkpoints + r, r)) if r else 1
+        return steps + advances(steps, checkpoints) + again
     ends = placement(steps, checkpoints, expected_steps)
     blocks = zip(ends, [*ends[1:], steps], strict=True)
     return 2 * steps + sum(advances(end - start, checkpoints - k) for k, (start, end) in enumerate(blocks))

@@ -2,17 +2,19 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from autotune._device import DeviceInfo
 from autotune._errors import AutotuneError
 from autotune._host import host_memory
 from autotune._lock import device_lock
 from autotune._prepare import Machine
-from autotune._runners import Question, ReplayRunner, SubprocessRunner
+from autotune._rows import blank_row
+from autotune._runners import Question, SubprocessRunner
 from autotune._steps import Observation, SiteSteps
-from autotune._trial import RunSettings
-from profiles._records import DeviceKey, Measurement, ProblemKey
+from autotune._trial import Rung, RunSettings, Trial
+from profiles._records import DeviceKey, Measurement, ProblemKey, Status
 
 
 class TimingLock:
@@ -43,6 +45,51 @@ class WorkerMachine(SubprocessRunner):
         info = super().device_info()
         self._lock.device_fingerprint = info.key.fingerprint
         return info
+
+
+class ReplayRunner:
+    """Answers trials from the rows of a recorded sweep, so that a search is tried without a device."""
+
+    def __init__(self, rows: Iterable[Measurement]):
+        """Index the rows.
+
+        Args:
+            rows: of one problem and device; where several answer a trial, the one that went furthest does.
+        """
+        self._rows: dict[tuple[Any, ...], list[Measurement]] = {}
+        for row in rows:
+            self._rows.setdefault(_point(row), []).append(row)
+        self.asked: list[Trial] = []
+
+    def run(self, trials: Sequence[Trial]) -> list[Measurement]:
+        """Answer trials; a point that was never recorded is a failed row that says so."""
+        self.asked += trials
+        return [self._answer(trial) for trial in trials]
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def _answer(self, trial: Trial) -> Measurement:
+        found = self._rows.get(_point(trial))
+        if not found:
+            message = f"the recorded sweep has no row for {trial.checkpoints} checkpoints at this point"
+            return dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message)
+        # Rows of repeats differ in `repeat`; the trial's own where it is there.
+        exact = [row for row in found if row.repeat == trial.repeat] or found
+        row = max(exact, key=lambda row: (len(row.run_seconds), row.peak_bytes is not None, row.measured_at))
+        row = dataclasses.replace(row, study=trial.study, repeat=trial.repeat, expected_steps=trial.expected_steps)
+        if trial.rung is Rung.RUN:
+            return row
+        if row.status is not Status.OK and row.compiled_bytes is not None:
+            row = dataclasses.replace(row, status=Status.OK, message="")
+        return dataclasses.replace(row, run_bytes=None, run_seconds=())
+
+
+def _point(at: Measurement | Trial) -> tuple[Any, ...]:
+    flags = at.xla_flags if isinstance(at, Measurement) else at.settings.xla_flags
+    x64 = at.x64 if isinstance(at, Measurement) else at.settings.x64
+    swept = tuple(sorted((key, repr(value)) for key, value in at.set_values.items()))
+    return at.adjoint, at.checkpoints, repr(at.horizon), at.tolerance, swept, x64, flags
 
 
 class ReplayMachine(ReplayRunner):
@@ -78,8 +125,11 @@ class ReplayMachine(ReplayRunner):
         asked = ", ".join(f"{key}={value}" for key, value in question.set_values.items()) or "no --set values"
         raise AutotuneError(f"the recorded sweep holds nothing with {asked}")
 
-    def observe(self, question: Question) -> Observation:
-        """Give the recorded steps of a case."""
+    def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
+        """Give the recorded steps of cases."""
+        return [self._observe(question) for question in questions]
+
+    def _observe(self, question: Question) -> Observation:
         for row in reversed(self._recorded):
             same = (row.horizon, row.tolerance, dict(row.set_values)) == (
                 question.horizon, question.tolerance, dict(question.set_values),

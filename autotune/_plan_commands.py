@@ -11,6 +11,7 @@ from autotune import _show
 from autotune._adjoints import executed_steps
 from autotune._console import Exit, Format, Screen
 from autotune._opening import reading
+from autotune._stock import stock_most_executed_steps
 from profiles._records import AdjointName
 from profiles._units import format_bytes, format_seconds
 
@@ -57,8 +58,11 @@ def plan_command(screen: Screen, options: PlanOptions, store_url: str | None, fo
 
 
 def _recompute(name: AdjointName, steps: int, checkpoints: int) -> float:
-    """The recompute factor of a count, by theory, with an exact prediction."""
-    return executed_steps(name, steps, checkpoints, steps if name is AdjointName.OURS else None) / steps
+    """The recompute factor of a count, by theory, with an exact prediction; infinite where theory tells nothing."""
+    if name is AdjointName.OURS:
+        return executed_steps(name, steps, checkpoints, steps) / steps
+    most = stock_most_executed_steps(steps, checkpoints)
+    return math.inf if most is None else most / steps
 
 
 def _plan_record(profile: str, row: profiles.PlanRow) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from autotune._device import DeviceInfo, versions
 from autotune._errors import AutotuneError
 from autotune._forecast import Work
 from autotune._request import TuneRequest
-from autotune._runners import Question
+from autotune._runners import MOST_LANES, Question
 from autotune._space import Space, build_space
 from autotune._steps import Observation
 from autotune._trial import Runner
@@ -36,8 +36,8 @@ class Machine(Runner, Protocol):
         """Fingerprint a problem."""
         ...
 
-    def observe(self, question: Question) -> Observation:
-        """Count a problem's steps."""
+    def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
+        """Count a problem's steps at several cases, side by side where it can."""
         ...
 
 
@@ -122,15 +122,17 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
     device = machine.device_info()
     _budget(request, device, ())  # a text that is no budget is refused before anything runs
     keys: dict[tuple, ProblemKey] = {}
-    observations: dict[Case, Observation] = {}
-    for case in space.cases:
-        question = Question(
+    questions = {
+        case: Question(
             problem=problem, set_values=dict(case.set_values), horizon=case.horizon, tolerance=case.tolerance
         )
+        for case in space.cases
+    }
+    for case, question in questions.items():
         if case.set_values not in keys:
             say(f"reading {problem.rpartition('/')[2]}")
             keys[case.set_values] = machine.problem_key(question)
-        observations[case] = _observed(keys[case.set_values], case, question, store, machine, say)
+    observations = _observed(keys, questions, store, machine, say)
     works = {case: _work(seen) for case, seen in observations.items() if seen.steps}
     first = next(iter(keys.values()))
     return Prepared(
@@ -211,19 +213,27 @@ def _device_text(device: DeviceKey) -> str:
 
 
 def _observed(
-    key: ProblemKey, case: Case, question: Question, store: Store, machine: Machine, say: Callable[[str], None]
-) -> Observation:
-    """Count the steps of a case, or read what was counted before for the same problem."""
-    note = f"{key.fingerprint} {case.horizon!r} {case.tolerance!r}"
-    known = store.get_note(STEPS_NOTE, note)
-    if known is not None:
-        return _from_note(known, case)
-    say(f"counting steps at {case}" if str(case) != "the only case" else "counting steps")
-    seen = machine.observe(question)
-    if seen.steps is None and not seen.note:
-        raise AutotuneError(f"{key.name} took no steps at {case}; give a longer horizon")
-    store.put_note(STEPS_NOTE, note, _to_note(seen))
-    return seen
+    keys: Mapping[tuple, ProblemKey],
+    questions: Mapping[Case, Question],
+    store: Store,
+    machine: Machine,
+    say: Callable[[str], None],
+) -> dict[Case, Observation]:
+    """Count the steps of every case, or read what was counted before for the same problem."""
+    notes = {case: f"{keys[case.set_values].fingerprint} {case.horizon!r} {case.tolerance!r}" for case in questions}
+    stored = {case: store.get_note(STEPS_NOTE, note) for case, note in notes.items()}
+    found = {case: _from_note(known, case) for case, known in stored.items() if known is not None}
+    missing = [case for case in questions if case not in found]
+    for few in (missing[k : k + MOST_LANES] for k in range(0, len(missing), MOST_LANES)):
+        named = " and ".join(str(case) for case in few if str(case) != "the only case")
+        say(f"counting steps at {named}" if named else "counting steps")
+        for case, seen in zip(few, machine.observe_all([questions[case] for case in few]), strict=True):
+            if seen.steps is None and not seen.note:
+                name = keys[case.set_values].name
+                raise AutotuneError(f"{name} took no steps at {case}; give a longer horizon")
+            store.put_note(STEPS_NOTE, notes[case], _to_note(seen))
+            found[case] = seen
+    return {case: found[case] for case in questions}
 
 
 def _to_note(seen: Observation) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""Who executes trials: worker processes, this process, or a recorded sweep. No jax until this process measures."""
+"""Who executes trials: worker processes, or this process. No jax until this process measures."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import os
@@ -14,9 +15,9 @@ from autotune._errors import AutotuneError
 from autotune._parts import Composition, decode_composition
 from autotune._problem import Problem, load_problem
 from autotune._process import WorkerEndedError, WorkerProcess
-from autotune._rows import UNKNOWN_DEVICE, blank_row
+from autotune._rows import UNKNOWN_DEVICE
 from autotune._steps import Observation, decode_observation
-from autotune._trial import Rung, RunSettings, Trial
+from autotune._trial import RunSettings, Trial
 from autotune._wire import decode_device_info, decode_measurement, decode_problem_key, encode
 from profiles._records import Measurement, ProblemKey, Scalar, Status
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 RECYCLE_BYTES = 3 * 2**29
 """A worker with more resident memory than this between batches is replaced: each compile leaves 10 to 35 MB."""
+
+MOST_LANES = 2
+"""How many processes trace and compile at once on a CPU: each uses one core, most of the time, and memory."""
+
+LANE_BYTES = 4 * 2**30
+"""What has to be free for each of them."""
 
 DROP_SECONDS = 60.0
 """How long a worker may take to forget a batch before it is replaced."""
@@ -41,9 +48,11 @@ class Question:
 
 
 class SubprocessRunner:
-    """Runs trials in worker processes, one per setting, so that nothing that a trial does can end the sweep.
+    """Runs trials in worker processes, so that nothing that a trial does can end the sweep.
 
-    Not thread-safe: several threads take a runner each, and share `timing_lock`.
+    There is one process per setting; on a CPU, once `device_info` has seen it, up to MOST_LANES of them trace and
+    compile side by side. What is timed is timed alone. Not thread-safe: several threads take a runner each, and share
+    `timing_lock`.
     """
 
     def __init__(
@@ -67,8 +76,11 @@ class SubprocessRunner:
         self._search_path = list(search_path)
         self._timing_lock = timing_lock
         self._started = started or (lambda trial, phase: None)
-        self._workers: dict[RunSettings, WorkerProcess] = {}
+        self._workers: dict[tuple[RunSettings, int], WorkerProcess] = {}
         self._held: dict[int, WorkerProcess] = {}
+        self._compiled: dict[int, tuple[Measurement, bool] | Failure] = {}
+        self._lanes = 1
+        self._lane_of: dict[str, int] = {}
         self._closed = False
 
     def __enter__(self) -> "SubprocessRunner":
@@ -90,7 +102,9 @@ class SubprocessRunner:
     def device_info(self) -> DeviceInfo:
         """Read the device in a worker, so that this process leaves it alone."""
         settings = self._settings
-        return decode_device_info(self._probe("device", platform=settings.platform, device=settings.device))
+        found = decode_device_info(self._probe("device", platform=settings.platform, device=settings.device))
+        self._lanes = lanes(found)
+        return found
 
     def problem_key(self, question: Question) -> ProblemKey:
         """Fingerprint a problem in a worker."""
@@ -103,6 +117,24 @@ class SubprocessRunner:
         asked = {"repeats": repeats, "variations": [dict(values) for values in variations]}
         return decode_observation(self._probe("observe", **encode(question), **asked))
 
+    def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
+        """Count the steps of several cases, in as many processes as there are lanes.
+
+        Raises:
+            AutotuneError: of the first case that cannot be counted.
+        """
+
+        def ask(lane: int) -> list[Observation]:
+            return [
+                decode_observation(self._probe("observe", lane, **encode(question), repeats=1, variations=[]))
+                for question in questions[lane :: self._lanes]
+            ]
+
+        found: list[Observation | None] = [None] * len(questions)
+        for lane, seen in enumerate(self._side_by_side(ask, list(range(min(self._lanes, len(questions)))))):
+            found[lane :: self._lanes] = seen
+        return [one for one in found if one is not None]
+
     def composition(self, problem: str, row: Measurement) -> Composition | None:
         """Part a row's compiled bytes in a worker; see `autotune._composition.composition`."""
         found = self._probe("composition", problem=problem, row=encode(row))
@@ -111,12 +143,43 @@ class SubprocessRunner:
     def run(self, trials: Sequence[Trial]) -> list[Measurement]:
         """Measure trials; one row each, in their order, whatever happens to them."""
         self._held.clear()
+        self._compiled = self._compile_side_by_side(trials)
         rows = run_batch(trials, self)
         self._release(rows)
         return rows
 
+    def _compile_side_by_side(self, trials: Sequence[Trial]) -> dict[int, tuple[Measurement, bool] | Failure]:
+        """Compile a batch in as many processes as there are lanes; nothing where one process does it all."""
+        by_lane: dict[int, list[int]] = {lane: [] for lane in range(min(self._lanes, len(trials)))}
+        if len(by_lane) < 2:
+            return {}
+        for slot, trial in enumerate(trials):
+            # A program that was traced before is found again where that was.
+            shortest = min(by_lane, key=lambda lane: len(by_lane[lane]))
+            by_lane[self._lane_of.setdefault(_program_of(trial), shortest)].append(slot)
+
+        def compile_all(slots: Sequence[int]) -> dict[int, tuple[Measurement, bool] | Failure]:
+            return {slot: self.compile(slot, trials[slot]) for slot in slots}
+
+        found = self._side_by_side(compile_all, list(by_lane.values()))
+        return {slot: answer for answers in found for slot, answer in answers.items()}
+
+    def _side_by_side(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+        """Do parts of the work in threads, one for each, which all have workers of their own."""
+        if len(parts) < 2:
+            return [work(part) for part in parts]
+        with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
+            try:
+                return list(pool.map(work, parts))
+            except BaseException:
+                for worker in list(self._workers.values()):
+                    worker.kill()  # which ends what the other threads wait for
+                raise
+
     def compile(self, slot: int, trial: Trial) -> tuple[Measurement, bool] | Failure:
-        """Compile a trial in its worker."""
+        """Compile a trial in its worker, where that was not done already."""
+        if slot in self._compiled:
+            return self._compiled.pop(slot)
         return self._ask_row("compile", slot, trial, {"trial": encode(trial)})
 
     def call(self, slot: int, trial: Trial) -> tuple[Measurement, bool] | Failure:
@@ -161,7 +224,7 @@ class SubprocessRunner:
         if self._closed:
             return {"status": Status.FAILED, "message": "not run: the runner was closed"}
         self._started(trial, op)
-        worker = self._worker(trial.settings)
+        worker = self._worker(trial.settings, self._lane_of.get(_program_of(trial), 0))
         self._held[slot] = worker
         with self._timing_lock() if op in ("call", "time") else contextlib.nullcontext():
             try:
@@ -178,14 +241,14 @@ class SubprocessRunner:
                 worker.kill()
                 raise
 
-    def _worker(self, settings: RunSettings) -> WorkerProcess:
-        worker = self._workers.get(settings)
+    def _worker(self, settings: RunSettings, lane: int = 0) -> WorkerProcess:
+        worker = self._workers.get((settings, lane))
         if worker is None or not worker.alive:
-            worker = self._workers[settings] = WorkerProcess(settings)
+            worker = self._workers[settings, lane] = WorkerProcess(settings)
         return worker
 
-    def _probe(self, op: str, **request: Any) -> Any:
-        worker = self._worker(self._settings)
+    def _probe(self, op: str, lane: int = 0, /, **request: Any) -> Any:
+        worker = self._worker(self._settings, lane)
         try:
             return worker.ask(
                 op, timeout_seconds=self._settings.timeout_seconds, search_path=self._search_path, **request
@@ -207,6 +270,18 @@ class SubprocessRunner:
             if worker.resident_bytes > RECYCLE_BYTES or not on_cpu:
                 worker.close()
         self._held.clear()
+
+
+def lanes(device: DeviceInfo) -> int:
+    """Choose how many processes compile side by side: one on an accelerator, which two would have to share."""
+    if device.platform != "cpu":
+        return 1
+    return max(1, min(MOST_LANES, os.cpu_count() or 1, (device.free_bytes or 0) // LANE_BYTES))
+
+
+def _program_of(trial: Trial) -> str:
+    """Name what a trial compiles, whatever is then done with it."""
+    return repr((trial.problem, trial.adjoint, trial.checkpoints, trial.horizon, trial.tolerance, trial.set_values))
 
 
 class InProcessRunner:
@@ -313,48 +388,3 @@ def _check_settings(settings: RunSettings) -> None:
         )
     if settings.memory_limit_bytes is not None or settings.timeout_seconds is not None:
         raise AutotuneError("a memory limit or a timeout needs a process of its own; use a worker")
-
-
-class ReplayRunner:
-    """Answers trials from the rows of a recorded sweep, so that a search is tried without a device."""
-
-    def __init__(self, rows: Iterable[Measurement]):
-        """Index the rows.
-
-        Args:
-            rows: of one problem and device; where several answer a trial, the one that went furthest does.
-        """
-        self._rows: dict[tuple[Any, ...], list[Measurement]] = {}
-        for row in rows:
-            self._rows.setdefault(_point(row), []).append(row)
-        self.asked: list[Trial] = []
-
-    def run(self, trials: Sequence[Trial]) -> list[Measurement]:
-        """Answer trials; a point that was never recorded is a failed row that says so."""
-        self.asked += trials
-        return [self._answer(trial) for trial in trials]
-
-    def close(self) -> None:
-        """Nothing was started."""
-
-    def _answer(self, trial: Trial) -> Measurement:
-        found = self._rows.get(_point(trial))
-        if not found:
-            message = f"the recorded sweep has no row for {trial.checkpoints} checkpoints at this point"
-            return dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message)
-        # Rows of repeats differ in `repeat`; the trial's own where it is there.
-        exact = [row for row in found if row.repeat == trial.repeat] or found
-        row = max(exact, key=lambda row: (len(row.run_seconds), row.peak_bytes is not None, row.measured_at))
-        row = dataclasses.replace(row, study=trial.study, repeat=trial.repeat, expected_steps=trial.expected_steps)
-        if trial.rung is Rung.RUN:
-            return row
-        if row.status is not Status.OK and row.compiled_bytes is not None:
-            row = dataclasses.replace(row, status=Status.OK, message="")
-        return dataclasses.replace(row, run_bytes=None, run_seconds=())
-
-
-def _point(at: Measurement | Trial) -> tuple[Any, ...]:
-    flags = at.xla_flags if isinstance(at, Measurement) else at.settings.xla_flags
-    x64 = at.x64 if isinstance(at, Measurement) else at.settings.x64
-    swept = tuple(sorted((key, repr(value)) for key, value in at.set_values.items()))
-    return at.adjoint, at.checkpoints, repr(at.horizon), at.tolerance, swept, x64, flags

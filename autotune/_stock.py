@@ -19,6 +19,8 @@ import functools
 import heapq
 
 NEVER = 2**62
+MOST_SIMULATED = 50_000
+"""Solves up to this many steps are counted exactly where a bound is asked for."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -29,6 +31,17 @@ def stock_executed_steps(steps: int, checkpoints: int) -> int:
     if checkpoints >= steps:
         return 2 * steps
     return 2 * steps + _recomputed(steps, _first_sweep(steps, checkpoints), checkpoints)
+
+
+def stock_most_executed_steps(steps: int, checkpoints: int) -> int | None:
+    """Bound what it executes at any length: exact up to MOST_SIMULATED steps, from above in Algorithm I's range.
+
+    There no step is advanced more than once in the backward pass, and none whose state the first sweep left stored:
+    3 steps - checkpoints in all. None for longer solves, of which nothing is told without a simulation.
+    """
+    if steps <= MOST_SIMULATED or checkpoints >= steps:
+        return stock_executed_steps(steps, checkpoints)
+    return 3 * steps - checkpoints if 2 * steps < (checkpoints + 1) * (checkpoints + 2) else None
 
 
 def _first_sweep(steps: int, slots: int) -> list[int]:

@@ -1,8 +1,8 @@
 """Probe a problem with few measurements: two traces, at most three compiles, at most four timed counts, and its laws.
 
-The compiles go where the law of bytes is least certain; one more is made where a compiled total contradicts the law
-that was fitted without it. The timed counts are spread over what the law of seconds has to part: many advances, about
-three times the steps, and everything stored (or the largest count that fits).
+The ends are compiled first, then what is timed; further compiles go where the law of bytes is least certain, one more
+where a compiled total contradicts the law that was fitted without it. The timed counts are spread over what the law of
+seconds has to part: many advances, about three times the steps, and everything stored (or the largest count that fits).
 """
 
 import dataclasses
@@ -17,6 +17,8 @@ MOST_COMPILES = 3
 MOST_TIMED = 4
 MANY_ADVANCES = 6.0
 """The smallest timed count executes at most this many times the steps: fewer would take too long to time."""
+APART = 0.8
+"""The shorter horizon is timed only where it takes at most this share of the steps."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +56,12 @@ def survey(
             reversed step costs from what every call costs.
     """
     rows: list[Measurement] = []
-    slope = per_checkpoint_bytes(runner, template, bounds)
-    law = survey_bytes(runner, template, rows, slope=slope, bounds=bounds)
+    there = timed > 1 and shorter is not None and _told_apart(template, shorter)
+    here = timed - (timed > 1 and shorter is not None)
+    slope = per_checkpoint_bytes(runner, template, spread(template, bounds, max(2, here)))
+    law = survey_bytes(runner, template, rows, slope=slope, bounds=bounds, most=2 if timed else MOST_COMPILES)
     seconds = None
-    there = shorter is not None and timed > 1
-    counts = timed_counts(template, law, bounds=bounds, budget_bytes=budget_bytes, most=timed - there)
+    counts = timed_counts(template, law, bounds=bounds, budget_bytes=budget_bytes, most=here)
     if counts:
         trials = [dataclasses.replace(template, checkpoints=c, rung=Rung.RUN) for c in counts]
         if shorter is not None and there:
@@ -66,35 +69,78 @@ def survey(
         measured = runner.run(trials)
         rows += measured
         seconds = seconds_law(measured)
+        law = survey_bytes(runner, template, rows, slope=slope, bounds=bounds)
     return Survey(bytes=law, seconds=seconds, rows=tuple(rows))
 
 
-def per_checkpoint_bytes(runner: Runner, template: Trial, bounds: tuple[int, int]) -> float | None:
-    """Learn the bytes per checkpoint from two traces, without a compile; None where they fail."""
+def _told_apart(template: Trial, shorter: Trial) -> bool:
+    """Whether two horizons differ so much in their steps that timing both tells more than timing one twice."""
+    return bool(template.steps and shorter.steps and shorter.steps <= APART * template.steps)
+
+
+def spread(template: Trial, bounds: tuple[int, int], most: int) -> list[int]:
+    """Spread counts over what is sensible: from the first with few advances to the largest, in equal ratios."""
     lowest, highest = bounds
-    counts = sorted({max(lowest, (lowest + highest) // 2), highest})
+    if most < 1 or highest < lowest or not template.steps:
+        return sorted({max(lowest, (lowest + highest) // 2), highest})[: max(0, most)]
+    steps = template.steps
+    executed = lambda count: executed_steps(template.adjoint, steps, count, template.expected_steps)
+    smallest = next((c for c in range(lowest, highest) if executed(c) <= MANY_ADVANCES * steps), highest)
+    ratio = (highest / smallest) ** (1 / max(1, most - 1))
+    return sorted({min(highest, round(smallest * ratio**place)) for place in range(most)})
+
+
+def per_checkpoint_bytes(runner: Runner, template: Trial, counts: Sequence[int]) -> float | None:
+    """Learn the bytes per checkpoint from the traces of the two largest of `counts`, without a compile.
+
+    These are compiled or timed later, which then finds them traced. None where a trace fails.
+    """
+    counts = counts[-2:]
     traced = runner.run([dataclasses.replace(template, checkpoints=c, rung=Rung.TRACED) for c in counts])
     peaks = [row.peak_bytes for row in traced if row.status is Status.OK]
-    if len(peaks) < 2 or peaks[0] is None or peaks[-1] is None:
+    if len(set(counts)) < 2 or len(peaks) < 2 or peaks[0] is None or peaks[-1] is None:
         return None
     return (peaks[-1] - peaks[0]) / (counts[-1] - counts[0])
 
 
 def survey_bytes(
-    runner: Runner, template: Trial, rows: list[Measurement], *, slope: float | None, bounds: tuple[int, int]
+    runner: Runner,
+    template: Trial,
+    rows: list[Measurement],
+    *,
+    slope: float | None,
+    bounds: tuple[int, int],
+    most: int = MOST_COMPILES,
 ) -> BytesLaw:
-    """Compile where the law asks, at most three counts and one more for each contradiction, adding to `rows`."""
-    points: dict[int, int] = {}
-    allowed = MOST_COMPILES
+    """Compile where the law asks, at most so many counts and one more for each contradiction, adding to `rows`.
+
+    What `rows` hold of the template's horizon and tolerance already counts too; what was timed there was not compiled
+    for the law's sake.
+    """
+    mine = [
+        row
+        for row in rows
+        if row.status is Status.OK and (row.horizon, row.tolerance) == (template.horizon, template.tolerance)
+    ]
+    points = {row.checkpoints: row.compiled_bytes for row in mine if row.compiled_bytes is not None}
+    failed = any(row.status is not Status.OK and not row.run_seconds for row in rows)
+    compiled = sum(not row.run_seconds for row in mine)
     law = fit_bytes_law(points, adjoint=template.adjoint, per_checkpoint_bytes=slope)
-    while len(points) < allowed and (count := law.next_count(*bounds)) is not None:
-        (row,) = runner.run([dataclasses.replace(template, checkpoints=count, rung=Rung.COMPILED)])
-        rows.append(row)
-        if row.status is not Status.OK or row.compiled_bytes is None:
+    while not failed and compiled < most:
+        counts = [end for end in dict.fromkeys(reversed(bounds)) if end not in points]
+        counts = counts or [count for count in (law.next_count(*bounds),) if count is not None]
+        if not counts:
             break
-        if len(points) > 1 and law.contradicted_by(count, row.compiled_bytes):
-            allowed += 1
-        points[count] = row.compiled_bytes
+        trials = [dataclasses.replace(template, checkpoints=count, rung=Rung.COMPILED) for count in counts]
+        for row in runner.run(trials):
+            rows.append(row)
+            if row.status is not Status.OK or row.compiled_bytes is None:
+                failed = True
+                continue
+            compiled += 1
+            if len(points) > 1 and law.contradicted_by(row.checkpoints, row.compiled_bytes):
+                most += 1
+            points[row.checkpoints] = row.compiled_bytes
         law = fit_bytes_law(points, adjoint=template.adjoint, per_checkpoint_bytes=slope)
     return law
 
@@ -110,11 +156,7 @@ def timed_counts(
         return []
     if template.adjoint is not AdjointName.OURS:  # nothing is interpolated there: what was compiled is what is known
         return sorted(count for count, _ in law.points if lowest <= count <= highest)[:most]
-    steps = template.steps
-    executed = lambda count: executed_steps(template.adjoint, steps, count, template.expected_steps)
-    smallest = next((c for c in range(lowest, highest) if executed(c) <= MANY_ADVANCES * steps), highest)
-    ratio = (highest / smallest) ** (1 / max(1, most - 1))
-    return sorted({min(highest, round(smallest * ratio**place)) for place in range(most)})
+    return spread(template, (lowest, highest), most)
 
 
 def seconds_law(rows: Sequence[Measurement]) -> SecondsLaw | None:

@@ -136,10 +136,11 @@ class Sweep:
                 )
             )
 
-    def measure(self, trials: Sequence[Trial]) -> list[Measurement]:
+    def measure(self, trials: Sequence[Trial], *, alone: bool = False) -> list[Measurement]:
         """Measure a batch, together with whatever workers have joined, until every trial of it has ended.
 
-        Timed trials of the batch that this process takes are timed in alternation.
+        Timed trials of the batch that this process takes are timed in alternation. Unless it is `alone`, it takes
+        those that are compiled only one by one, and leaves the others to workers.
 
         Returns:
             The rows that were measured by this process; the store has those of the others too.
@@ -153,7 +154,7 @@ class Sweep:
         self._measured.clear()
         timed = all(trial.rung is Rung.RUN for trial in trials)
         while True:
-            self.work(together=len(trials) if timed else 1)
+            self.work(together=len(trials) if timed or alone else 1)
             batch = self._study.get_trials(deepcopy=False)[first:]
             if not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in batch):
                 return list(self._measured)

@@ -200,7 +200,7 @@ class Tuning:
 
     def _measure(self, trials: Sequence[Trial]) -> list[Measurement]:
         """Measure a batch; a trial whose worker died twice becomes a row that says so."""
-        made = self._sweep.measure(trials)
+        made = self._sweep.measure(trials, alone=self._prepared.request.workers == 1)
         stored = self._store.measurements(problem_name=self._prepared.name)
         for trial in self._sweep.lost(trials, stored):
             message = "its worker was killed twice"

@@ -20,7 +20,7 @@ from profiles._records import Case, Profile
 from profiles.devices import Device
 
 Recompute = Callable[[int, int], float]
-"""The recompute factor of (steps, checkpoints), for 1 <= checkpoints <= steps."""
+"""The recompute factor of (steps, checkpoints), for 1 <= checkpoints <= steps; infinite where it cannot be told."""
 
 CARRIES_OVER = (
     "Steps, recompute factors and bytes per checkpoint carry over between devices.",
@@ -64,7 +64,8 @@ class PlanRequest:
 class PlanRow:
     """What one device makes of one horizon and tolerance.
 
-    `checkpoints`, `peak_bytes` and `recompute_factor` are None where nothing fits. `needed_bytes` is the smallest peak
+    `checkpoints`, `peak_bytes` and `recompute_factor` are None where nothing fits, the last also where theory does not
+    tell it. `needed_bytes` is the smallest peak
     whose recompute factor is within the asked limit, `saturated_bytes` the peak above which memory buys nothing more,
     `smallest_bytes` the least that works at all. `bytes_evidence` and `steps_evidence` are measured, interpolated or
     extrapolated. `run_seconds` and `cost` (of one call, in the device's currency) are None where nothing supports them.
@@ -148,8 +149,10 @@ class _Factors:
         return sorted({1, most, *(round(most ** (k / _GRID)) for k in range(_GRID))})
 
     def best(self, most: int) -> int:
-        """Find the count of at most `most` with the least recomputation, the smallest of equals."""
+        """Find the count of at most `most` with the least recomputation, the smallest of equals; `most` untold."""
         count = min(self.counts(most), key=lambda count: (self(count), count))
+        if math.isinf(self(count)):
+            return most
         return self.smallest_with(self(count), count) or count
 
     def smallest_with(self, limit: float, most: int) -> int | None:
@@ -269,7 +272,7 @@ def _row(device: Device, setting: _Setting, factors: _Factors, request: PlanRequ
         steps_evidence="measured",
         checkpoints=chosen,
         peak_bytes=None if chosen is None else math.ceil(sizes(chosen)),
-        recompute_factor=None if chosen is None else factors(chosen),
+        recompute_factor=None if chosen is None or math.isinf(factors(chosen)) else factors(chosen),
         bytes_evidence=None if chosen is None else sizes.evidence(chosen),
         needed_bytes=None if needed is None else _whole(sizes(needed)),
         needed_checkpoints=needed,

@@ -56,12 +56,12 @@ def bench(name: str, options: argparse.Namespace) -> None:
         device = runner.device_info()
         started = time.perf_counter()
         horizon = default_horizon(name)
-        template, shorter = (_template(name, at, runner, options) for at in (horizon, horizon / 2))
+        template, shorter = _templates(name, (horizon, horizon / 2), runner, options)
         highest = min(HIGHEST, template.steps or HIGHEST)
         timed = 0 if options.no_seconds else 4
         probe = survey(runner, template, bounds=(1, highest), timed=timed, shorter=shorter)
         seconds = time.perf_counter() - started
-        print(f"{name}: {template.steps} steps, probed in {seconds:.1f} s with {len(probe.bytes.points)} compiles")
+        print(f"{name}: {template.steps} steps, probed in {seconds:.1f} s, {len(probe.bytes.points)} counts compiled", flush=True)
         common = _common(name, options, device, template, seconds)
         rows = _bytes_rows(runner, template, probe, common, options)
         _write(options.out / f"probe_bytes_{options.adjoint}.csv", rows)
@@ -76,19 +76,24 @@ def default_horizon(name: str) -> int | float:
     return inspect.signature(factory).parameters["horizon"].default
 
 
-def _template(name: str, horizon: int | float, runner: SubprocessRunner, options: argparse.Namespace) -> Trial:
-    """Observe a horizon and say what all trials there have in common."""
-    horizon = int(horizon) if horizon == int(horizon) and horizon > 1 else horizon
-    question = Question(problem=f"{PROBLEMS / name}.py:make", horizon=horizon)
-    seen = runner.observe(question)
-    assert seen.steps is not None
+def _templates(
+    name: str, horizons: Sequence[int | float], runner: SubprocessRunner, options: argparse.Namespace
+) -> list[Trial]:
+    """Observe horizons and say what all trials at each have in common."""
+    whole = [int(at) if at == int(at) and at > 1 else at for at in horizons]
+    questions = [Question(problem=f"{PROBLEMS / name}.py:make", horizon=at) for at in whole]
+    key = runner.problem_key(questions[0])
     ours = options.adjoint is AdjointName.OURS
-    expected = reversed_steps(options.adjoint, seen.steps, seen.accepted) if ours else None
-    return Trial(
-        study="bench_probe", problem=question.problem, adjoint=options.adjoint, checkpoints=1, horizon=horizon,
-        key=runner.problem_key(question), steps=seen.steps, accepted=seen.accepted, rejected=seen.rejected,
-        expected_steps=expected, rounds=options.rounds, seed=options.seed,
-    )  # fmt: skip
+    made = []
+    for question, seen in zip(questions, runner.observe_all(questions), strict=True):
+        assert seen.steps is not None
+        expected = reversed_steps(options.adjoint, seen.steps, seen.accepted) if ours else None
+        made.append(Trial(
+            study="bench_probe", problem=question.problem, adjoint=options.adjoint, checkpoints=1,
+            horizon=question.horizon, key=key, steps=seen.steps, accepted=seen.accepted, rejected=seen.rejected,
+            expected_steps=expected, rounds=options.rounds, seed=options.seed,
+        ))  # fmt: skip
+    return made
 
 
 def _common(name: str, options: argparse.Namespace, device: DeviceInfo, seen: Trial, seconds: float) -> dict[str, Any]:
@@ -108,10 +113,8 @@ def _bytes_rows(
     highest = max(probed, default=0)
     step = max(1, len(COUNTS) // options.counts)
     counts = [count for count in COUNTS[::step] if count not in probed and count <= highest]
-    rows = []
-    for count in counts:
-        (row,) = runner.run([dataclasses.replace(template, checkpoints=count, rung=Rung.COMPILED)])
-        rows.append({**common, **_compared(probe.bytes.at(count), row)})
+    trials = [dataclasses.replace(template, checkpoints=count, rung=Rung.COMPILED) for count in counts]
+    rows = [{**common, **_compared(probe.bytes.at(row.checkpoints), row)} for row in runner.run(trials)]
     held = [row for row in rows if row["within"] != ""]
     print(f"  bytes: {sum(row['within'] for row in held)} of {len(held)} held-out counts within bounds")
     return rows

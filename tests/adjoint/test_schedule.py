@@ -133,6 +133,20 @@ def test_every_action_is_legal_for_all_small_cases() -> None:
             assert machine.evaluations == adjoint.executed_steps(steps, checkpoints, expected_steps)
 
 
+@given(STEPS, COUNTS)
+def test_an_exact_prediction_is_counted_in_closed_form(steps: int, checkpoints: int) -> None:
+    """The formula counts what the actions take, without listing where the checkpoints stand."""
+    machine = Machine(steps, checkpoints).execute(actions(steps, checkpoints, steps))
+    assert machine.evaluations == adjoint.executed_steps(steps, checkpoints, steps)
+
+
+def test_a_billion_steps_are_counted_at_once() -> None:
+    """At most the repetition number above the optimum, at sizes where nothing can be listed."""
+    for steps, checkpoints in itertools.product((2**31, math.comb(60, 12)), (1, 2, 300, 10**6, 2**31)):
+        above = adjoint.executed_steps(steps, checkpoints, steps) - adjoint.optimal_steps(steps, checkpoints)
+        assert 0 <= above <= theory.repetition(steps, checkpoints)
+
+
 @given(STEPS, COUNTS, st.none() | st.integers(0, 600))
 def test_checkpoints_stand_in_order_within_the_solve(steps: int, checkpoints: int, expected_steps: int | None) -> None:
     """They begin with the initial state, increase, stay below the last step and fit the slots."""

@@ -33,8 +33,11 @@ class FakeLab(FakeMachine):
         """Give the fake problem's key."""
         return self.key
 
-    def observe(self, question: Question) -> Observation:
+    def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
         """Count the fake problem's steps."""
+        return [self._observe(question) for question in questions]
+
+    def _observe(self, question: Question) -> Observation:
         self.observed += 1
         case = Case(question.horizon, question.tolerance, scalar_items(question.set_values))
         site = SiteSteps(site="fake.py:1", steps=(self.steps(Cell(case)),))

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from autotune._errors import AutotuneError
+from autotune._machine import ReplayRunner
 from autotune._problem import load_problem
-from autotune._runners import InProcessRunner, Question, ReplayRunner, SubprocessRunner
+from autotune._runners import InProcessRunner, Question, SubprocessRunner
 from autotune._trial import Rung, RunSettings, Trial
 from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey, Status
 

@@ -102,11 +102,20 @@ def test_a_contradicted_law_costs_one_more_compile():
 
 
 def test_a_compile_that_fails_ends_the_probe_and_is_a_row():
-    """What is known stays; nothing is made up."""
+    """What is known stays, and what is said beside it is said to be extrapolated."""
     machine = Machine(line, fails=(200,))
     found = survey(machine, template(), bounds=(1, 200), timed=0)
-    assert [row.status for row in found.rows] == [Status.FAILED]
-    assert found.bytes.at(10) is None
+    assert [(row.checkpoints, row.status) for row in found.rows] == [(200, Status.FAILED), (1, Status.OK)]
+    assert found.bytes.is_extrapolated(10)
+    nothing = survey(Machine(line, fails=(1, 200)), template(), bounds=(1, 200), timed=0)
+    assert nothing.bytes.at(10) is None
+
+
+def test_horizons_with_as_many_steps_are_not_timed_apart():
+    """A shorter horizon that takes as long to solve parts nothing."""
+    machine = Machine(line)
+    found = survey(machine, template(), bounds=(1, 200), shorter=template(steps=190, expected_steps=190, horizon=1))
+    assert {row.horizon for row in found.rows} == {None}
 
 
 @given(st.integers(1, 400), st.integers(1, 3000), st.integers(0, 4))
