@@ -61,7 +61,10 @@ def bench(name: str, options: argparse.Namespace) -> None:
         timed = 0 if options.no_seconds else 4
         probe = survey(runner, template, bounds=(1, highest), timed=timed, shorter=shorter)
         seconds = time.perf_counter() - started
-        print(f"{name}: {template.steps} steps, probed in {seconds:.1f} s, {len(probe.bytes.points)} counts compiled", flush=True)
+        print(
+            f"{name}: {template.steps} steps, probed in {seconds:.1f} s, {len(probe.bytes.points)} counts compiled",
+            flush=True,
+        )
         common = _common(name, options, device, template, seconds)
         rows = _bytes_rows(runner, template, probe, common, options)
         _write(options.out / f"probe_bytes_{options.adjoint}.csv", rows)
