@@ -6,6 +6,7 @@ from pathlib import Path
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -168,3 +169,24 @@ def test_quantiles_of_a_plain_loop_take_every_pass_for_accepted():
     observation = Observation(horizon=None, tolerance=None, sites=(SiteSteps(site="a", steps=(1, 9, 5)),))
     assert (observation.accepted, observation.rejected) == (9, 0)
     assert [observation.quantile(q) for q in (0.0, 0.3, 0.5, 0.9, 1.0)] == [1, 1, 5, 9, 9]
+
+
+def test_many_lanes_are_told_by_one_callback():
+    """XLA compiles as many callbacks for five hundred lanes as for two; each lane is still told."""
+    told: list[int] = []
+
+    def solve(rate):
+        return diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, rate: -rate * y), diffrax.Heun(), 0.0, 1.0, 0.1, 1.0, rate,
+            stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-6),
+            adjoint=ProbeAdjoint(report=lambda *, steps, **_: told.append(int(steps))),
+        ).ys  # fmt: skip
+
+    def callbacks(lanes):
+        return jax.jit(jax.vmap(solve)).lower(jnp.ones(lanes)).as_text().count("callback")
+
+    assert callbacks(512) == callbacks(2)
+    jax.block_until_ready(jax.jit(jax.vmap(solve))(jnp.linspace(1.0, 9.0, 512)))
+    jax.effects_barrier()
+    assert len(told) == 512
+    assert len(set(told)) > 2

@@ -1,0 +1,157 @@
+"""Ten training steps whose count is chosen by itself, beside the best count found by hand and Diffrax's default.
+
+Each run is one gradient of a shipped problem, at a batch, horizon and budget of its own. `autotune.auto_adjoint`
+chooses from nothing (an empty store), as it does on the first start of a training script. By hand means: the largest
+counts of a grid that fit the budget, compiled and timed in shuffled rounds beside the chosen one and Diffrax's default.
+The peak of a step is what it is compiled to need.
+
+    python scripts/bench_training.py --out training.csv          ten runs, each in a process of its own (20 minutes)
+    python scripts/bench_training.py --out training.csv --only 3
+"""
+
+import argparse
+import csv
+import dataclasses
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune._budget import parse_bytes
+from profiles._units import format_bytes, format_seconds
+
+PROBLEMS = Path(__file__).parent / "problems"
+GRID = (3, 4, 6, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 512)
+MOST_BY_HAND = 7
+"""How many counts are tried by hand: those that execute the fewest steps, and smaller ones that write less."""
+ROUNDS = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """One training run: which problem, at what size, within which budget."""
+
+    problem: str
+    budget: str
+    horizon: int | float | None = None
+    set_values: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+RUNS = (
+    Run("lynx_hare", "2MiB"),
+    Run("lynx_hare", "6MiB", 12, {"members": 2048, "width": 16}),
+    Run("spirals", "8MiB"),
+    Run("spirals", "16MiB", 20.0, {"batch": 256}),
+    Run("reaction_diffusion", "24MiB"),
+    Run("reaction_diffusion", "64MiB", 250, {"grid": 512}),
+    Run("neural_sde", "3MiB"),
+    Run("neural_sde", "12MiB", 5.0, {"batch": 256, "hidden": 64}),
+    Run("robertson", "3MiB"),
+    Run("neural_cde", "8MiB", 200, {"batch": 256}),
+)
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """Choose, compile, and time one run in this process."""
+    import diffrax
+    import jax
+
+    import adjoint
+    from autotune._auto import Ask, auto_choice
+    from autotune._compile import compile_traced, trace
+    from autotune._device import device_info
+    from autotune._problem import load_problem
+
+    spec = f"{PROBLEMS / run.problem}.py:make"
+    with tempfile.TemporaryDirectory() as folder:
+        ask = Ask(problem=spec, budget=run.budget, horizon=run.horizon, set_values=dict(run.set_values))
+        choice = auto_choice(ask, store=f"{folder}/profiles.db")
+    problem = load_problem(spec, set_values=dict(run.set_values))
+    budget = parse_bytes(run.budget)
+
+    def prepare(made: Any) -> tuple[Any, Any, int]:
+        call = problem.make(made, run.horizon, None)
+        executable = compile_traced(trace(call))
+        assert executable.planned.total is not None
+        return executable, call.args, executable.planned.total
+
+    accepted, steps = choice.recommendation.accepted, choice.recommendation.steps
+    assert accepted is not None
+    assert steps is not None
+    sides = {"chosen": prepare(choice.adjoint), "Diffrax": prepare(diffrax.RecursiveCheckpointAdjoint())}
+    tried = [choice.checkpoints]
+    largest = {count for count in (*GRID, accepted) if count <= accepted}
+    # From the largest that fits downwards: below those, ever more is computed again.
+    for count in sorted(largest - set(tried), reverse=True):
+        if len(sides) - 2 >= MOST_BY_HAND:
+            break
+        side = prepare(adjoint.RecursiveCheckpointAdjoint(checkpoints=count, expected_steps=accepted))
+        if side[2] <= budget:
+            sides[str(count)] = side
+            tried.append(count)
+    samples: dict[str, list[float]] = {name: [] for name in sides}
+    order = random.Random(0)
+    import time
+
+    for turn in range(ROUNDS + 1):
+        names = list(sides)
+        order.shuffle(names)
+        for name in names:
+            executable, args, _ = sides[name]
+            start = time.perf_counter()
+            jax.block_until_ready(executable.run(args))
+            if turn:  # the first round warms up
+                samples[name].append(time.perf_counter() - start)
+    seconds = {name: statistics.median(found) for name, found in samples.items()}
+    by_hand = {name: taken for name, taken in seconds.items() if name != "Diffrax"}
+    best = min(by_hand, key=lambda name: by_hand[name])
+    info = device_info()
+    return {
+        "problem": run.problem, "horizon": "" if run.horizon is None else run.horizon,
+        "set_values": " ".join(f"{key}={value}" for key, value in run.set_values.items()),
+        "budget_bytes": budget, "steps": steps, "accepted": accepted, "chosen": choice.checkpoints,
+        "choice_seconds": round(choice.cost_seconds, 1), "peak_bytes": sides["chosen"][2],
+        "fits": int(sides["chosen"][2] <= budget), "seconds": seconds["chosen"],
+        "best_by_hand": choice.checkpoints if best == "chosen" else int(best), "best_seconds": by_hand[best],
+        "above_best": round(seconds["chosen"] / by_hand[best] - 1, 4),
+        "tried_by_hand": " ".join(map(str, sorted(tried))),
+        "diffrax_peak_bytes": sides["Diffrax"][2], "diffrax_fits": int(sides["Diffrax"][2] <= budget),
+        "diffrax_seconds": seconds["Diffrax"], "diffrax_over_chosen": round(seconds["Diffrax"] / seconds["chosen"], 3),
+        "device": info.kind, **info.versions,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure the runs one after the other, each in a fresh process."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="CSV file; rows are added")
+    parser.add_argument("--only", type=int, help=f"one run alone, 0 to {len(RUNS) - 1}, in this process")
+    options = parser.parse_args()
+    if options.only is None:
+        for number in range(len(RUNS)):
+            subprocess.run([sys.executable, __file__, "--out", options.out, "--only", str(number)], check=True)
+        print(f"wrote {options.out}")
+        return
+    row = measure(RUNS[options.only])
+    new = not options.out.exists()
+    with options.out.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(
+        f"{row['problem']} {row['set_values']}: {row['chosen']} checkpoints of {row['accepted']} steps in "
+        f"{row['choice_seconds']} s, peak {format_bytes(row['peak_bytes'])} of {format_bytes(row['budget_bytes'])}, "
+        f"{format_seconds(row['seconds'])} ({row['above_best']:+.1%} of the best by hand, {row['best_by_hand']}); "
+        f"Diffrax {format_bytes(row['diffrax_peak_bytes'])}, {format_seconds(row['diffrax_seconds'])}"
+        f"{'' if row['diffrax_fits'] else ', does not fit'}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
