@@ -12,6 +12,7 @@ from autotune._adjoints import executed_steps
 from autotune._console import Exit, Format, Screen
 from autotune._opening import reading
 from autotune._stock import stock_most_executed_steps
+from profiles._plan import MOST_STEPS
 from profiles._records import AdjointName
 from profiles._units import format_bytes, format_seconds
 
@@ -88,14 +89,19 @@ def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanReque
         lines.append([*line, cost] if priced else line)
     screen.table((*PLAN_COLUMNS, "a million calls") if priced else PLAN_COLUMNS, lines)
     screen.line("enough: the least memory within the wanted recompute factor; all it can use: more buys nothing")
-    found = [one for one in plan.longest if one.horizon is not None]
+    found = [one for one in plan.longest if one.steps]
     if found:
         screen.line()
         lines = [
-            (one.device, None if one.tolerance is None else f"{one.tolerance:g}", f"{one.horizon:.4g}", one.steps)
+            (
+                one.device,
+                None if one.tolerance is None else f"{one.tolerance:g}",
+                None if one.horizon is None else f"{one.horizon:.4g}",
+                one.steps if one.steps < MOST_STEPS else f"{MOST_STEPS:.1e} and more",
+            )
             for one in found
         ]
-        screen.table(("device", "tolerance", "longest horizon", "steps"), lines)
+        screen.table(("device", "tolerance", "longest horizon", "longest solve in steps"), lines)
     screen.line()
     for note in plan.notes:
         screen.line(note)

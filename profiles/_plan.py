@@ -31,7 +31,8 @@ CARRIES_OVER = (
 """What a plan rests on, in words to print beside it."""
 
 _GRID = 160  # counts tried per device; recompute factors change slowly with the count
-_MOST_STEPS = 2**31  # longer solves are not asked for
+MOST_STEPS = 2**31
+"""Longer solves are not asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,7 +311,7 @@ def _longest(
         return count is not None and _Factors(recompute, steps)(count) <= request.max_recompute
 
     low, high = 0, 1
-    while high <= _MOST_STEPS and held(high):
+    while high <= MOST_STEPS and held(high):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2

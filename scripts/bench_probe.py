@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--problems", default=",".join(sorted(p.stem for p in PROBLEMS.glob("*.py"))))
     parser.add_argument("--adjoint", type=AdjointName, default=AdjointName.OURS, choices=list(AdjointName))
     parser.add_argument("--counts", type=int, default=len(COUNTS), help="how many counts are compiled to compare")
-    parser.add_argument("--rounds", type=int, default=5, help="timing rounds")
+    parser.add_argument("--rounds", type=int, default=3, help="timing rounds")
     parser.add_argument("--no-seconds", action="store_true", help="leave out everything that is timed")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

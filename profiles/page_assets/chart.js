@@ -97,7 +97,7 @@ function marker(shape, look, radius, hollow) {
 //   bands: [{look, points: [{x, low, high}]}];  vline, hline: {value, label};  moved: called with x when the line is dragged
 function drawChart(host, spec) {
   const width = Math.max(300, host.clientWidth), height = spec.height || 310;
-  const box = { left: 66, right: width - 14, top: 16, bottom: height - 46 };
+  const box = { left: 78, right: width - 14, top: 16, bottom: height - 46 };
   const all = spec.series.flatMap((series) => series.points);
   const bands = spec.bands || [];
   const xs = [...all.map((point) => point.x), ...bands.flatMap((band) => band.points.map((point) => point.x))];
