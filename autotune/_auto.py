@@ -274,6 +274,15 @@ def _as_choice(
         from profiles._units import format_bytes
 
         least = "unknown" if chosen.smallest_bytes is None else format_bytes(chosen.smallest_bytes)
+        if least == format_bytes(budget.bytes):
+            least += f" ({chosen.smallest_bytes} bytes of {budget.bytes})"
+        ran = [row for row in rows if row.run_bytes is not None and row.run_bytes > budget.bytes]
+        if ran and chosen.smallest_bytes is not None and chosen.smallest_bytes <= budget.bytes:
+            least_run = min(ran, key=lambda row: row.run_bytes or 0)
+            least += (
+                f" as compiled, and memory rose by {format_bytes(least_run.run_bytes or 0)} when "
+                f"{least_run.checkpoints} checkpoints were run"
+            )
         raise AutotuneError(
             f"nothing of {key.name} fits {format_bytes(budget.bytes)} at {chosen.case}: the smallest needs {least}; "
             "raise the budget, free memory, or shrink state or batch"
