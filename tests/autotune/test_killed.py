@@ -55,24 +55,25 @@ def test_fifty_kills_lose_nothing_and_measure_nothing_twice(tmp_path: pathlib.Pa
         store = tmp_path / f"{ended}.db"
         before: dict[str, Measurement] = {}
         while True:
-            tune = start(store)
-            try:
-                tune.wait(timeout=chance.uniform(0.5, LONGEST_SECONDS) if kills < KILLS else 300)
-            except subprocess.TimeoutExpired:
-                victims = chance.choice(("tuner", "workers", "both"))
-                strike(tune, victims)
-                kills += 1
-                if victims == "workers":  # the tuner goes on with others, until it is killed itself or done
-                    time.sleep(chance.uniform(0.5, 3.0))
-                    tune.kill()
-                tune.wait()
+            with start(store) as tune:
+                try:
+                    tune.wait(timeout=chance.uniform(0.5, LONGEST_SECONDS) if kills < KILLS else 300)
+                except subprocess.TimeoutExpired:
+                    victims = chance.choice(("tuner", "workers", "both"))
+                    strike(tune, victims)
+                    kills += 1
+                    if victims == "workers":  # the tuner goes on with others, until it is killed itself or done
+                        time.sleep(chance.uniform(0.5, 3.0))
+                        tune.kill()
+                    tune.wait()
+                assert tune.stderr is not None
+                said = tune.stderr.read()
             after = stored(store)
             lost = [key for key, row in before.items() if after.get(key) != row]
             assert not lost, f"{len(lost)} rows were lost or measured again after {kills} kills"
             before = after
             if tune.returncode == 0:
                 break
-            assert tune.stderr is not None
-            assert tune.returncode < 0, tune.stderr.read()
+            assert tune.returncode < 0, said
         assert {row.horizon for row in before.values()} == {5, 10, 20}
         ended += 1
