@@ -65,8 +65,9 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_every_option_that_the_readme_mentions_exists_somewhere() -> None:
-    """Options named by themselves belong to some command, to scripts/test or to pip."""
-    scripts = "".join((REPOSITORY / "scripts" / name).read_text() for name in ("test", "quickstart", "quickstart.py"))
+    """Options named by themselves belong to some command or script."""
+    scripts = "".join((REPOSITORY / "scripts" / name).read_text() for name in ("test", "quickstart"))
+    scripts += "".join(path.read_text() for path in sorted((REPOSITORY / "scripts").glob("*.py")))
     scripts += (REPOSITORY / "scripts" / "validation" / "run.py").read_text()
     known = {written for command in COMMANDS.values() for written in options_of(command)}
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README)):
