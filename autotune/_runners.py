@@ -114,8 +114,7 @@ class SubprocessRunner:
         self, question: Question, *, repeats: int = 1, variations: Sequence[Mapping[str, Scalar]] = ()
     ) -> Observation:
         """Count a problem's steps in a worker; see `autotune._probe.observe`."""
-        asked = {"repeats": repeats, "variations": [dict(values) for values in variations]}
-        return decode_observation(self._probe("observe", **encode(question), **asked))
+        return self._observe(question, repeats=repeats, variations=variations)
 
     def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
         """Count the steps of several cases, in as many processes as there are lanes.
@@ -125,15 +124,18 @@ class SubprocessRunner:
         """
 
         def ask(lane: int) -> list[Observation]:
-            return [
-                decode_observation(self._probe("observe", lane, **encode(question), repeats=1, variations=[]))
-                for question in questions[lane :: self._lanes]
-            ]
+            return [self._observe(question, lane) for question in questions[lane :: self._lanes]]
 
         found: list[Observation | None] = [None] * len(questions)
         for lane, seen in enumerate(self._side_by_side(ask, list(range(min(self._lanes, len(questions)))))):
             found[lane :: self._lanes] = seen
         return [one for one in found if one is not None]
+
+    def _observe(
+        self, question: Question, lane: int = 0, *, repeats: int = 1, variations: Sequence[Mapping[str, Scalar]] = ()
+    ) -> Observation:
+        asked = {"repeats": repeats, "variations": [dict(values) for values in variations]}
+        return decode_observation(self._probe("observe", lane, **encode(question), **asked))
 
     def composition(self, problem: str, row: Measurement) -> Composition | None:
         """Part a row's compiled bytes in a worker; see `autotune._composition.composition`."""

@@ -56,16 +56,16 @@ def survey(
             reversed step costs from what every call costs.
     """
     rows: list[Measurement] = []
-    there = timed > 1 and shorter is not None and _told_apart(template, shorter)
-    here = timed - (timed > 1 and shorter is not None)
+    elsewhere = shorter if timed > 1 else None
+    here = timed - (elsewhere is not None)
     slope = per_checkpoint_bytes(runner, template, spread(template, bounds, max(2, here)))
     law = survey_bytes(runner, template, rows, slope=slope, bounds=bounds, most=2 if timed else MOST_COMPILES)
     seconds = None
     counts = timed_counts(template, law, bounds=bounds, budget_bytes=budget_bytes, most=here)
     if counts:
         trials = [dataclasses.replace(template, checkpoints=c, rung=Rung.RUN) for c in counts]
-        if shorter is not None and there:
-            trials.append(dataclasses.replace(shorter, checkpoints=counts[len(counts) // 2], rung=Rung.RUN))
+        if elsewhere is not None and _told_apart(template, elsewhere):
+            trials.append(dataclasses.replace(elsewhere, checkpoints=counts[len(counts) // 2], rung=Rung.RUN))
         measured = runner.run(trials)
         rows += measured
         seconds = seconds_law(measured)
@@ -96,9 +96,11 @@ def per_checkpoint_bytes(runner: Runner, template: Trial, counts: Sequence[int])
     These are compiled or timed later, which then finds them traced. None where a trace fails.
     """
     counts = counts[-2:]
+    if len(counts) < 2:
+        return None
     traced = runner.run([dataclasses.replace(template, checkpoints=c, rung=Rung.TRACED) for c in counts])
     peaks = [row.peak_bytes for row in traced if row.status is Status.OK]
-    if len(set(counts)) < 2 or len(peaks) < 2 or peaks[0] is None or peaks[-1] is None:
+    if len(peaks) < 2 or peaks[0] is None or peaks[-1] is None:
         return None
     return (peaks[-1] - peaks[0]) / (counts[-1] - counts[0])
 

@@ -66,10 +66,10 @@ class PlanRow:
     """What one device makes of one horizon and tolerance.
 
     `checkpoints`, `peak_bytes` and `recompute_factor` are None where nothing fits, the last also where theory does not
-    tell it. `needed_bytes` is the smallest peak
-    whose recompute factor is within the asked limit, `saturated_bytes` the peak above which memory buys nothing more,
-    `smallest_bytes` the least that works at all. `bytes_evidence` and `steps_evidence` are measured, interpolated or
-    extrapolated. `run_seconds` and `cost` (of one call, in the device's currency) are None where nothing supports them.
+    tell it. `needed_bytes` is the smallest peak whose recompute factor is within the asked limit, `saturated_bytes` the
+    peak above which memory buys nothing more, `smallest_bytes` the least that works at all. `bytes_evidence` and
+    `steps_evidence` are measured, interpolated or extrapolated. `run_seconds` and `cost` (of one call, in the device's
+    currency) are None where nothing supports them.
     """
 
     device: str
