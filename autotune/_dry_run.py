@@ -96,7 +96,7 @@ def _answer(asked: Request, real: Forecast, question: Question) -> Measurement:
     if likely is None and case in question.works:
         advances, taped = passes(question.adjoint, question.works[case], asked.checkpoints)
         likely = _UNIT_SECONDS * (advances + 4 * taped)
-    fits = peak is None or question.fits(peak.likely)
+    runs = question.exhaustive or peak is None or question.fits(peak.likely)  # as `trial_of` has it
     return Measurement(
         study="dry run",
         problem=_PROBLEM,
@@ -111,7 +111,7 @@ def _answer(asked: Request, real: Forecast, question: Question) -> Measurement:
         xla_flags=asked.cell.xla_flags,
         peak_bytes=math.ceil(peak.likely) if peak else 1 + asked.checkpoints,
         peak_source=PeakSource.COMPILED,
-        run_seconds=(likely,) if likely and fits and asked.rung is Rung.RUN else (),
+        run_seconds=(likely,) if likely and runs and asked.rung is Rung.RUN else (),
     )
 
 

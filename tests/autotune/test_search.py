@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from autotune._dry_run import plan
 from autotune._forecast import Work, passes
 from autotune._past import Question
 from autotune._search import Request, Search
@@ -130,6 +131,15 @@ def test_an_exhaustive_search_runs_every_listed_count_of_every_case() -> None:
     asked = {(trial.horizon, trial.checkpoints) for trial in machine.asked if trial.rung is Rung.RUN}
     assert asked == {(h, c) for h in (2, 5) for c in (2, 4, 8, 16)}
     assert len(machine.asked) == 8
+
+
+def test_an_exhaustive_search_under_a_budget_is_foreseen() -> None:
+    """The play-through runs what the search runs, beyond the budget too, and so comes to an end."""
+    machine = _machine()
+    question = _question(build_space(Listed(horizons=(2, 5), counts=(2, 4, 8, 16))), 5_500_000, exhaustive=True)
+    known = machine.run([_trial(request) for request in Search(question).next_requests([])])
+    coming = [(one.request.cell.case.horizon, one.request.checkpoints, one.final) for one in plan(question, known)]
+    assert coming == [(5, 2, False), (5, 4, False), (5, 8, False), (5, 16, False), (2, 2, True), (5, 2, True)]
 
 
 def test_running_out_of_memory_rules_out_larger_counts() -> None:
