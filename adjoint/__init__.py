@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._diffrax import RecursiveCheckpointAdjoint as RecursiveCheckpointAdjoint
+    from ._disk import release_tiers as release_tiers
     from ._loop import checkpointed_while_loop as checkpointed_while_loop
     from ._observe import observe_steps as observe_steps
     from ._schedule import default_checkpoints as default_checkpoints
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from ._schedule import repetition as repetition
     from ._schedule import schedule as schedule
     from ._schedule import schedule_tree as schedule_tree
+    from ._window_schedule import place_windows as place_windows
+    from ._window_schedule import plan_windows as plan_windows
+    from ._window_schedule import windowed_steps as windowed_steps
 
 _HOMES = {
     "RecursiveCheckpointAdjoint": "_diffrax",
@@ -26,9 +30,13 @@ _HOMES = {
     "observe_steps": "_observe",
     "optimal_steps": "_schedule",
     "placement": "_schedule",
+    "place_windows": "_window_schedule",
+    "plan_windows": "_window_schedule",
+    "release_tiers": "_disk",
     "repetition": "_schedule",
     "schedule": "_schedule",
     "schedule_tree": "_schedule",
+    "windowed_steps": "_window_schedule",
 }
 
 __all__ = sorted(_HOMES)

@@ -204,6 +204,7 @@ def bind_accepted(
         else Derived(lambda carry: derived.select(carry[1]), lambda carry: derived.rebuild(carry[1])),
         limits=(program.checkpoints, max_steps, None),
         exact=False,
+        windows=program.windows,
     )
     recorded = len(jtu.tree_leaves(times))
     partners = [None, *jtu.tree_leaves(replaying(at)), *[None] * recorded]

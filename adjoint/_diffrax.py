@@ -17,6 +17,7 @@ from ._loop import checkpointed_loop, checkpointed_while_loop
 from ._placement import INT, NEVER
 from ._program import Derived
 from ._stages import WrittenOut, arrange
+from ._tiers import TierName, tier_options
 
 FEWEST_ACCEPTED = 4
 """Before so many accepted steps a solve tells nothing about how many will follow."""
@@ -47,16 +48,27 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
         expected_steps: a prediction of the number of accepted steps, an int or a traced integer scalar (a new value is
             no new compile). It never changes the result. None: for constant steps it is computed from t0, t1 and dt0
             while the program runs; otherwise it is estimated as the solve goes on.
+        tier: cut the solve into windows whose first states live in "host" memory (GPU and TPU) or in a file on "disk";
+            None for none. See `adjoint.checkpointed_while_loop`, also for the following.
+        windows: states that the tier may hold at once; this or `tier_bytes`.
+        tier_bytes: bytes that the tier may hold at once.
+        directory: where the file of `tier="disk"` lies.
+        transfer_cost: seconds of handing over and fetching one state over those of one step.
 
     Raises:
-        ValueError: on solving, for `checkpoints` below 1, and for a term with an `UnsafeBrownianPath`, whose noise
-            cannot be evaluated twice.
+        ValueError: on solving, for `checkpoints` below 1, for a tier that cannot be had, and for a term with an
+            `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
         RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
         TypeError: on differentiating in forward mode.
     """
 
     checkpoints: int | None = None
     expected_steps: int | Int[Array, ""] | None = None
+    tier: TierName | None = eqx.field(default=None, static=True)
+    windows: int | None = eqx.field(default=None, static=True)
+    tier_bytes: int | None = eqx.field(default=None, static=True)
+    directory: str | None = eqx.field(default=None, static=True)
+    transfer_cost: float = eqx.field(default=1.0, static=True)
 
     def loop(
         self,
@@ -106,6 +118,7 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
             derived = Derived(
                 lambda state: last_slope(state.solver_state), functools.partial(_slope, terms, kwargs["args"])
             )
+        windows = tier_options(self.tier, self.windows, self.tier_bytes, self.directory, self.transfer_cost)
         adaptive = not isinstance(kwargs["stepsize_controller"], diffrax.ConstantStepSize | diffrax.StepTo)
         accepted = functools.partial(_estimate, kwargs["t0"], kwargs["t1"], max_steps)
         predict = functools.partial(_passes, accepted, expected) if adaptive else None
@@ -131,6 +144,7 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
                 exact=exact,
                 predict=predict,
                 derived=derived,
+                windows=windows,
                 bind=bind,
             )
 

@@ -6,7 +6,7 @@ rule makes a loop over the whole batch, whose transposed step sums the shared gr
 `grad` the differentiated loops, which are plain JAX, are batched one gradient for each lane. (`jax.lax.while_loop` and
 lineax's linear solve are primitives for the same reason.)
 
-`_loop_p` runs the loop. Its jvp rule runs the forward sweep (`adjoint._sweeps.run_storing`) and binds `_tangent_p`,
+`_loop_p` runs the loop. Its jvp rule runs the forward sweep (`adjoint._windows.run_storing`) and binds `_tangent_p`,
 which is linear in the tangents and exists to be transposed: its transpose is the backward sweep. In forward mode
 `_tangent_p` raises, as `jax.custom_vjp` does, except inside the body of another of our loops, where
 forward-over-reverse has to pass through it.
@@ -21,6 +21,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 
 from . import _sweeps as sweeps
+from . import _windows as windowed
 from ._analysis import is_inexact, pick, scatter
 from ._batching import batch_jaxpr, batched_outputs, vmap_flat
 from ._compat import Primitive, ad, batching, mlir
@@ -28,6 +29,7 @@ from ._observe import Observer, call_site, observer
 from ._program import Derived, Loop, Program, groups, trace_loop
 from ._schedule import default_checkpoints
 from ._tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
+from ._tiers import TierName, TierOptions, tier_options
 
 T = TypeVar("T")
 
@@ -46,6 +48,11 @@ def checkpointed_while_loop(
     max_steps: int | None = None,
     expected_steps: Any = None,
     buffers: Callable[[T], Any] | None = None,
+    tier: TierName | None = None,
+    windows: int | None = None,
+    tier_bytes: int | None = None,
+    directory: str | None = None,
+    transfer_cost: float = 1.0,
 ) -> T:
     """Run a while loop that can be differentiated in reverse mode, holding a fixed number of its states.
 
@@ -66,17 +73,30 @@ def checkpointed_while_loop(
         buffers: takes the carry, returns the nodes of it that are write-only buffers: no location may be written twice,
             none may be read before it is written (neither is checked, and gradients would be wrong). They are kept
             once, not in every checkpoint.
+        tier: cut the loop into windows whose first states live elsewhere: "host" memory (GPU and TPU) or a file on
+            "disk". None for none. The gradient is the same; each window is reversed with all `checkpoints`.
+        windows: states that the tier may hold at once, at least 1; this or `tier_bytes` goes with a tier.
+        tier_bytes: bytes that the tier may hold at once, at least one state.
+        directory: where the file of `tier="disk"` lies. It has no name there and is gone with the process.
+        transfer_cost: seconds of handing over and fetching one state over those of one step; the larger, the fewer
+            windows.
 
     Returns:
         The final carry.
 
     Raises:
         ValueError: fewer than one checkpoint; neither `checkpoints` nor `max_steps`; `max_steps` not an int or
-            negative; a body that changes the carry's structure, shapes or dtypes.
+            negative; a body that changes the carry's structure, shapes or dtypes; a tier that cannot be had.
         TypeError: on differentiating in forward mode.
+        NotImplementedError: on `vmap` of `grad` with a tier; `grad` of `vmap` works.
     """
     return checkpointed_loop(
-        cond_fun, body_fun, init_val, limits=(checkpoints, max_steps, expected_steps), buffers=buffers
+        cond_fun,
+        body_fun,
+        init_val,
+        limits=(checkpoints, max_steps, expected_steps),
+        buffers=buffers,
+        windows=tier_options(tier, windows, tier_bytes, directory, transfer_cost),
     )
 
 
@@ -90,6 +110,7 @@ def checkpointed_loop(
     predict: Callable[[T], Any] | None = None,
     derived: Derived | None = None,
     exact: bool = False,
+    windows: TierOptions | None = None,
     bind: Callable[[Loop], Any] | None = None,
 ) -> T:
     """Run `checkpointed_while_loop` with a prediction that is revised on the way.
@@ -104,6 +125,7 @@ def checkpointed_loop(
             in all, an integer scalar, 0 where it cannot tell. None for never.
         derived: leaves that checkpoints need not hold; None for none.
         exact: whether `expected_steps` is right but for rounding.
+        windows: the tier for first states of windows, None for none.
         bind: runs the traced loop and returns the final carry; `bind_loop` where it is None.
 
     Returns:
@@ -127,6 +149,7 @@ def checkpointed_loop(
         derived=derived,
         limits=(checkpoints, max_steps, expected_steps),
         exact=exact,
+        windows=windows,
     )
     return (bind_loop if bind is None else bind)(loop)
 
@@ -219,7 +242,7 @@ def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: P
         outputs = _loop_p.bind(*primals, program=program)
         return outputs, [zero_tangent(x) for x in outputs]
     keep = needed(program, moving)
-    outputs, stored, _ = sweeps.run_storing(program, primals, sweeps.Visited(program, keep.stored))
+    outputs, stored, _ = windowed.run_storing(program, primals, sweeps.Visited(program, keep.stored))
     consts = sweeps.operands_of(program, primals).body_consts
     moved = bind_tangents(
         program, pick(along, given.all), (consts, stored, outputs[program.state :]), (given, moving, keep)
@@ -250,6 +273,7 @@ def bind_tangents(
         stored.top,
         stored.steps,
         *stored.slots,
+        *stored.tier,
         *pick(buffers, keep.buffers),
         program=program,
         given=given,
@@ -262,14 +286,16 @@ ad.primitive_jvps[_loop_p] = differentiate
 
 
 def _linear_sizes(program: Program, given: Flagged, keep: Needed) -> tuple[int, ...]:
-    """Lengths of the groups of operands of `_tangent_p`: tangents, consts, count, top, steps, slots, buffers."""
-    return sum(given.all), program.body_consts, 1, 1, 1, sum(keep.stored), sum(keep.buffers)
+    """Lengths of the groups of operands of `_tangent_p`: tangents, consts, `Stored` field by field, buffers."""
+    slots = sum(keep.stored)
+    tier = windowed.tier_arrays(program, slots)
+    return sum(given.all), program.body_consts, 1, 1, 1, slots, tier, sum(keep.buffers)
 
 
 def _residuals(args: Sequence[Any], program: Program, given: Flagged, keep: Needed) -> tuple[list, Any, list]:
     """Return consts, what was stored, and the kept buffers."""
-    _, consts, (count,), (top,), (steps,), slots, buffers = groups(args, _linear_sizes(program, given, keep))
-    return consts, sweeps.Stored(count, top, steps, slots), buffers
+    _, consts, (count,), (top,), (steps,), slots, tier, buffers = groups(args, _linear_sizes(program, given, keep))
+    return consts, sweeps.Stored(count, top, steps, slots, tier), buffers
 
 
 def _tangent_abstract(*avals: Any, program: Program, given: Flagged, moving: Flagged, keep: Needed) -> list[Any]:
@@ -290,7 +316,7 @@ def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagg
     tangents = pick(scatter(args[: sum(given.all)], given.all, zeros), moving.all)
     of_consts, of_state, of_buffers = groups(tangents, [sum(moving.consts), sum(moving.state), sum(moving.buffers)])
     tape = Tape(program, moving, keep, buffers)
-    moved_state, moved_buffers = sweeps.push_forward(program, tape, consts, stored, (of_state, of_buffers, of_consts))
+    moved_state, moved_buffers = windowed.push_forward(program, tape, consts, stored, (of_state, of_buffers, of_consts))
     return [*moved_state, *moved_buffers]
 
 
@@ -313,7 +339,7 @@ def _transpose(
     of_state, of_buffers = groups(carry, [sum(flags.state), sum(flags.buffers)])
     sums = [jnp.zeros(a.shape, a.dtype) for a in pick(avals[: program.body_consts], flags.consts)]
     tape = Tape(program, flags, keep, buffers)
-    of_state, of_buffers, sums = sweeps.reverse(program, tape, consts, stored, (of_state, of_buffers, sums))
+    of_state, of_buffers, sums = windowed.reverse(program, tape, consts, stored, (of_state, of_buffers, sums))
     found = scatter([*sums, *of_state, *of_buffers], flags.all, [None] * len(avals))
     linear = pick(found, given.all)
     return [*linear, *none[len(linear) :]]
@@ -375,6 +401,7 @@ def batch_loop(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: 
         max_steps=program.max_steps,
         exact=program.exact,
         nested=program.nested,
+        windows=program.windows,
     )
     if expected_f[0]:
         expected = jnp.max(expected)

@@ -28,6 +28,18 @@ def _times_ratio(x: Any, numerator: Any, denominator: Any) -> Any:
     return lax.div(x, denominator) * numerator + lax.div(lax.rem(x, denominator) * numerator, denominator)
 
 
+def next_block(block: Any, slots: Any, r: Any) -> Any:
+    """Compute binom(slots + r, slots) from binom(slots + r - 1, slots), NEVER where 32 bits do not hold it.
+
+    Args:
+        block: integer array, the binomial before.
+        slots: integer array.
+        r: integer array, at least 1.
+    """
+    fits = lax.div(block, r) <= lax.div(jnp.full_like(block, NEVER), slots + r) - 1
+    return jnp.where(fits, _times_ratio(block, slots + r, r), NEVER)
+
+
 def repetition(length: Any, slots: Any) -> tuple[Any, Any]:
     """Find the repetition number r of blocks and binom(slots + r, slots), as `_schedule.repetition`.
 
@@ -48,8 +60,7 @@ def repetition(length: Any, slots: Any) -> tuple[Any, Any]:
     def grow(carry):
         r, block = carry
         following = r + 1
-        fits = lax.div(block, following) <= lax.div(jnp.full_like(block, NEVER), slots + following) - 1
-        larger = jnp.where(fits, _times_ratio(block, slots + following, following), NEVER)
+        larger = next_block(block, slots, following)
         move = block < length
         return jnp.where(move, following, r), jnp.where(move, larger, block)
 

@@ -31,6 +31,7 @@ from ._compat import (
     unvmap_any,
     unvmap_max,
 )
+from ._tiers import TierOptions
 
 _within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
@@ -63,6 +64,8 @@ class Program:
     code."""
     nested: bool
     """Traced inside the body of another of our loops: forward mode is allowed, for forward-over-reverse needs it."""
+    windows: TierOptions | None
+    """The tier that holds the first states of windows; None where everything is on the device."""
     findings: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     """Answers of `adjoint._analysis`, by question."""
 
@@ -221,6 +224,7 @@ def trace_loop(
     derived: Derived | None,
     limits: tuple[int, int | None, Any],
     exact: bool,
+    windows: TierOptions | None = None,
 ) -> Loop:
     """Trace a loop.
 
@@ -234,6 +238,7 @@ def trace_loop(
         derived: leaves that need no place in a checkpoint; None for none.
         limits: checkpoints, max_steps, and the expected steps (integer, traced scalar or None).
         exact: whether the expected steps are right but for rounding.
+        windows: the tier for first states of windows, None for none.
 
     Returns:
         The loop, ready to be bound.
@@ -316,6 +321,7 @@ def trace_loop(
         max_steps=max_steps,
         exact=exact,
         nested=_within_body.get(),
+        windows=None if max_steps is not None and checkpoints >= max_steps else windows,
     )
     operands = [*cond_consts, *body_consts, *predict_consts, expected, *state, *moving_buffers]
     return Loop(program, operands, carry, moving, leaves)

@@ -19,6 +19,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 
 from . import _sweeps as sweeps
+from . import _windows as windowed
 from ._analysis import Flags, pick, scatter
 from ._compat import Primitive, ad, batching, call, mlir, select_if_batched
 from ._loop import (
@@ -217,7 +218,7 @@ def _jvp(
     keep = needed(replay.program, moving_replay)
     given_operands = sweeps.operands_of(replay.program, replay_primals)
     visited = _Accepted(program, replay, keep.stored, given_operands)
-    outputs, stored, record = sweeps.run_storing(program, solve_primals, visited)
+    outputs, stored, record = windowed.run_storing(program, solve_primals, visited)
     state, buffers = outputs[: program.state], outputs[program.state :]
     consts = list(given_operands.body_consts)
     for index, array in zip(replay.consts.arrays, record[:-1], strict=True):

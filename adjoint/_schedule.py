@@ -138,7 +138,8 @@ def default_checkpoints(max_steps: int) -> int:
     return c
 
 
-def _target_after(target: int) -> int:
+def beyond(target: int) -> int:
+    """Grow a target that has been passed."""
     return target + max((target + (1 << GROWTH_SHIFT >> 1)) >> GROWTH_SHIFT, 1)
 
 
@@ -179,7 +180,7 @@ def placement(steps: int, checkpoints: int, expected_steps: int | None = None) -
     stack, step = [0], 0
     while True:
         if step >= target:
-            target = _target_after(target)
+            target = beyond(target)
             del stack[_kept(stack, step, target, checkpoints) :]
         slots, length = checkpoints - len(stack) + 1, target - stack[-1]
         following = target

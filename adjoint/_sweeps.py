@@ -23,8 +23,12 @@ from ._placement import INT, NEVER, Plan
 from ._program import Program, groups
 from ._tape import Tape
 
-_index = lax.dynamic_index_in_dim
-_update = lax.dynamic_update_index_in_dim
+update = lax.dynamic_update_index_in_dim
+
+
+def index(xs: Any, place: Any) -> Any:
+    """Return one entry of an array."""
+    return lax.dynamic_index_in_dim(xs, place, 0, keepdims=False)
 
 
 class Operands(NamedTuple):
@@ -52,21 +56,25 @@ class Stored(NamedTuple):
     """What the forward sweep leaves for the backward one.
 
     `count` is the number of steps taken, `top` the rank of the newest checkpoint, `steps` (checkpoints,) the step of
-    each, `slots` the stored leaves, each (checkpoints, *leaf.shape).
+    each, `slots` the stored leaves, each (checkpoints, *leaf.shape). `tier` stands for what lies elsewhere, empty
+    without windows (`adjoint._windows`).
     """
 
     count: Any
     top: Any
     steps: Any
     slots: list[Any]
+    tier: list[Any]
 
 
-def _running(program: Program, given: Operands, step: Any, state: Sequence[Any], buffers: Sequence[Any]) -> Any:
+def running(program: Program, given: Operands, step: Any, state: Sequence[Any], buffers: Sequence[Any]) -> Any:
+    """Tell whether the loop makes another step."""
     (going,) = call(program.cond, *given.cond_consts, *state, *buffers)
     return going if program.max_steps is None else going & (step < program.max_steps)
 
 
-def _passes(program: Program, given: Operands, state: Sequence[Any], buffers: Sequence[Any]) -> tuple[list, list]:
+def passes(program: Program, given: Operands, state: Sequence[Any], buffers: Sequence[Any]) -> tuple[list, list]:
+    """Make one step; returns the state and buffers after it."""
     outputs = call(program.body, *given.body_consts, *state, *buffers)
     return outputs[: program.state], outputs[program.state :]
 
@@ -84,33 +92,36 @@ def run(program: Program, args: Sequence[Any]) -> tuple[Any, list[Any]]:
     given = operands_of(program, args)
 
     def cond(carry):
-        return _running(program, given, *carry)
+        return running(program, given, *carry)
 
     def body(carry):
         step, state, buffers = carry
-        return step + 1, *_passes(program, given, state, buffers)
+        return step + 1, *passes(program, given, state, buffers)
 
     count, state, buffers = lax.while_loop(cond, body, (INT(0), given.state, given.buffers))
     return count, [*state, *buffers]
 
 
-def _empty_slots(program: Program, held: Sequence[Any]) -> list[Any]:
+def empty_slots(program: Program, held: Sequence[Any]) -> list[Any]:
+    """Return room for as many states as there are checkpoints."""
     return [jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in held]
 
 
-def _store(slots: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:
-    return [_update(xs, x, slot, 0) for xs, x in zip(slots, values, strict=True)]
+def store(slots: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:
+    """Write one state into slots."""
+    return [update(xs, x, slot, 0) for xs, x in zip(slots, values, strict=True)]
 
 
-def _load(slots: Sequence[Any], slot: Any) -> list[Any]:
-    return [_index(xs, slot, 0, keepdims=False) for xs in slots]
+def load(slots: Sequence[Any], slot: Any) -> list[Any]:
+    """Read one state from slots."""
+    return [index(xs, slot) for xs in slots]
 
 
-def _store_if(pred: Any, arrays: list[Any], values: list[Any], slot: Any) -> list[Any]:
+def store_if(pred: Any, arrays: list[Any], values: list[Any], slot: Any) -> list[Any]:
     """Write `values` into `arrays` at `slot` where `pred`: a loop of at most one pass, so that nothing is copied."""
 
     def write(carry):
-        return jnp.array(False), _store(carry[1], values, slot)
+        return jnp.array(False), store(carry[1], values, slot)
 
     return lax.while_loop(lambda carry: carry[0], write, (pred, arrays))[1]
 
@@ -175,27 +186,27 @@ def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tupl
 
     def cond(carry):
         step, _, _, _, _, _, state, buffers = carry
-        return _running(program, given, step, state, buffers)
+        return running(program, given, step, state, buffers)
 
     def body(carry):
         step, plan, pending, steps, slots, record, state, buffers = carry
         slot = plan.top + pending.astype(INT)
         position = visited.position(step, state)
-        steps, *slots = _store_if(pending, [steps, *slots], [position, *visited.held(position, state)], slot)
+        steps, *slots = store_if(pending, [steps, *slots], [position, *visited.held(position, state)], slot)
         plan = Plan(plan.target, slot)
         plan = _revise(program, given, visited, plan, position, steps, state)
-        pause, pending = placing.following(plan, position, _index(steps, plan.top, 0, keepdims=False), checkpoints)
+        pause, pending = placing.following(plan, position, index(steps, plan.top), checkpoints)
         if visited.predicts:
             look = placing.next_look(position, checkpoints)
             pause, pending = jnp.minimum(pause, look), pending & (pause <= look)
 
         def ahead(carry):
             step, _, state, buffers = carry
-            return (visited.position(step, state) < pause) & _running(program, given, step, state, buffers)
+            return (visited.position(step, state) < pause) & running(program, given, step, state, buffers)
 
         def advance(carry):
             step, record, state, buffers = carry
-            after, buffers = _passes(program, given, state, buffers)
+            after, buffers = passes(program, given, state, buffers)
             return step + 1, visited.note(record, state, after), after, buffers
 
         step, record, state, buffers = lax.while_loop(ahead, advance, (step, record, state, buffers))
@@ -204,14 +215,14 @@ def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tupl
     expected = given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
     plan = Plan(placing.first_target(expected, checkpoints), INT(-1))
     steps = jnp.full((checkpoints,), NEVER, INT)
-    slots = _empty_slots(program, visited.held(INT(0), given.state))
+    slots = empty_slots(program, visited.held(INT(0), given.state))
     init = (INT(0), plan, jnp.array(True), steps, slots, visited.record(), given.state, given.buffers)
     step, plan, _, steps, slots, record, state, buffers = lax.while_loop(cond, body, init)
     count = visited.count(step, record)
     # Under vmap of grad a lane that has finished may have stored its last state while others went on.
-    spent = _index(steps, jnp.maximum(plan.top, 0), 0, keepdims=False) >= count
+    spent = index(steps, jnp.maximum(plan.top, 0)) >= count
     top = jnp.where(spent & (plan.top > 0), plan.top - 1, plan.top)
-    return [*state, *buffers], Stored(count, top, steps, slots), record
+    return [*state, *buffers], Stored(count, top, steps, slots, []), record
 
 
 def _revise(
@@ -232,20 +243,20 @@ def _revise(
 def _run_storing_all(program: Program, given: Operands, visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
     def cond(carry):
         step, _, _, state, buffers = carry
-        return _running(program, given, step, state, buffers)
+        return running(program, given, step, state, buffers)
 
     def body(carry):
         step, slots, record, state, buffers = carry
         position = visited.position(step, state)
-        slots = _store(slots, visited.held(position, state), position)
-        after, buffers = _passes(program, given, state, buffers)
+        slots = store(slots, visited.held(position, state), position)
+        after, buffers = passes(program, given, state, buffers)
         return step + 1, slots, visited.note(record, state, after), after, buffers
 
-    slots = _empty_slots(program, visited.held(INT(0), given.state))
+    slots = empty_slots(program, visited.held(INT(0), given.state))
     init = (INT(0), slots, visited.record(), given.state, given.buffers)
     step, slots, record, state, buffers = lax.while_loop(cond, body, init)
     count = visited.count(step, record)
-    return [*state, *buffers], Stored(count, count - 1, jnp.arange(program.checkpoints, dtype=INT), slots), record
+    return [*state, *buffers], Stored(count, count - 1, jnp.arange(program.checkpoints, dtype=INT), slots, []), record
 
 
 class _Marks(NamedTuple):
@@ -272,6 +283,17 @@ def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored,
     """
     if program.stores_everything:
         return _reverse_all(tape, consts, stored, cotangents)
+    return reverse_block(program, tape, consts, stored, cotangents)[1]
+
+
+def reverse_block(
+    program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any, start: Any = 0
+) -> tuple[list[Any], Any]:
+    """Carry cotangents from the end of what is stored back to step `start`, where its first state stands.
+
+    Returns:
+        The slots, to be used again, and the cotangents; as `reverse` otherwise.
+    """
     checkpoints = program.checkpoints
     rank = jnp.arange(checkpoints, dtype=INT)
     ends = jnp.where(rank < stored.top, jnp.roll(stored.steps, -1), stored.count)
@@ -279,12 +301,12 @@ def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored,
     marks = _Marks(stored.steps, *placing.repetition(lengths, checkpoints - rank))
 
     def cond(carry):
-        return carry[0] > 0
+        return carry[0] > start
 
     def body(carry):
         end, step, top, marks, slots, state, cotangents = carry
         slots_left, length = checkpoints - top, end - step
-        r, block = (_index(x, top, 0, keepdims=False) for x in marks[1:])
+        r, block = (index(x, top) for x in marks[1:])
         halving = (slots_left > 1) & (length > 2)
         ahead = jnp.where(halving, placing.split(length, slots_left, r, block), length - 1)
         state = _replay(tape, consts, state, ahead)
@@ -293,34 +315,35 @@ def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored,
         near, far_r, far_block = placing.inside(slots_left, r, block)
         marks = _Marks(
             marks.steps,
-            _update(marks.repetition, jnp.where(halving, r - 1, r), top, 0),
-            _update(marks.block, jnp.where(halving, near, block), top, 0),
+            update(marks.repetition, jnp.where(halving, r - 1, r), top, 0),
+            update(marks.block, jnp.where(halving, near, block), top, 0),
         )
         top = top + storing.astype(INT)
-        written = _store_if(storing, [*marks, *slots], [step, far_r, far_block, *tape.stored(state)], top)
+        written = store_if(storing, [*marks, *slots], [step, far_r, far_block, *tape.stored(state)], top)
         marks, slots = _Marks(*written[:3]), written[3:]
 
         def adjacent(carry):
             end, step, _, _, _ = carry
-            return (end > 0) & (step == end - 1)
+            return (end > start) & (step == end - 1)
 
         def turn(carry):
             end, _, top, state, cotangents = carry
             cotangents = tape.transpose(consts, state, cotangents)
             end = end - 1
-            spent = _index(marks.steps, top, 0, keepdims=False) == end
+            spent = index(marks.steps, top) == end
             top = jnp.maximum(top - spent.astype(INT), 0)
-            state = tape.restore(consts, _load(slots, top))
-            return end, _index(marks.steps, top, 0, keepdims=False), top, state, cotangents
+            state = tape.restore(consts, load(slots, top))
+            return end, index(marks.steps, top), top, state, cotangents
 
         end, step, top, state, cotangents = lax.while_loop(adjacent, turn, (end, step, top, state, cotangents))
         return end, step, top, marks, slots, state, cotangents
 
     top = jnp.maximum(stored.top, 0)
-    step = _index(stored.steps, top, 0, keepdims=False)
-    state = tape.restore(consts, _load(stored.slots, top))
+    step = index(stored.steps, top)
+    state = tape.restore(consts, load(stored.slots, top))
     init = (stored.count, step, top, marks, stored.slots, state, cotangents)
-    return lax.while_loop(cond, body, init)[-1]
+    *_, slots, _, cotangents = lax.while_loop(cond, body, init)
+    return slots, cotangents
 
 
 def _replay(tape: Tape, consts: Sequence[Any], state: list[Any], passes: Any) -> list[Any]:
@@ -334,7 +357,7 @@ def _replay(tape: Tape, consts: Sequence[Any], state: list[Any], passes: Any) ->
 def _reverse_all(tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
     def body(carry):
         end, cotangents = carry
-        state = tape.restore(consts, _load(stored.slots, end - 1))
+        state = tape.restore(consts, load(stored.slots, end - 1))
         return end - 1, tape.transpose(consts, state, cotangents)
 
     return lax.while_loop(lambda carry: carry[0] > 0, body, (stored.count, cotangents))[1]
@@ -353,7 +376,7 @@ def push_forward(program: Program, tape: Tape, consts: Sequence[Any], stored: St
     Returns:
         Tangents of the flagged final state and buffers.
     """
-    state = tape.restore(consts, _load(stored.slots, 0))
+    state = tape.restore(consts, load(stored.slots, 0))
 
     def body(carry):
         left, state, moved = carry

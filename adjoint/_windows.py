@@ -1,0 +1,285 @@
+"""The forward and backward sweeps of a loop with windows; `adjoint._window_schedule` has the theory.
+
+The forward sweep keeps the first state of the window it is in, and hands it over to the tier when it leaves the window
+(a copy beside device slot 0: were it read from there, XLA would copy all slots). The last window, where its beginning
+is foreseen, has its other checkpoints placed as in a loop without windows. The backward sweep reverses the last window
+from the device slots, then fetches one first state after the other and reverses each window as a loop of its own.
+
+Tier slots are not kept in the order of steps: `starts` (capacity,) holds the step of each, NEVER for an empty one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.lax as lax
+import jax.numpy as jnp
+
+from . import _placement as placing
+from . import _sweeps as sweeps
+from ._placement import INT, NEVER, Plan
+from ._program import Program
+from ._sweeps import Stored, Visited
+from ._tape import Tape
+from ._tiers import make_tier
+from ._window_schedule import block, least_repetition
+
+
+def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
+    """Run a loop and keep what its backward sweep needs; as `sweeps.run_storing`, with windows where it has them."""
+    if program.windows is None:
+        return sweeps.run_storing(program, args, visited)
+    return _run_storing(program, args, visited)
+
+
+def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
+    """Carry cotangents from the end of a loop to its beginning; as `sweeps.reverse`."""
+    if program.windows is None:
+        return sweeps.reverse(program, tape, consts, stored, cotangents)
+    return _reverse(program, tape, consts, stored, cotangents)
+
+
+def push_forward(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, tangents: Any) -> Any:
+    """Carry tangents from the beginning of a loop to its end; as `sweeps.push_forward`."""
+    if program.windows is not None:
+        base = _base(stored)
+        slots, _ = _fetch_if(base > 0, program, stored.tier, stored.slots, INT(1))
+        stored = stored._replace(slots=slots)
+    return sweeps.push_forward(program, tape, consts, stored, tangents)
+
+
+def tier_arrays(program: Program, count: int) -> int:
+    """Return how many arrays of `Stored` stand for the tier, for states of `count` leaves."""
+    return 0 if program.windows is None else 1 + make_tier(program.windows).arrays(count)
+
+
+#
+# Planning, on traced integers
+#
+
+
+class _Window(NamedTuple):
+    """The window that the sweep is in: its first step and its end, whether it is the last one foreseen; the target."""
+
+    start: Any
+    stop: Any
+    last: Any
+    target: Any
+
+
+def plan_windows(steps: Any, checkpoints: int, capacity: int, transfer_cost: float) -> tuple[Any, Any, Any]:
+    """Cut a solve, as `_window_schedule.plan_windows`.
+
+    Args:
+        steps: integer scalar, at least 1.
+        checkpoints: states held on the device.
+        capacity: states that the tier may hold.
+        transfer_cost: of one hand-over and one fetch, in steps.
+
+    Returns:
+        Integer scalars: the width of all windows but the last, how many are one longer, and the length of the last.
+    """
+    least = least_repetition(checkpoints, transfer_cost)
+    one, each = (INT(min(block(r, checkpoints), NEVER)) for r in (least + 1, least))
+    beyond_one = jnp.maximum(steps - one, 0)
+    windows = jnp.minimum(1 + lax.div(beyond_one, each) + (lax.rem(beyond_one, each) > 0), capacity + 1)
+    # The last of them may take too few steps to pay.
+    both = jnp.stack([jnp.maximum(windows - 1, 1), windows])
+    slope, shortest, below, longest = _slopes(steps, checkpoints, both)
+    saved = slope[0] * steps.astype(jnp.float32) - slope[1] * steps.astype(jnp.float32)
+    saved = saved - (both[0] - 1) * _segment(slope[0], below[0], checkpoints)
+    saved = saved + (both[1] - 1) * _segment(slope[1], below[1], checkpoints)
+    saved = saved - _segment(slope[0] + 1, longest[0], checkpoints)
+    saved = saved + _segment(slope[1] + 1, longest[1], checkpoints)
+    pick = jnp.where(saved > transfer_cost, 1, 0)
+    windows, shortest, longest = both[pick], jnp.maximum(shortest[pick], 1), longest[pick]
+    others = windows - 1
+    last = jnp.where(others > 0, jnp.minimum(longest, steps - others * shortest), steps)
+    share = jnp.maximum(others, 1)
+    return lax.div(steps - last, share), lax.rem(steps - last, share), last
+
+
+def _segment(slope: Any, at: Any, checkpoints: int) -> Any:
+    """Compute binom(c + slope, c + 1) as float32 from binom(c + slope, c)."""
+    return at.astype(jnp.float32) * (slope.astype(jnp.float32) / (checkpoints + 1))
+
+
+def _slopes(steps: Any, checkpoints: int, windows: Any) -> tuple[Any, Any, Any, Any]:
+    """Find the slope R that the windows share, and binom(c + R - 1, c), binom(c + R, c), binom(c + R + 1, c)."""
+    others = windows - 1
+
+    def short(carry):
+        _, _, at, longest = carry
+        left = jnp.maximum(steps - longest, 0)
+        return (left > 0) & ((others == 0) | (at < lax.div(left - 1, jnp.maximum(others, 1)) + 1))
+
+    def grow(carry):
+        slope, _, at, longest = carry
+        larger = placing.next_block(longest, jnp.full_like(slope, checkpoints), slope + 2)
+        moved = slope + 1, at, longest, larger
+        return tuple(jnp.where(short(carry), new, old) for new, old in zip(moved, carry, strict=True))
+
+    zero = jnp.zeros_like(windows)
+    init = zero, zero, zero + 1, zero + checkpoints + 1
+    slope, shortest, at, longest = lax.while_loop(lambda carry: jnp.any(short(carry)), grow, init)
+    return slope, shortest, at, longest
+
+
+def _following(program: Program, start: Any, held: Any, target: Any, sure: Any, capacity: int) -> _Window:
+    """Choose the window that begins at `start`, after `held` others; `sure` where the target was foreseen."""
+    assert program.windows is not None
+    cost = program.windows.transfer_cost
+    target = jnp.where(start >= target, placing.beyond(target), target)
+    width, longer, last = plan_windows(target, program.checkpoints, capacity, cost)
+    is_last = sure & (start >= target - last)
+    planned = jnp.minimum(start + width + (held < longer), target - last)
+    fewest = min(block(least_repetition(program.checkpoints, cost), program.checkpoints), NEVER // 4)
+    share = lax.div(target - 1, jnp.full_like(target, capacity + 1)) + 1
+    open_end = start + jnp.maximum(share, fewest)
+    stop = jnp.where(is_last, target, jnp.where(sure, planned, open_end))
+    return _Window(start, stop, is_last, target)
+
+
+def _dropped(starts: Any, start: Any, stop: Any) -> Any:
+    """Choose which of the held starts and `start` gives way in a full tier; see `_window_schedule`."""
+    held = jnp.sort(jnp.concatenate([starts, start[None]]))
+    after = jnp.concatenate([held[1:], stop[None]])
+    pairs = after[1:] - held[:-1]
+    return held[1 + jnp.argmin(pairs)]
+
+
+#
+# Sweeping
+#
+
+
+def _run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
+    given = sweeps.operands_of(program, args)
+    checkpoints, options = program.checkpoints, program.windows
+    assert options is not None
+    first = visited.held(INT(0), given.state)
+    capacity = options.capacity(first, program.max_steps)
+    tier = make_tier(options)
+    opened = tier.open(capacity, first)
+
+    def hand_over(pred, window, stop, starts, store, values):
+        def once(carry):
+            _, starts, store = carry
+            full = jnp.all(starts != NEVER)
+            gone = jnp.where(full, _dropped(starts, window.start, stop), NEVER)
+
+            def write(carry):
+                _, starts, store = carry
+                slot = jnp.argmax(starts == gone).astype(INT)
+                store = tier.write(store, values, slot)
+                return jnp.array(False), sweeps.update(starts, window.start, slot, 0), store
+
+            return lax.while_loop(lambda carry: carry[0], write, (gone != window.start, starts, store))
+
+        return lax.while_loop(lambda carry: carry[0], once, (pred, starts, store))[1:]
+
+    def cond(carry):
+        step, *_, state, buffers = carry
+        return sweeps.running(program, given, step, state, buffers)
+
+    def body(carry):
+        step, window, plan, pending, steps, starts, store, leaving, slots, record, state, buffers = carry
+        position = visited.position(step, state)
+        ended = position >= window.stop
+        starts, store = hand_over(ended & (position > 0), window, position, starts, store, leaving)
+        values = visited.held(position, state)
+        leaving = [jnp.where(ended, new, old) for new, old in zip(values, leaving, strict=True)]
+        target = window.target
+        if visited.predicts:
+            estimate = visited.estimate(given, state)
+            target = jnp.where(ended, placing.predicted(Plan(target, plan.top), estimate, position), target)
+        held = jnp.sum(starts != NEVER, dtype=INT)
+        # A conditional costs a round trip on a GPU, planning a window a few loops; windows are long.
+        window = lax.cond(
+            ended,
+            lambda window, target: _following(program, position, held, target, expected > 0, capacity),
+            lambda window, target: window,
+            window,
+            target,
+        )
+        aim = position + placing.first_target(window.target - position, checkpoints)
+        plan = Plan(jnp.where(ended, aim, plan.target), jnp.where(ended, -1, plan.top))
+        steps = jnp.where(ended, NEVER, steps)
+        pending = pending | ended
+        slot = plan.top + pending.astype(INT)
+        steps, *slots = sweeps.store_if(pending, [steps, *slots], [position, *values], slot)
+        plan = Plan(plan.target, slot)
+        pause, pending = placing.following(plan, position, sweeps.index(steps, slot), checkpoints)
+        pending = pending & window.last & (pause < window.stop)
+        pause = jnp.where(pending, pause, window.stop)
+
+        def ahead(carry):
+            step, _, state, buffers = carry
+            return (visited.position(step, state) < pause) & sweeps.running(program, given, step, state, buffers)
+
+        def advance(carry):
+            step, record, state, buffers = carry
+            after, buffers = sweeps.passes(program, given, state, buffers)
+            return step + 1, visited.note(record, state, after), after, buffers
+
+        step, record, state, buffers = lax.while_loop(ahead, advance, (step, record, state, buffers))
+        return step, window, plan, pending, steps, starts, store, leaving, slots, record, state, buffers
+
+    expected = given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
+    least = least_repetition(checkpoints, options.transfer_cost)
+    target = jnp.where(expected > 0, expected, min(block(least + 1, checkpoints), NEVER // 4))
+    window = _Window(INT(0), INT(0), jnp.array(False), target)
+    steps, starts = jnp.full((checkpoints,), NEVER, INT), jnp.full((capacity,), NEVER, INT)
+    slots = sweeps.empty_slots(program, first)
+    init = (
+        INT(0), window, Plan(INT(NEVER), INT(-1)), jnp.array(False), steps, starts, opened, first, slots,
+        visited.record(), given.state, given.buffers,
+    )  # fmt: skip
+    step, _, plan, _, steps, starts, store, _, slots, record, state, buffers = lax.while_loop(cond, body, init)
+    stored = Stored(visited.count(step, record), plan.top, steps, slots, [starts, *store])
+    return [*state, *buffers], stored, record
+
+
+def _base(stored: Stored) -> Any:
+    """Return the first step of the window that the device slots hold."""
+    return jnp.where(stored.count > 0, sweeps.index(stored.steps, INT(0)), 0)
+
+
+def _fetch_if(
+    pred: Any, program: Program, tier_arrays: Sequence[Any], slots: list[Any], before: Any
+) -> tuple[list[Any], Any]:
+    """Fetch the newest first state that stands before a step into device slot 0, where `pred`; and its step."""
+    assert program.windows is not None
+    tier = make_tier(program.windows)
+    starts, *store = tier_arrays
+
+    def newest(before):
+        return jnp.max(jnp.where(starts < before, starts, -1))
+
+    start = jnp.where(pred, newest(before), 0)
+    ahead = newest(start)
+    held = sweeps.load(slots, INT(0))
+
+    def fetch(carry):
+        slot, then = (jnp.argmax(starts == step).astype(INT) for step in (start, ahead))
+        values = tier.read(store, held, slot, jnp.where(ahead >= 0, then, -1))
+        return jnp.array(False), sweeps.store(carry[1], values, INT(0))
+
+    return lax.while_loop(lambda carry: carry[0], fetch, (pred, slots))[1], start
+
+
+def _reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
+    assert program.windows is not None
+    checkpoints = program.checkpoints
+    alone = jnp.full((checkpoints,), NEVER, INT)
+
+    def body(carry):
+        end, start, top, steps, slots, cotangents = carry
+        window = Stored(end, top, steps, slots, [])
+        slots, cotangents = sweeps.reverse_block(program, tape, consts, window, cotangents, start)
+        slots, before = _fetch_if(start > 0, program, stored.tier, slots, start)
+        return start, before, INT(0), sweeps.update(alone, before, 0, 0), slots, cotangents
+
+    init = stored.count, _base(stored), jnp.maximum(stored.top, 0), stored.steps, stored.slots, cotangents
+    end, *_, cotangents = lax.while_loop(lambda carry: carry[0] > 0, body, init)
+    make_tier(program.windows).close(stored.tier[1:], end)
+    return cotangents
