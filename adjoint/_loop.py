@@ -12,6 +12,7 @@ which is linear in the tangents and exists to be transposed: its transpose is th
 forward-over-reverse has to pass through it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -377,7 +378,8 @@ def batch_loop(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: 
         jnp.broadcast_to(x, (axis.size, *jnp.shape(x))) if wide and not now else x
         for x, wide, now in zip([*state, *buffers], carry_f, now_f, strict=True)
     ]
-    batched = Program(
+    batched = dataclasses.replace(
+        program,
         cond=batch_jaxpr(program.cond, axis, [*cond_f, *carry_f], [False]),
         body=batch_jaxpr(program.body, axis, [*body_f, *carry_f], carry_f),
         predict=None
@@ -391,17 +393,7 @@ def batch_loop(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: 
             [*body_f, *carry_f[: program.state]],
             pick(carry_f[: program.state], program.derived),
         ),
-        cond_consts=program.cond_consts,
-        body_consts=program.body_consts,
-        predict_consts=program.predict_consts,
-        state=program.state,
-        buffers=program.buffers,
-        derived=program.derived,
-        checkpoints=program.checkpoints,
-        max_steps=program.max_steps,
-        exact=program.exact,
-        nested=program.nested,
-        windows=program.windows,
+        findings={},
     )
     if expected_f[0]:
         expected = jnp.max(expected)

@@ -226,3 +226,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 """Every family, by which figures are reported."""
+
+
+def field_of(name: str) -> tuple[Callable[..., Any], Any, float]:
+    """Return the vector field, the solver and the step size of a family with constant steps, for `bench_lean.py`."""
+    return {"matmul_batch": (_field, diffrax.Tsit5(), 0.01), "large_pde": (_heat, diffrax.Heun(), 0.05)}[name]

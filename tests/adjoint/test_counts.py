@@ -134,6 +134,12 @@ def test_the_body_is_called_as_often_as_theory_says(
     assert found.calls == adjoint.executed_steps(taken, checkpoints, prediction)
 
 
+@pytest.mark.parametrize(("steps", "expected_steps"), [(149, 0), (400, 0), (700, 0), (700, 500), (700, 700)])
+def test_many_checkpoints_are_taken_back_as_theory_says(steps: int, expected_steps: int) -> None:
+    """The ranks with few slots and those with many are searched apart; together they are one stack."""
+    assert program(150, None)(steps, expected_steps).calls == adjoint.executed_steps(steps, 150, expected_steps)
+
+
 @pytest.mark.parametrize(("checkpoints", "max_steps"), PROGRAMS)
 def test_the_body_is_called_as_often_as_theory_says_from_none_to_many(checkpoints: int, max_steps: int | None) -> None:
     """The same over a grid that random numbers may miss: without a prediction, and with a true one."""

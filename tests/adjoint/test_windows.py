@@ -68,7 +68,7 @@ def hrevolve_cost(steps: int, checkpoints: int, capacity: int, transfer_cost: fl
     """Steps run forward by the H-Revolve of `checkpoint_schedules`, and its transfers; uf = ub, which it may swap."""
     half = transfer_cost / 2
     cost = 0.0
-    for action in HRevolve(steps, checkpoints, capacity, uf=1, ub=1, wd=half, rd=half):
+    for action in HRevolve(steps, checkpoints, capacity, uf=1, ub=1, wd=half, rd=half):  # pyright: ignore[reportArgumentType]
         if isinstance(action, Forward):
             cost += min(action.n1, steps) - action.n0
             cost += half * (action.write_ics and action.storage == StorageType.DISK)

@@ -74,6 +74,7 @@ def test_fifty_kills_lose_nothing_and_measure_nothing_twice(tmp_path: pathlib.Pa
             before = after
             if tune.returncode == 0:
                 break
-            assert tune.returncode < 0, said
+            # Before the first trial a killed worker ends the tune, in one line; a trial of a killed one is made again.
+            assert tune.returncode < 0 or (tune.returncode == 1 and "was killed (signal 9)" in said), said
         assert {row.horizon for row in before.values()} == {5, 10, 20}
         ended += 1
