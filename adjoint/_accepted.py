@@ -190,7 +190,7 @@ def bind_accepted(
         after = jnp.where(k + 1 < times.entries, times.starts[k + 1], times.end)
         began = times.starts[k], times.stops[k], times.jumps[k] if jumps else state.made_jump
         state = eqx.tree_at(lambda s: (s.tprev, s.tnext, s.made_jump), state, began)
-        state = step(replaying(state, (k < times.accepted, after)))
+        state = step(replaying(state, (k < times.accepted.astype(INT), after)))
         return k + 1, replaying(state), times
 
     replayed = trace_loop(

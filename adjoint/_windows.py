@@ -81,15 +81,15 @@ def plan_windows(steps: Any, checkpoints: int, capacity: int, transfer_cost: flo
     least = least_repetition(checkpoints, transfer_cost)
     one, each = (INT(min(block(r, checkpoints), NEVER)) for r in (least + 1, least))
     beyond_one = jnp.maximum(steps - one, 0)
-    windows = jnp.minimum(1 + lax.div(beyond_one, each) + (lax.rem(beyond_one, each) > 0), capacity + 1)
+    windows = jnp.minimum(1 + lax.div(beyond_one, each) + (lax.rem(beyond_one, each) > 0).astype(INT), capacity + 1)
     # The last of them may take too few steps to pay.
     both = jnp.stack([jnp.maximum(windows - 1, 1), windows])
     slope, shortest, below, longest = _slopes(steps, checkpoints, both)
-    saved = slope[0] * steps.astype(jnp.float32) - slope[1] * steps.astype(jnp.float32)
-    saved = saved - (both[0] - 1) * _segment(slope[0], below[0], checkpoints)
-    saved = saved + (both[1] - 1) * _segment(slope[1], below[1], checkpoints)
-    saved = saved - _segment(slope[0] + 1, longest[0], checkpoints)
-    saved = saved + _segment(slope[1] + 1, longest[1], checkpoints)
+    # What so many windows cost beyond 2 steps + 1, as `_window_schedule._cost`; in float32, for it is only compared.
+    cost = slope.astype(jnp.float32) * steps.astype(jnp.float32)
+    cost = cost - (both - 1).astype(jnp.float32) * _segment(slope, below, checkpoints)
+    cost = cost - _segment(slope + 1, longest, checkpoints)
+    saved = cost[0] - cost[1]
     pick = jnp.where(saved > transfer_cost, 1, 0)
     windows, shortest, longest = both[pick], jnp.maximum(shortest[pick], 1), longest[pick]
     others = windows - 1
@@ -131,7 +131,7 @@ def _following(program: Program, start: Any, held: Any, target: Any, sure: Any, 
     target = jnp.where(start >= target, placing.beyond(target), target)
     width, longer, last = plan_windows(target, program.checkpoints, capacity, cost)
     is_last = sure & (start >= target - last)
-    planned = jnp.minimum(start + width + (held < longer), target - last)
+    planned = jnp.minimum(start + width + (held < longer).astype(INT), target - last)
     fewest = min(block(least_repetition(program.checkpoints, cost), program.checkpoints), NEVER // 4)
     share = lax.div(target - 1, jnp.full_like(target, capacity + 1)) + 1
     open_end = start + jnp.maximum(share, fewest)

@@ -305,6 +305,26 @@ def test_a_diffrax_solve_has_the_same_gradient(controller: Any, directory: str) 
     assert_close(found, expected, 1e-11)
 
 
+@x64
+@pytest.mark.parametrize("tiered", [False, True])
+def test_no_types_are_promoted(tiered: bool, directory: str) -> None:
+    """An adaptive solve in single precision is differentiated under strict promotion with 64-bit integers about."""
+    options: Any = {"tier": "disk", "windows": 6, "directory": directory} if tiered else {}
+    method = adjoint.RecursiveCheckpointAdjoint(checkpoints=3, **options)
+    controller = diffrax.PIDController(rtol=1e-3, atol=1e-4)
+
+    def solve(y: Any) -> Any:
+        term, zero, one = diffrax.ODETerm(lambda t, y, args: -y), jnp.float32(0), jnp.float32(1)
+        found = diffrax.diffeqsolve(
+            term, diffrax.Tsit5(), zero, one, None, y, stepsize_controller=controller, adjoint=method, max_steps=50
+        )
+        assert found.ys is not None
+        return jnp.sum(found.ys)
+
+    with jax.numpy_dtype_promotion("strict"):
+        np.testing.assert_allclose(jax.jit(jax.grad(solve))(jnp.ones(2, jnp.float32)), np.exp(-1), rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
