@@ -21,8 +21,6 @@ import numpy as np
 
 KEPT = 2
 """How many reversed solves keep their files."""
-
-
 ALIGNED = 64
 
 

@@ -136,13 +136,13 @@ def beyond(target: Any) -> Any:
     return target + jnp.maximum((target + (1 << GROWTH_SHIFT >> 1)) >> GROWTH_SHIFT, 1)
 
 
-def _repetition_by_rank(lengths: Any, widths: Any) -> tuple[Any, Any]:
-    """Find repetition numbers where the last axis is the rank: only the last ranks, with few slots, need many turns."""
+def repetition_by_rank(lengths: Any, widths: Any) -> tuple[Any, Any]:
+    """As `repetition` where the last axis is the rank: only the last ranks, with few slots, need many turns."""
     if lengths.shape[-1] <= 2 * FEW_SLOTS:
         return repetition(lengths, widths)
     first, last = (slice(None, -FEW_SLOTS), slice(-FEW_SLOTS, None))
-    parts = [repetition(lengths[:, part], widths[:, part]) for part in (first, last)]
-    r, block = (jnp.concatenate(found, axis=1) for found in zip(*parts, strict=True))
+    parts = [repetition(lengths[..., part], widths[..., part]) for part in (first, last)]
+    r, block = (jnp.concatenate(found, axis=-1) for found in zip(*parts, strict=True))
     return r, block
 
 
@@ -167,7 +167,7 @@ def retarget(plan: Plan, target: Any, step: Any, steps: Any) -> Plan:
     fewer = jnp.maximum(slots - 1, 1)
     lengths = jnp.stack([stop - start, target - start, step - start, jnp.broadcast_to(target - step, start.shape)])
     widths = jnp.stack([slots, slots, slots, fewer])
-    r, block = _repetition_by_rank(lengths, widths)
+    r, block = repetition_by_rank(lengths, widths)
     between, open_end, passed, ahead = _advances(lengths, widths, r, block)
     free = (slots == 1) | (lengths[1] < 2) | (start + split(lengths[1], slots, r[1], block[1]) >= step)
     rest = jnp.where(

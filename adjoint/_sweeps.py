@@ -10,8 +10,8 @@ Known inefficiencies: slots are zeroed before they are used; each reversed step 
 linearisation, even where the forward sweep had just run it (the last step of the solve).
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax.lax as lax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ from ._compat import call
 from ._placement import INT, NEVER, Plan
 from ._program import Program, groups
 from ._tape import Tape
+
+T = TypeVar("T")
 
 update = lax.dynamic_update_index_in_dim
 
@@ -118,12 +120,17 @@ def load(slots: Sequence[Any], slot: Any) -> list[Any]:
 
 
 def store_if(pred: Any, arrays: list[Any], values: list[Any], slot: Any) -> list[Any]:
-    """Write `values` into `arrays` at `slot` where `pred`: a loop of at most one pass, so that nothing is copied."""
+    """Write `values` into `arrays` at `slot` where `pred`."""
+    return once_if(pred, lambda arrays: store(arrays, values, slot), arrays)
 
-    def write(carry):
-        return jnp.array(False), store(carry[1], values, slot)
 
-    return lax.while_loop(lambda carry: carry[0], write, (pred, arrays))[1]
+def once_if(pred: Any, fun: Callable[[T], T], carry: T) -> T:
+    """Apply a function where `pred`: a loop of at most one pass, so that nothing is copied."""
+
+    def once(carry):
+        return jnp.array(False), fun(carry[1])
+
+    return lax.while_loop(lambda carry: carry[0], once, (pred, carry))[1]
 
 
 class Visited:
@@ -199,21 +206,10 @@ def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tupl
         if visited.predicts:
             look = placing.next_look(position, checkpoints)
             pause, pending = jnp.minimum(pause, look), pending & (pause <= look)
-
-        def ahead(carry):
-            step, _, state, buffers = carry
-            return (visited.position(step, state) < pause) & running(program, given, step, state, buffers)
-
-        def advance(carry):
-            step, record, state, buffers = carry
-            after, buffers = passes(program, given, state, buffers)
-            return step + 1, visited.note(record, state, after), after, buffers
-
-        step, record, state, buffers = lax.while_loop(ahead, advance, (step, record, state, buffers))
+        step, record, state, buffers = advance(program, given, visited, pause, (step, record, state, buffers))
         return step, plan, pending, steps, slots, record, state, buffers
 
-    expected = given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
-    plan = Plan(placing.first_target(expected, checkpoints), INT(-1))
+    plan = Plan(placing.first_target(expected_steps(program, given), checkpoints), INT(-1))
     steps = jnp.full((checkpoints,), NEVER, INT)
     slots = empty_slots(program, visited.held(INT(0), given.state))
     init = (INT(0), plan, jnp.array(True), steps, slots, visited.record(), given.state, given.buffers)
@@ -223,6 +219,26 @@ def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tupl
     spent = index(steps, jnp.maximum(plan.top, 0)) >= count
     top = jnp.where(spent & (plan.top > 0), plan.top - 1, plan.top)
     return [*state, *buffers], Stored(count, top, steps, slots, []), record
+
+
+def expected_steps(program: Program, given: Operands) -> Any:
+    """Return the prediction that a loop was given, at most its bound; 0 for none."""
+    return given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
+
+
+def advance(program: Program, given: Operands, visited: Visited, pause: Any, carry: Any) -> Any:
+    """Make steps until the loop ends or stands at the position `pause`; the carry is (step, record, state, buffers)."""
+
+    def ahead(carry):
+        step, _, state, buffers = carry
+        return (visited.position(step, state) < pause) & running(program, given, step, state, buffers)
+
+    def once(carry):
+        step, record, state, buffers = carry
+        after, buffers = passes(program, given, state, buffers)
+        return step + 1, visited.note(record, state, after), after, buffers
+
+    return lax.while_loop(ahead, once, carry)
 
 
 def _revise(
@@ -298,7 +314,7 @@ def reverse_block(
     rank = jnp.arange(checkpoints, dtype=INT)
     ends = jnp.where(rank < stored.top, jnp.roll(stored.steps, -1), stored.count)
     lengths = jnp.where(rank <= stored.top, ends - stored.steps, 0)
-    marks = _Marks(stored.steps, *placing.repetition(lengths, checkpoints - rank))
+    marks = _Marks(stored.steps, *placing.repetition_by_rank(lengths, checkpoints - rank))
 
     def cond(carry):
         return carry[0] > start

@@ -214,8 +214,8 @@ class DiskTier:
         return [number, io_callback(written, jax.ShapeDtypeStruct((), INT), number, token, slot, *values)]
 
     def read(self, store: Sequence[Any], held: Sequence[Any], slot: Any, ahead: Any) -> list[Any]:
-        """Fetch a state like `held`."""
-        structs = [jax.eval_shape(_narrow, jax.ShapeDtypeStruct(x.shape, x.dtype)) for x in held]
+        """Fetch a state whose leaves have the shapes and dtypes of `held`."""
+        structs = [jax.eval_shape(_narrow, x) for x in held]
         plain = [(x.shape, np.dtype(x.dtype)) for x in structs]
 
         def found(number, token, slot, ahead):

@@ -11,6 +11,7 @@ Tier slots are not kept in the order of steps: `starts` (capacity,) holds the st
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.lax as lax
 import jax.numpy as jnp
 
@@ -163,19 +164,19 @@ def _run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tup
 
     def hand_over(pred, window, stop, starts, store, values):
         def once(carry):
-            _, starts, store = carry
+            starts, store = carry
             full = jnp.all(starts != NEVER)
             gone = jnp.where(full, _dropped(starts, window.start, stop), NEVER)
 
             def write(carry):
-                _, starts, store = carry
+                starts, store = carry
                 slot = jnp.argmax(starts == gone).astype(INT)
                 store = tier.write(store, values, slot)
-                return jnp.array(False), sweeps.update(starts, window.start, slot, 0), store
+                return sweeps.update(starts, window.start, slot, 0), store
 
-            return lax.while_loop(lambda carry: carry[0], write, (gone != window.start, starts, store))
+            return sweeps.once_if(gone != window.start, write, (starts, store))
 
-        return lax.while_loop(lambda carry: carry[0], once, (pred, starts, store))[1:]
+        return sweeps.once_if(pred, once, (starts, store))
 
     def cond(carry):
         step, *_, state, buffers = carry
@@ -211,20 +212,10 @@ def _run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tup
         pause, pending = placing.following(plan, position, sweeps.index(steps, slot), checkpoints)
         pending = pending & window.last & (pause < window.stop)
         pause = jnp.where(pending, pause, window.stop)
-
-        def ahead(carry):
-            step, _, state, buffers = carry
-            return (visited.position(step, state) < pause) & sweeps.running(program, given, step, state, buffers)
-
-        def advance(carry):
-            step, record, state, buffers = carry
-            after, buffers = sweeps.passes(program, given, state, buffers)
-            return step + 1, visited.note(record, state, after), after, buffers
-
-        step, record, state, buffers = lax.while_loop(ahead, advance, (step, record, state, buffers))
+        step, record, state, buffers = sweeps.advance(program, given, visited, pause, (step, record, state, buffers))
         return step, window, plan, pending, steps, starts, store, leaving, slots, record, state, buffers
 
-    expected = given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
+    expected = sweeps.expected_steps(program, given)
     least = least_repetition(checkpoints, options.transfer_cost)
     target = jnp.where(expected > 0, expected, min(block(least + 1, checkpoints), NEVER // 4))
     window = _Window(INT(0), INT(0), jnp.array(False), target)
@@ -257,14 +248,14 @@ def _fetch_if(
 
     start = jnp.where(pred, newest(before), 0)
     ahead = newest(start)
-    held = sweeps.load(slots, INT(0))
+    held = [jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype) for xs in slots]
 
-    def fetch(carry):
+    def fetch(slots):
         slot, then = (jnp.argmax(starts == step).astype(INT) for step in (start, ahead))
         values = tier.read(store, held, slot, jnp.where(ahead >= 0, then, -1))
-        return jnp.array(False), sweeps.store(carry[1], values, INT(0))
+        return sweeps.store(slots, values, INT(0))
 
-    return lax.while_loop(lambda carry: carry[0], fetch, (pred, slots))[1], start
+    return sweeps.once_if(pred, fetch, slots), start
 
 
 def _reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:

@@ -96,7 +96,7 @@ def _answer(asked: Request, real: Forecast, question: Question) -> Measurement:
     if likely is None and case in question.works:
         advances, taped = passes(question.adjoint, question.works[case], asked.checkpoints)
         likely = _UNIT_SECONDS * (advances + 4 * taped)
-    runs = question.exhaustive or peak is None or question.fits(peak.likely)  # as `trial_of` has it
+    runs = peak is None or question.runs(peak.likely)
     return Measurement(
         study="dry run",
         problem=_PROBLEM,

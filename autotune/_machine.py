@@ -78,8 +78,7 @@ class ReplayRunner:
         exact = [row for row in found if row.repeat == trial.repeat] or found
         row = max(exact, key=lambda row: (len(row.run_seconds), row.peak_bytes is not None, row.measured_at))
         row = dataclasses.replace(row, study=trial.study, repeat=trial.repeat, expected_steps=trial.expected_steps)
-        fits = trial.run_within_bytes is None or (row.peak_bytes or 0) <= trial.run_within_bytes
-        if trial.rung is Rung.RUN and fits:
+        if trial.rung is Rung.RUN and not trial.ends_compiled(row.compiled_bytes):
             return row
         if row.status is not Status.OK and row.compiled_bytes is not None:
             row = dataclasses.replace(row, status=Status.OK, message="")

@@ -134,7 +134,7 @@ def compile_trial(
         executable = compile_traced(traced)
         row = dataclasses.replace(row, compile_seconds=time.perf_counter() - start, mesh=executable.mesh)
         row = _with_planned(row, executable)
-        if trial.rung is Rung.COMPILED or _exceeds(row, trial.run_within_bytes):
+        if trial.ends_compiled(row.compiled_bytes):
             return row, None
         if call.abstract:
             return dataclasses.replace(row, message="compiled only: the arguments have shapes and no data"), None
@@ -155,10 +155,6 @@ def first_call(row: Measurement, prepared: Prepared) -> tuple[Measurement, bool]
         return _watched_call(row, prepared)
     except Exception as error:
         return dataclasses.replace(row, **failure(error)), False
-
-
-def _exceeds(row: Measurement, limit_bytes: int | None) -> bool:
-    return limit_bytes is not None and row.compiled_bytes is not None and row.compiled_bytes > limit_bytes
 
 
 def _make(problem: Problem, trial: Trial) -> Call:

@@ -38,6 +38,10 @@ class Question:
         """Whether the bytes are within the budget."""
         return self.budget_bytes is None or likely_bytes <= self.budget_bytes
 
+    def runs(self, likely_bytes: float) -> bool:
+        """Whether a trial of so many bytes is run; an exhaustive search runs what could not be chosen too."""
+        return self.exhaustive or self.fits(likely_bytes)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timed:
@@ -69,7 +73,7 @@ class Past:
         rows = self._rows.get((cell, count), [])
         if any(row.status is not Status.OK or row.run_seconds or rung is not Rung.RUN for row in rows):
             return True
-        if not self._question.exhaustive and any(not self._question.fits(row.peak_bytes or 0) for row in rows):
+        if any(not self._question.runs(row.peak_bytes or 0) for row in rows):
             return True  # compiled and found too large to be chosen
         return self._ruled_out(cell, count, rung)
 

@@ -64,6 +64,12 @@ class Trial:
     accepted: int | None = None
     rejected: int | None = None
 
+    def ends_compiled(self, compiled_bytes: int | None) -> bool:
+        """Whether the trial is over once it is compiled: nothing more was asked for, or it is too large to be run."""
+        limit = self.run_within_bytes
+        too_large = limit is not None and compiled_bytes is not None and compiled_bytes > limit
+        return self.rung is Rung.COMPILED or too_large
+
 
 class Runner(Protocol):
     """Who executes trials: in this process, in worker processes, or from a recorded sweep."""

@@ -74,7 +74,8 @@ def equal_bytes(family: Family, args: Any, ours: Side, allowed: int) -> Side:
     most = family.steps + 8
     count = min(2 * ours.checkpoints, most)
     for _ in range(6):
-        sides.setdefault(count, build(family, "ours", count, args))
+        if count not in sides:
+            sides[count] = build(family, "ours", count, args)
         fits = max((c for c, side in sides.items() if side.temp_bytes <= allowed), default=0)
         fails = min((c for c, side in sides.items() if side.temp_bytes > allowed and c > fits), default=most + 1)
         if fails - fits <= 1:

@@ -67,9 +67,19 @@ def _loss(
     return loss
 
 
-def _ode(solver: Any, steps: int, dt: float = 0.01, field: Callable = _field) -> Callable[[Any], Loss]:
-    term = diffrax.ODETerm(field)
-    return lambda adjoint: _loss(lambda _: term, solver, adjoint, (steps * dt, dt), max_steps=steps + 8)
+@dataclasses.dataclass(frozen=True)
+class ConstantSteps:
+    """The loss of an ODE solved with steps of one size, for any adjoint."""
+
+    solver: Any
+    steps: int
+    dt: float = 0.01
+    field: Callable[..., Any] = _field
+
+    def __call__(self, adjoint: Any) -> Loss:
+        """Build the loss."""
+        term, span = diffrax.ODETerm(self.field), (self.steps * self.dt, self.dt)
+        return _loss(lambda _: term, self.solver, adjoint, span, max_steps=self.steps + 8)
 
 
 def _adaptive(solver: Any, field: Callable, t1: float, rtol: float, **options: Any) -> Callable[[Any], Loss]:
@@ -124,13 +134,13 @@ def _cde(adjoint: Any) -> Loss:
         return jnp.tanh(_field(t, y, args)).reshape(16, 3)
 
     def terms(_):
-        return diffrax.ControlTerm(vector_field, path).to_ode()
+        return diffrax.ControlTerm(vector_field, path).toConstantSteps()
 
     return _loss(terms, diffrax.Tsit5(), adjoint, (4.0, 0.01), max_steps=408)
 
 
 def _vmapped(adjoint: Any) -> Loss:
-    single = _ode(diffrax.Tsit5(), 200)(adjoint)
+    single = ConstantSteps(diffrax.Tsit5(), 200)(adjoint)
 
     def loss(params, y0):
         return jnp.sum(jax.vmap(single, in_axes=(None, 0))(params, y0))
@@ -157,21 +167,21 @@ def _with_params(*params: float, state: Callable[[jax.Array], jax.Array]) -> Cal
 FAMILIES: tuple[Family, ...] = (
     Family(
         name="tiny_mlp",
-        build=_ode(diffrax.Bosh3(), 1000),
+        build=ConstantSteps(diffrax.Bosh3(), 1000),
         make=_with_mlp((4,), 32),
         counts=(4, 16, 32, 64, 128),
         steps=1000,
     ),
     Family(
         name="matmul_batch",
-        build=_ode(diffrax.Tsit5(), 128),
+        build=ConstantSteps(diffrax.Tsit5(), 128),
         make=_with_mlp((128, 64), 256),
         counts=(3, 6, 12, 24, 64),
         steps=128,
     ),
     Family(
         name="large_pde",
-        build=_ode(diffrax.Heun(), 400, 0.05, _heat),
+        build=ConstantSteps(diffrax.Heun(), 400, 0.05, _heat),
         make=_with_params(0.2, 0.1, state=_normal(256, 256)),
         counts=(4, 8, 16, 32, 100),
         steps=400,
@@ -195,7 +205,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(name="vmapped_batch", build=_vmapped, make=_with_mlp((64, 8), 64), counts=(4, 8, 16, 32, 100), steps=200),
     Family(
         name="long_tiny",
-        build=_ode(diffrax.Ralston(), 20_000, 0.001, _oscillator),
+        build=ConstantSteps(diffrax.Ralston(), 20_000, 0.001, _oscillator),
         make=_with_params(1.0, 0.05, state=_normal(2)),
         counts=(8, 16, 64, 128, 256),
         steps=20_000,
@@ -226,8 +236,3 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 """Every family, by which figures are reported."""
-
-
-def field_of(name: str) -> tuple[Callable[..., Any], Any, float]:
-    """Return the vector field, the solver and the step size of a family with constant steps, for `bench_lean.py`."""
-    return {"matmul_batch": (_field, diffrax.Tsit5(), 0.01), "large_pde": (_heat, diffrax.Heun(), 0.05)}[name]

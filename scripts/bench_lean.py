@@ -7,10 +7,8 @@ steps at that of one bare vector-Jacobian product of a step. Both prices are tak
 """
 
 import argparse
-import csv
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ import diffrax
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
+import pandas as pd
 from bench_adjoint import environment
-from bench_families import FAMILIES, field_of
+from bench_families import FAMILIES, ConstantSteps
 
 import adjoint
 
@@ -27,16 +26,16 @@ LOOPS = 40
 """Bare steps in one timed loop."""
 
 
-def bare_loops(field: Callable[..., Any], solver: Any, dt: float, params: Any, y0: Any) -> tuple[Any, Any]:
+def bare_loops(solve: ConstantSteps, params: Any, y0: Any) -> tuple[Any, Any]:
     """Compile a loop of bare steps, and one of their vector-Jacobian products."""
-    term = diffrax.ODETerm(field)
+    term, solver = diffrax.ODETerm(solve.field), solve.solver
 
     def step(params: Any, y: Any, slope: Any) -> Any:
         state = (jnp.array(False), slope) if solver.tableau.fsal else None
-        after, _, _, state, _ = solver.step(term, 0.0, dt, y, params, state, False)
+        after, _, _, state, _ = solver.step(term, 0.0, solve.dt, y, params, state, False)
         return after, slope if state is None else state[1]
 
-    slope = jax.jit(field)(0.0, y0, params)
+    slope = jax.jit(solve.field)(0.0, y0, params)
 
     def steps(params: Any, y: Any, slope: Any) -> Any:
         return lax.fori_loop(0, LOOPS, lambda _, carry: step(params, *carry), (y, slope))
@@ -75,7 +74,9 @@ def main() -> None:
     for name in ("large_pde", "matmul_batch"):
         family = next(family for family in FAMILIES if family.name == name)
         args = family.make(jax.random.key(options.seed))
-        (steps, products), bare_args = bare_loops(*field_of(name), *args)
+        solve = family.build
+        assert isinstance(solve, ConstantSteps)
+        (steps, products), bare_args = bare_loops(solve, *args)
         for count in map(int, options.checkpoints.split(",")):
             loss = family.build(adjoint.RecursiveCheckpointAdjoint(checkpoints=count))
             gradient = jax.jit(jax.grad(loss, (0, 1))).lower(*args).compile()
@@ -89,10 +90,7 @@ def main() -> None:
                 row = {"family": name, "checkpoints": count, "pair": pair, "run_seconds": whole}
                 rows.append(row | {"step_seconds": step, "product_seconds": product, **environment(options.seed)})
             print(f"{name:14} c={count:4}  {statistics.median(found):5.2f} times the bare steps")
-    with options.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(options.out, index=False)
     print(f"wrote {options.out}")
 
 

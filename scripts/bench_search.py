@@ -9,7 +9,6 @@ calls), and what was chosen is scored by the recorded seconds of that count at e
 """
 
 import argparse
-import csv
 import dataclasses
 import statistics
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from autotune._machine import ReplayMachine, make_machine
 from autotune._recommend import Fit, Recommendation
@@ -161,10 +161,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rows = [row for name in options.problems.split(",") for row in bench(name, options)]
-    with (options.out / "search.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(options.out / "search.csv", index=False)
     print(f"wrote {options.out / 'search.csv'}")
 
 

@@ -8,7 +8,6 @@ the whole gradient over steps, by states on the device and states in the tier.
 """
 
 import argparse
-import csv
 import random
 import statistics
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from bench_adjoint import environment
 
 import adjoint
@@ -89,19 +89,15 @@ def main() -> None:
             gradients[name] = jax.block_until_ready(sides[name](*args))
             seconds[name].append(time.perf_counter() - start)
     shape = {"steps": options.steps, "state_bytes": 4 * options.floats, "checkpoints": options.checkpoints}
-    with options.out.open("w", newline="") as file:
-        writer: Any = None
-        for name, side in sides.items():
-            memory = side.memory_analysis()
-            total = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-            print(f"{name:8} {total / 2**20:9.1f} MiB compiled   {statistics.median(seconds[name]):8.2f} s a gradient")
-            for pair, sample in enumerate(seconds[name]):
-                row = {"side": name, **shape, "windows": options.windows, "pair": pair, "run_seconds": sample}
-                row |= {"compiled_bytes": total, **environment(options.seed)}
-                if writer is None:
-                    writer = csv.DictWriter(file, fieldnames=list(row))
-                    writer.writeheader()
-                writer.writerow(row)
+    rows: list[dict[str, Any]] = []
+    for name, side in sides.items():
+        memory = side.memory_analysis()
+        total = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+        print(f"{name:8} {total / 2**20:9.1f} MiB compiled   {statistics.median(seconds[name]):8.2f} s a gradient")
+        for pair, sample in enumerate(seconds[name]):
+            row = {"side": name, **shape, "windows": options.windows, "pair": pair, "run_seconds": sample}
+            rows.append(row | {"compiled_bytes": total, **environment(options.seed)})
+    pd.DataFrame(rows).to_csv(options.out, index=False)
     ratios = [there / here for there, here in zip(seconds[options.tier], seconds["memory"], strict=True)]
     same = all(np.array_equal(a, b) for a, b in zip(*gradients.values(), strict=True))
     print(f"ratio    {statistics.median(ratios):9.3f} x, gradients {'equal to the last bit' if same else 'DIFFER'}")
