@@ -1,6 +1,7 @@
 """The sweep: each trial is measured once and stored before anyone hears of it, whatever dies."""
 
 import dataclasses
+import itertools
 import pathlib
 import signal
 import subprocess
@@ -49,6 +50,15 @@ def _machine() -> FakeMachine:
     return FakeMachine(
         steps=lambda cell: 100, peak_bytes=lambda cell, count: 1000 * count, seconds=lambda cell, count: 1 / count
     )
+
+
+def _machine_that_first_waits(barrier: threading.Barrier) -> FakeMachine:
+    """Make a machine whose first run begins when those of all others have: how busy the computer is decides nothing."""
+    machine = _machine()
+    run = machine.run
+    runs = itertools.count()
+    machine.run = lambda trials: (next(runs) == 0 and barrier.wait(), run(trials))[1]
+    return machine
 
 
 def _trial(checkpoints: int, horizon: int = 10, rung: Rung = Rung.RUN) -> Trial:
@@ -164,11 +174,10 @@ def test_two_processes_share_the_trials_of_a_study(tmp_path: pathlib.Path) -> No
     """A second member of the study takes trials too, and none is measured by both."""
     url = f"sqlite:///{tmp_path / 'scratch.db'}"
     study = _make(url)
-    slow = _machine()
-    run = slow.run
-    slow.run = lambda trials: (time.sleep(0.1), run(trials))[1]
+    both_hold_one = threading.Barrier(2, timeout=60)
     mine, theirs = MemoryStore(), MemoryStore()
-    other = Sweep(_study.join_study(url, "s"), _tools(theirs, _machine()))
+    tools = [_tools(store, _machine_that_first_waits(both_hold_one)) for store in (mine, theirs)]
+    other = Sweep(_study.join_study(url, "s"), tools[1])
     stop = threading.Event()
 
     def help_out() -> None:
@@ -179,7 +188,7 @@ def test_two_processes_share_the_trials_of_a_study(tmp_path: pathlib.Path) -> No
     helper = threading.Thread(target=help_out)
     helper.start()
     trials = [_trial(count, horizon, Rung.COMPILED) for count in (1, 2, 4, 8) for horizon in (10, 20)]
-    Sweep(study, _tools(mine, slow)).measure(trials)
+    Sweep(study, tools[0]).measure(trials)
     stop.set()
     helper.join()
     places = [(row.checkpoints, row.horizon) for row in mine.rows + theirs.rows]
