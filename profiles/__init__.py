@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from profiles._records import Profile as Profile
     from profiles._records import Scalar as Scalar
     from profiles._records import Status as Status
+    from profiles._records import Tier as Tier
     from profiles._report import report as report
     from profiles._store import ProfileStore as ProfileStore
     from profiles._store import open_store as open_store
@@ -94,6 +95,7 @@ _HOME = {
     "Profile": "_records",
     "Scalar": "_records",
     "Status": "_records",
+    "Tier": "_records",
     "ProfileStore": "_store",
     "open_store": "_store",
     "COLUMNS": "_flat",
@@ -172,6 +174,7 @@ __all__ = [
     "StoreError",
     "StoreVersionError",
     "TableError",
+    "Tier",
     "Tree",
     "TreeBlock",
     "bytes_figure",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from profiles._errors import RecordError
-from profiles._records import DeviceKey, Measurement, ProblemKey
+from profiles._records import DeviceKey, Measurement, ProblemKey, Tier
 
 
 class Kind(enum.StrEnum):
@@ -59,6 +59,9 @@ COLUMNS = (
     Column("mesh", Kind.TEXT, "", "how the call was sharded, empty for one device"),
     Column("repeat", Kind.INTEGER, "", "number of the repeat at this point, from 0"),
     Column("expected_steps", Kind.INTEGER, "steps", "predicted steps given to the adjoint, empty for none"),
+    Column("tier", Kind.TEXT, "", "host or disk: the slower memory that held first states of windows; empty for none"),
+    Column("windows", Kind.INTEGER, "states", "states that it might hold"),
+    Column("transfer_cost", Kind.REAL, "steps", "handing over and fetching one of them, in steps"),
     Column("steps", Kind.INTEGER, "steps", "passes of the loop body in the forward solve"),
     Column("accepted", Kind.INTEGER, "steps", "accepted steps"),
     Column("rejected", Kind.INTEGER, "steps", "rejected steps"),
@@ -91,9 +94,12 @@ NULLABLE_TEXT = frozenset({"peak_source"})
 DERIVED = frozenset({"key", "problem_fingerprint"})
 """Columns that follow from the others."""
 
+ADDED = {"tier": "", "windows": None, "transfer_cost": None}
+"""Columns that came later, and what they hold in a file that was written before."""
+
 _NESTED = {
     "problem_name", "problem_fingerprint", "problem_components", "device_platform", "device_kind", "device_count",
-    "device_memory_bytes", "key",
+    "device_memory_bytes", "key", *ADDED,
 }  # fmt: skip
 _PLAIN = tuple(column.name for column in COLUMNS if column.name not in _NESTED)
 
@@ -118,6 +124,9 @@ def flatten(row: Measurement) -> dict[str, Any]:
         "peak_source": None if row.peak_source is None else str(row.peak_source),
         "run_seconds": list(row.run_seconds),
         "set_values": dict(row.set_values),
+        "tier": row.tier.name if row.tier else "",
+        "windows": row.tier.windows if row.tier else None,
+        "transfer_cost": row.tier.transfer_cost if row.tier else None,
         "versions": dict(row.versions),
     }
     return {column.name: values[column.name] for column in COLUMNS}
@@ -129,6 +138,7 @@ def unflatten(values: Mapping[str, Any]) -> Measurement:
     Raises:
         RecordError: a column is missing or holds what it cannot.
     """
+    values = {**ADDED, **values}
     missing = [column.name for column in COLUMNS if column.name not in values and column.name not in DERIVED]
     if missing:
         raise RecordError(f"a measurement needs all {len(COLUMNS)} columns, found none named {', '.join(missing)}")
@@ -141,12 +151,19 @@ def unflatten(values: Mapping[str, Any]) -> Measurement:
                 count=values["device_count"],
                 memory_bytes=values["device_memory_bytes"],
             ),
+            tier=_tier(values),
             **{name: values[name] for name in _PLAIN},
         )
     except RecordError:
         raise
     except (TypeError, ValueError, AttributeError) as error:
         raise RecordError(f"not a measurement: {error}") from error
+
+
+def _tier(values: Mapping[str, Any]) -> Tier | None:
+    if not values["tier"]:
+        return None
+    return Tier(name=values["tier"], windows=values["windows"], transfer_cost=values["transfer_cost"])
 
 
 def time_text(moment: dt.datetime) -> str:

@@ -64,7 +64,15 @@ def _first_tables(connection: sa.Connection) -> None:
     tables.create_all(connection, checkfirst=False)
 
 
-STEPS: tuple[Step, ...] = (Step(1, _first_tables),)
+def _tiers(connection: sa.Connection) -> None:
+    """Add which tier a row was measured with; those of version 1 had none."""
+    added: dict[str, sa.types.TypeEngine] = {"windows": sa.BigInteger(), "transfer_cost": sa.Double()}
+    columns = [f"{name} {kind.compile(connection.dialect)}" for name, kind in added.items()]
+    for column in ("tier VARCHAR(255) DEFAULT '' NOT NULL", *columns):
+        connection.execute(sa.text(f"ALTER TABLE ckpt_tune_measurements ADD COLUMN {column}"))
+
+
+STEPS: tuple[Step, ...] = (Step(1, _first_tables), Step(2, _tiers))
 """Every step, oldest first."""
 
 SCHEMA_VERSION = STEPS[-1].version

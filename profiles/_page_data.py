@@ -153,6 +153,7 @@ def _point(point: Point, case: int, found: Sequence[Point]) -> dict[str, Any]:
         "case": case,
         "checkpoints": point.checkpoints,
         "expected": point.expected_steps,
+        "tier": str(point.tier or ""),
         "flags": point.xla_flags,
         "bytes": point.peak_bytes,
         "source": str(point.peak_source),

@@ -10,7 +10,7 @@ import enum
 import statistics
 from collections.abc import Iterable, Sequence
 
-from profiles._records import Measurement, PeakSource, Status
+from profiles._records import Measurement, PeakSource, Status, Tier
 
 MEASURED = (PeakSource.COMPILED, PeakSource.RUN)
 """The sources of a peak that count as measured; a traced figure is a prediction."""
@@ -33,6 +33,7 @@ class Point:
 
     checkpoints: int
     expected_steps: int | None
+    tier: Tier | None
     xla_flags: str
     allocator: str
     peak_bytes: int
@@ -47,9 +48,9 @@ class Point:
 
     @property
     def _choice(self) -> tuple[object, ...]:
-        """A total order of choices: fewest checkpoints, no prediction needed, no flags needed."""
+        """A total order of choices: fewest checkpoints, no prediction needed, no tier, no flags needed."""
         expected = (self.expected_steps is not None, self.expected_steps or 0)
-        return self.checkpoints, expected, self.xla_flags, self.allocator
+        return self.checkpoints, expected, str(self.tier or ""), self.xla_flags, self.allocator
 
 
 def non_dominated(costs: Sequence[tuple[float, float]]) -> list[int]:
@@ -83,7 +84,8 @@ def points(rows: Iterable[Measurement], *, sources: Iterable[PeakSource] = MEASU
     allowed = frozenset(sources)
     groups: dict[tuple[object, ...], list[Measurement]] = {}
     for row in rows:
-        groups.setdefault((row.checkpoints, row.expected_steps, row.xla_flags, row.allocator), []).append(row)
+        choice = row.checkpoints, row.expected_steps, row.tier, row.xla_flags, row.allocator
+        groups.setdefault(choice, []).append(row)
     found = [point for group in groups.values() if (point := _point(group, allowed)) is not None]
     return tuple(sorted(found, key=lambda point: point._choice))
 
@@ -103,6 +105,7 @@ def _point(group: Sequence[Measurement], allowed: frozenset[PeakSource]) -> Poin
     return Point(
         checkpoints=largest.checkpoints,
         expected_steps=largest.expected_steps,
+        tier=largest.tier,
         xla_flags=largest.xla_flags,
         allocator=largest.allocator,
         peak_bytes=largest.peak_bytes,
@@ -117,7 +120,7 @@ def pareto_front(candidates: Iterable[Point], objective: Objective) -> tuple[Poi
     """Keep the points that no other beats in both bytes and the objective, by rising bytes.
 
     Points without the objective's figure are left out. Where two points are equal in both, the one with fewer
-    checkpoints stays; then the one without a predicted step count or flags.
+    checkpoints stays; then the one without a predicted step count, tier or flags.
     """
     known = sorted((p for p in candidates if p.cost(objective) is not None), key=lambda point: point._choice)
     costs = [(float(point.peak_bytes), float(point.cost(objective) or 0.0)) for point in known]

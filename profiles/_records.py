@@ -167,11 +167,37 @@ class DeviceKey:
         return digest([self.platform, self.kind, self.count])
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """A slower memory that holds the first states of windows while the device reverses another one.
+
+    `name` is `host` or `disk`, `windows` the number of states that it may hold, `transfer_cost` the seconds of handing
+    over and fetching one state over those of one step. Its directory is the business of the host that measures.
+
+    Raises:
+        RecordError: no state can be held, or the cost is no finite number of steps.
+    """
+
+    name: str
+    windows: int
+    transfer_cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _text(self.name))
+        object.__setattr__(self, "windows", _integer("windows", self.windows))
+        object.__setattr__(self, "transfer_cost", _real("transfer_cost", self.transfer_cost))
+        if not self.name or not self.windows or self.transfer_cost < 0:
+            raise RecordError(f"a tier has a name, at least 1 window and a cost of at least 0 steps, found {self!r}")
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.windows} window{'s' if self.windows > 1 else ''}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Case:
     """What decides the result of a call, and so which rows may be compared with each other.
 
-    Rows of one case differ only in what is free to choose: checkpoints, expected steps, XLA flags, allocator.
+    Rows of one case differ only in what is free to choose: checkpoints, expected steps, tier, XLA flags, allocator.
     `set_values` are (key, value) pairs sorted by key, so that a case can be a dictionary's key.
     """
 
@@ -228,6 +254,7 @@ class Measurement:
     mesh: str = ""
     repeat: int = 0
     expected_steps: int | None = None
+    tier: Tier | None = None
     steps: int | None = None
     accepted: int | None = None
     rejected: int | None = None
@@ -288,7 +315,7 @@ class Measurement:
         return digest([
             self.study, self.problem.fingerprint, self.device.fingerprint, str(self.adjoint), self.checkpoints,
             self.horizon, self.tolerance, dict(self.set_values), self.x64, self.xla_flags, self.allocator, self.mesh,
-            self.expected_steps, self.repeat,
+            self.expected_steps, self.repeat, *([] if self.tier is None else [dataclasses.astuple(self.tier)]),
         ])  # fmt: skip
 
     @property

@@ -19,7 +19,9 @@ METADATA = sa.MetaData()
 KEY_LENGTH = 64
 """Room for a digest; databases other than SQLite and PostgreSQL index only text of a stated length."""
 
-SHORT_TEXT = frozenset({"study", "problem_name", "device_kind", "device_platform", "adjoint", "status", "peak_source"})
+SHORT_TEXT = frozenset(
+    {"study", "problem_name", "device_kind", "device_platform", "adjoint", "status", "peak_source", "tier"}
+)
 """Text columns that are searched for, so kept in a type that can be indexed."""
 
 

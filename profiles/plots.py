@@ -52,6 +52,8 @@ def front_figure(
 ) -> Figure:
     """Draw memory against seconds and against recompute: fronts as stairs, beaten points hollow.
 
+    Where some points held states in a tier, a dotted line shows what the front would be without them.
+
     Args:
         profile: what to draw.
         cases: which cases; all by default.
@@ -85,6 +87,10 @@ def _draw_front(panel: Axes, found: Sequence[Point], objective: Objective, look:
     front = pareto_front(found, objective)
     draw(panel, _pairs([p for p in found if p not in front], objective), look, hollow=True)
     draw(panel, _pairs(front, objective), look, label=label, line="stairs")
+    alone = pareto_front([p for p in found if p.tier is None], objective)
+    if alone != front:
+        pairs = _pairs(alone, objective)
+        panel.step(*zip(*pairs, strict=True), where="post", color=look.colour, lw=1, ls=":", label="without tiers")
 
 
 def _pairs(found: Iterable[Point], objective: Objective) -> list[tuple[float, float]]:

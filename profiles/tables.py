@@ -18,7 +18,7 @@ import pandas as pd
 
 from profiles._compare import Comparison
 from profiles._errors import RecordError, TableError
-from profiles._flat import COLUMNS, NULLABLE_TEXT, Column, Kind, flatten, time_of, time_text, unflatten
+from profiles._flat import ADDED, COLUMNS, NULLABLE_TEXT, Column, Kind, flatten, time_of, time_text, unflatten
 from profiles._pareto import Objective, pareto_front, points
 from profiles._plan import Plan, PlanRow
 from profiles._records import Measurement, Profile
@@ -66,8 +66,9 @@ def table(source: Profile | Iterable[Measurement]) -> pd.DataFrame:
 def front_table(profile: Profile, objective: Objective) -> pd.DataFrame:
     """Lay the fronts of every case of a profile out, one row a point, by case and rising bytes.
 
-    Columns: `case` (its text), `horizon`, `tolerance`, `checkpoints`, `expected_steps`, `xla_flags`, `peak_bytes`,
-    `peak_source`, `run_seconds` (median), `recompute_factor`, `samples` (timed calls), `measured_at` (the newest).
+    Columns: `case` (its text), `horizon`, `tolerance`, `checkpoints`, `expected_steps`, `tier` and `windows`,
+    `xla_flags`, `peak_bytes`, `peak_source`, `run_seconds` (median), `recompute_factor`, `samples` (timed calls),
+    `measured_at` (the newest).
     """
     found = []
     for case in profile.cases:
@@ -79,6 +80,8 @@ def front_table(profile: Profile, objective: Objective) -> pd.DataFrame:
                     "tolerance": case.tolerance,
                     "checkpoints": point.checkpoints,
                     "expected_steps": point.expected_steps,
+                    "tier": point.tier.name if point.tier else "",
+                    "windows": point.tier.windows if point.tier else None,
                     "xla_flags": point.xla_flags,
                     "peak_bytes": point.peak_bytes,
                     "peak_source": str(point.peak_source),
@@ -90,7 +93,8 @@ def front_table(profile: Profile, objective: Objective) -> pd.DataFrame:
             )
     dtypes = {
         "case": "string", "horizon": "Float64", "tolerance": "Float64", "checkpoints": "Int64",
-        "expected_steps": "Int64", "xla_flags": "string", "peak_bytes": "Int64", "peak_source": "string",
+        "expected_steps": "Int64", "tier": "string", "windows": "Int64", "xla_flags": "string", "peak_bytes": "Int64",
+        "peak_source": "string",
         "run_seconds": "Float64", "recompute_factor": "Float64", "samples": "Int64",
         "measured_at": "datetime64[us, UTC]",
     }  # fmt: skip
@@ -271,13 +275,13 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     if not contents.strip():
         raise ValueError("it is empty")
     frame = pd.read_csv(io.StringIO(contents), dtype=str, keep_default_na=False, na_filter=False)
-    missing = [column.name for column in COLUMNS if column.name not in frame]
+    missing = [column.name for column in COLUMNS if column.name not in frame and column.name not in ADDED]
     if missing:
         raise ValueError(f"it has no column {', '.join(missing)}")
     rows = []
     for number, cells in enumerate(frame.to_dict("records"), start=1):
         try:
-            rows.append({column.name: _from_cell(column, cells[column.name]) for column in COLUMNS})
+            rows.append({c.name: _from_cell(c, cells[c.name]) for c in COLUMNS if c.name in cells})
         except ValueError as error:
             raise ValueError(f"row {number}: {error}") from error
     return rows

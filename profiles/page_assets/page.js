@@ -140,6 +140,7 @@ function tipOf(point) {
     lines.push(["median", `${formatSeconds(point.seconds)} of ${point.samples}${range}`]);
   }
   if (point.factor !== null) lines.push(["recompute factor", formatCount(point.factor)]);
+  if (point.tier) lines.push(["tier", point.tier]);
   if (point.flags) lines.push(["XLA flags", point.flags]);
   return lines;
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from profiles import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status
+from profiles import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status, Tier
 
 MOMENT = dt.datetime(2026, 5, 4, 3, 2, 1, 654321, tzinfo=dt.UTC)
 
@@ -68,6 +68,13 @@ def measurements() -> st.SearchStrategy[Measurement]:
         horizon=st.none() | st.integers(-(2**53), 2**53) | REAL,
         set_values=st.dictionaries(TEXT, SCALAR, max_size=3),
         x64=st.booleans(),
+        tier=st.none()
+        | st.builds(
+            Tier,
+            name=st.sampled_from(["host", "disk"]),
+            windows=st.integers(1, 2**63 - 1),
+            transfer_cost=st.floats(0, 1e300),
+        ),
         run_seconds=st.lists(REAL, max_size=6),
         peak_source=st.none() | st.sampled_from(PeakSource),
         status=st.sampled_from(Status),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from profiles import StoreError, StoreVersionError, open_store
+from profiles import StoreError, StoreVersionError, Tier, open_store
 from profiles._migrations import SCHEMA_VERSION, STEPS, Step, migrate
 from profiles._schema import METADATA
 from tests.profiles.makers import a_measurement, same
@@ -118,9 +118,9 @@ def test_a_store_from_a_newer_version_is_refused_with_both_versions(tmp_path: Pa
     assert path.read_bytes() == before
 
 
-def frozen_rows():
+def frozen_rows(version: int):
     """The rows that every frozen database was given when its schema was released."""
-    return [
+    rows = [
         a_measurement(set_values={"batch": 4, "solver": "Tsit5"}),
         a_measurement(
             horizon=100.0,
@@ -133,6 +133,8 @@ def frozen_rows():
             minutes=1,
         ),
     ]
+    tier = Tier(name="disk", windows=1000, transfer_cost=0.25)
+    return [*rows, a_measurement(tier=tier, minutes=2)] if version >= 2 else rows
 
 
 def test_every_released_schema_has_its_frozen_database():
@@ -149,7 +151,7 @@ def test_a_store_of_every_released_schema_opens_with_all_it_held(tmp_path: Path,
         found = store.measurements()
         assert store.get_note("law", "spirals:make") == {"bytes_per_checkpoint": 1024.5}
         assert store.profile("first light").measurements == tuple(found)
-    expected = [dataclasses.replace(row) for row in frozen_rows()]
+    expected = [dataclasses.replace(row) for row in frozen_rows(version)]
     assert all(same(one, other) for one, other in zip(found, expected, strict=True))
     with sqlite3.connect(path) as raw:
         assert raw.execute("SELECT max(version) FROM ckpt_tune_schema").fetchone() == (SCHEMA_VERSION,)
