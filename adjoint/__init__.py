@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._schedule import repetition as repetition
     from ._schedule import schedule as schedule
     from ._schedule import schedule_tree as schedule_tree
+    from ._transfer import transfer_seconds as transfer_seconds
     from ._window_schedule import place_windows as place_windows
     from ._window_schedule import plan_windows as plan_windows
     from ._window_schedule import windowed_steps as windowed_steps
@@ -36,6 +37,7 @@ _HOMES = {
     "repetition": "_schedule",
     "schedule": "_schedule",
     "schedule_tree": "_schedule",
+    "transfer_seconds": "_transfer",
     "windowed_steps": "_window_schedule",
 }
 

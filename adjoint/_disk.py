@@ -8,6 +8,7 @@ A file is given back when its solve has been reversed and `KEPT` further ones ha
 called again.
 """
 
+import contextlib
 import errno
 import itertools
 import mmap
@@ -41,6 +42,7 @@ class _File:
         self.each = bytes_a_state(sizes)
         self.bytes = self.each * capacity
         self.reversed = False
+        self._lent = 0
         with tempfile.TemporaryFile(dir=directory) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, self.bytes)
@@ -52,23 +54,35 @@ class _File:
         for start, value in zip(self.starts, values, strict=False):
             place = slot * self.each + start
             self._map[place : place + value.nbytes] = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+        self._let_go(slot)
 
     def read(self, slot: int, structs: Sequence[tuple[tuple[int, ...], np.dtype]]) -> list[np.ndarray]:
+        """Lend a state as views of the file, which hold until the next is read: a copy would cost another state."""
         found = []
         for start, (shape, dtype) in zip(self.starts, structs, strict=False):
             count = int(np.prod(shape, dtype=np.int64))
             view = np.frombuffer(self._map, np.uint8, count * dtype.itemsize, slot * self.each + start)
-            found.append(view.copy().view(dtype).reshape(shape))
+            found.append(view.view(dtype).reshape(shape))
+        self._let_go(self._lent)
+        self._lent = slot
         return found
 
     def fetch_ahead(self, slot: int) -> None:
         """Let the system read a state into memory while others are worked on."""
-        if hasattr(self._map, "madvise"):
+        self._advise("MADV_WILLNEED", slot)
+
+    def _let_go(self, slot: int) -> None:
+        """Take a state's pages out of this process's memory; the system keeps or writes them as it sees fit."""
+        self._advise("MADV_DONTNEED", slot)
+
+    def _advise(self, advice: str, slot: int) -> None:
+        if hasattr(mmap, advice):
             start = slot * self.each // mmap.PAGESIZE * mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, start, (slot + 1) * self.each - start)
+            self._map.madvise(getattr(mmap, advice), start, (slot + 1) * self.each - start)
 
     def close(self) -> None:
-        self._map.close()
+        with contextlib.suppress(BufferError):  # a state is still lent: the file ends with the last view of it
+            self._map.close()
 
 
 class Shelf:

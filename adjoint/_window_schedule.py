@@ -16,7 +16,9 @@ the backward sweep has emptied are not used again, which would cost more writes 
 Pallez (2020), ACM TOMS 46(2)).
 """
 
+import collections
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -172,11 +174,18 @@ def windowed_steps(
     Returns:
         The number of evaluations; transfers are not counted.
     """
-    placed = place_windows(steps, checkpoints, capacity, expected_steps, transfer_cost)
-    if not placed.starts:
+    if steps == 0:
         return 0
-    lengths = [stop - start for start, stop in zip(placed.starts, [*placed.starts[1:], steps], strict=True)]
-    total = sum(2 * length + advances(length, checkpoints) for length in lengths[:-1])
-    if placed.target is None:
-        return total + 2 * lengths[-1] + advances(lengths[-1], checkpoints)
-    return total + executed_steps(lengths[-1], checkpoints, placed.target - placed.starts[-1])
+    if steps == expected_steps:  # as planned: two lengths at most, however many windows
+        plan = plan_windows(steps, checkpoints, capacity, transfer_cost)
+        lengths = {plan.width: plan.windows - 1 - plan.longer, plan.width + 1: plan.longer}
+        last, target = plan.last, plan.last
+    else:
+        placed = place_windows(steps, checkpoints, capacity, expected_steps, transfer_cost)
+        lengths = collections.Counter(stop - start for start, stop in itertools.pairwise(placed.starts))
+        last = steps - placed.starts[-1]
+        target = None if placed.target is None else placed.target - placed.starts[-1]
+    total = sum(count * (2 * length + advances(length, checkpoints)) for length, count in lengths.items())
+    if target is None:
+        return total + 2 * last + advances(last, checkpoints)
+    return total + executed_steps(last, checkpoints, target)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from autotune._adjoints import make_adjoint
 from autotune._auto_probe import Ask, Probe
 from autotune._budget import Budget, learn_margin, resolve_budget
 from autotune._device import DeviceInfo, device_info, smallest
@@ -21,6 +22,7 @@ from autotune._lock import device_lock
 from autotune._prepare import differences
 from autotune._problem import Problem, load_problem
 from autotune._recommend import Evidence, Fit, Objective, Recommendation, Wish, recommend_from
+from autotune._tiers import DISK, HOST, usable_directory
 from profiles._errors import NoSuchProfile, ProfilesError
 from profiles._records import AdjointName, Measurement, ProblemKey, Profile, Scalar, digest
 from profiles._store import ProfileStore, open_store
@@ -51,11 +53,8 @@ class AutoChoice:
     @property
     def adjoint(self) -> Any:
         """The adjoint to hand to `diffeqsolve`."""
-        import adjoint
-
-        return adjoint.RecursiveCheckpointAdjoint(
-            checkpoints=self.checkpoints, expected_steps=self.recommendation.expected_steps
-        )
+        said = self.recommendation
+        return make_adjoint(AdjointName.OURS, self.checkpoints, said.expected_steps, said.tier, said.directory)
 
     def __str__(self) -> str:
         from profiles._units import format_bytes, format_seconds
@@ -64,6 +63,7 @@ class AutoChoice:
         figures = [f"peak {format_bytes(said.peak_bytes)}" if said.peak_bytes else "peak unknown"]
         figures += [f"{format_seconds(said.run_seconds)} a call"] if said.run_seconds else []
         figures += [f"recompute factor {said.recompute_factor:.2f}"] if said.recompute_factor else []
+        figures += [f"tier {said.tier}"] if said.tier else []
         between = f" ({said.between})" if said.between else ""
         return (
             f"{self.problem.name} at {said.case}: {self.checkpoints} checkpoints of {said.accepted or '?'} steps, "
@@ -82,6 +82,8 @@ def auto_adjoint(
     store: str | None = None,
     objective: str = "time",
     set_values: Mapping[str, Scalar] | None = None,
+    tiers: Sequence[str] = (),
+    directory: str | None = None,
 ) -> Any:
     """Choose the number of checkpoints for a memory budget, and return the adjoint that has it.
 
@@ -97,9 +99,12 @@ def auto_adjoint(
         objective: "time" for the least seconds within the budget, "memory" for the fewest executed steps, which needs
             no timing.
         set_values: what the factory gets besides.
+        tiers: what may hold states beside the device, "host" and "disk", where a stored tune found that it pays; the
+            probe itself tries none.
+        directory: where the file of the tier "disk" may lie; needed for it.
 
     Returns:
-        `adjoint.RecursiveCheckpointAdjoint(checkpoints=…, expected_steps=…)`.
+        `adjoint.RecursiveCheckpointAdjoint(checkpoints=…, expected_steps=…)`, with its tier where one was chosen.
 
     Raises:
         AutotuneError: nothing fits, the problem cannot be measured, or a profile is asked for that says nothing here.
@@ -111,6 +116,8 @@ def auto_adjoint(
         tolerance=tolerance,
         set_values=dict(set_values or {}),
         objective=_objective(objective),
+        tiers=_tiers(tiers, directory),
+        directory=None if directory is None else usable_directory(directory),
         device=_index(device),
     )
     return auto_choice(ask, store=store).adjoint
@@ -142,6 +149,17 @@ def _objective(text: str) -> Objective:
         return Objective(text)
     except ValueError:
         raise AutotuneError(f"objective {text!r} is neither 'time' nor 'memory'") from None
+
+
+def _tiers(tiers: Sequence[str], directory: str | None) -> tuple[str, ...]:
+    names = (tiers,) if isinstance(tiers, str) else tuple(tiers)
+    if unknown := [name for name in names if name not in (HOST, DISK)]:
+        raise AutotuneError(f"tiers={names!r}: {unknown[0]!r} is neither 'host' nor 'disk'")
+    if (DISK in names) != (directory is not None):
+        raise AutotuneError(
+            f"tiers={names!r} with directory={directory!r}: the disk tier, and it alone, has a directory"
+        )
+    return names
 
 
 def _index(device: int | Any | None) -> int:
@@ -212,7 +230,7 @@ def _from_profile_alone(ask: Ask, profile: Profile, info: DeviceInfo) -> AutoCho
     if len(found) > 1:
         cases = "; ".join(str(one.case) for one in found)
         raise AutotuneError(f"{profile.name} was measured at {cases}: say at which, with horizon= and tolerance=")
-    return _as_choice(found[0], profile.problem, profile.measurements, budget, "profile")
+    return _as_choice(ask, found[0], profile.problem, profile.measurements, budget, "profile")
 
 
 def _of_factory(ask: Ask, problem: Problem, store: ProfileStore | None, info: DeviceInfo) -> AutoChoice:
@@ -234,7 +252,7 @@ def _of_factory(ask: Ask, problem: Problem, store: ProfileStore | None, info: De
             return known
         rows = [*rows, *Probe(ask, problem, key=key, info=info, budget=budget, store=store).run(rows)]
     chosen = recommend_from(_profile(key, rows), _wish(ask, budget))[0]
-    return _as_choice(chosen, key, rows, budget, "probe")
+    return _as_choice(ask, chosen, key, rows, budget, "probe")
 
 
 def _stored(ask: Ask, key: ProblemKey, store: ProfileStore | None, info: DeviceInfo) -> list[Measurement]:
@@ -263,11 +281,11 @@ def _from_rows(ask: Ask, key: ProblemKey, rows: Sequence[Measurement], budget: B
     untimed = ask.objective is Objective.TIME and chosen.run_seconds is None
     if chosen.status is not Fit.OK or chosen.evidence is Evidence.EXTRAPOLATED or untimed:
         return None
-    return _as_choice(chosen, key, rows, budget, "profile")
+    return _as_choice(ask, chosen, key, rows, budget, "profile")
 
 
 def _as_choice(
-    chosen: Recommendation, key: ProblemKey, rows: Sequence[Measurement], budget: Budget, source: str
+    ask: Ask, chosen: Recommendation, key: ProblemKey, rows: Sequence[Measurement], budget: Budget, source: str
 ) -> AutoChoice:
     """Make the choice, or say what would do."""
     if chosen.status is not Fit.OK:
@@ -287,6 +305,8 @@ def _as_choice(
             f"nothing of {key.name} fits {format_bytes(budget.bytes)} at {chosen.case}: the smallest needs {least}; "
             "raise the budget, free memory, or shrink state or batch"
         )
+    if chosen.tier is not None:
+        chosen = dataclasses.replace(chosen, directory=ask.directory if chosen.tier.name == DISK else None)
     return AutoChoice(
         recommendation=chosen, problem=key, rows=tuple(rows), budget=budget, source=source, cost_seconds=0.0
     )
@@ -305,6 +325,7 @@ def _wish(ask: Ask, budget: Budget) -> Wish:
         set_values=ask.set_values,
         objective=ask.objective,
         measured_only=True,
+        tiers=ask.tiers,
     )
 
 
@@ -340,4 +361,5 @@ class _Unused:
     """Stands for the adjoint where a factory is called for its arguments alone."""
 
     checkpoints = 1
-    expected_steps = None
+    expected_steps = tier = windows = tier_bytes = directory = None
+    transfer_cost = 1.0

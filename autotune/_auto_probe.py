@@ -38,6 +38,8 @@ class Ask:
     tolerance: float | None = None
     set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     objective: Objective = Objective.TIME
+    tiers: tuple[str, ...] = ()
+    directory: str | None = None
     device: int = 0
 
 

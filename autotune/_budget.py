@@ -65,6 +65,21 @@ def parse_bytes(text: str | int) -> int:
     return value
 
 
+def parse_share(text: str) -> float | None:
+    """Read a share such as `80%` as 0.8; None where the text is none.
+
+    Raises:
+        AutotuneError: it is not above 0 % and at most 100 %.
+    """
+    percent = _PERCENT.fullmatch(text)
+    if percent is None:
+        return None
+    share = float(percent.group(1)) / 100
+    if not 0 < share <= 1:
+        raise AutotuneError(f"'{text}' is no share; write 1% to 100%")
+    return share
+
+
 def resolve_budget(asked: str | int, info: "DeviceInfo", *, margin: float | None = None) -> Budget:
     """Turn what was asked into bytes on this device.
 
@@ -83,14 +98,11 @@ def resolve_budget(asked: str | int, info: "DeviceInfo", *, margin: float | None
     if margin is not None and not 0 <= margin < 1:
         raise AutotuneError(f"a margin of {margin} is no share; give a number from 0 to below 1, such as 0.1")
     text = str(asked).strip()
-    percent = _PERCENT.fullmatch(text)
-    if percent is None and text.lower() != "auto":
+    share = 1.0 if text.lower() == "auto" else parse_share(text)
+    if share is None:
         whole = parse_bytes(asked)
         kept = math.ceil(whole * (margin or 0.0))
         return Budget(bytes=whole - kept, margin_bytes=kept, asked=text, note=_beyond(whole, info))
-    share = float(percent.group(1)) / 100 if percent else 1.0
-    if not 0 < share <= 1:
-        raise AutotuneError(f"'{text}' is no share of a device; write 1% to 100%")
     if info.free_bytes is None or info.limit_bytes is None:
         raise AutotuneError(
             f"'{text}' cannot be resolved: {info.platform} device {info.index} ({info.kind}) does not tell how much "

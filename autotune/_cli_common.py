@@ -36,6 +36,16 @@ Platform = Annotated[str | None, typer.Option(help="cpu, gpu, cuda, rocm or tpu;
 Device = Annotated[int, typer.Option(help="Which device of the platform, from 0.")]
 X64 = Annotated[bool, typer.Option("--x64", help="Compute with 64-bit floats.")]
 XlaFlags = Annotated[list[str] | None, typer.Option(help="XLA flags to try; repeat for alternatives, '' for none.")]
+Tiers = Annotated[
+    str, typer.Option(help="Where states may be held: device, and host memory or a file on disk, comma-separated.")
+]
+HostBudget = Annotated[
+    str | None, typer.Option(help="What --tiers host may hold: 12GiB, or a share of the free memory (50%).")
+]
+DiskBudget = Annotated[
+    str | None, typer.Option(help="What --tiers disk may hold: 100GiB, or a share of the free space (50%).")
+]
+DiskDirectory = Annotated[str | None, typer.Option(help="Where the file of --tiers disk may lie.")]
 Timeout = Annotated[float, typer.Option(help="Seconds that compiling, or one call, may take before it is ended.")]
 Seed = Annotated[int, typer.Option(help="Seed of samplers and of the order of timings.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that measure; compiles overlap, timings do not.")]

@@ -204,6 +204,7 @@ def _place(of: Trial | Measurement) -> str:
     parts += [f"tolerance {of.tolerance:g}"] if of.tolerance is not None else []
     parts += [f"{key}={value}" for key, value in sorted(of.set_values.items())]
     parts += [f"XLA_FLAGS={flags}"] if flags else []
+    parts += [f"tier {of.tier}"] if of.tier else []
     return "".join(f", {part}" for part in parts)
 
 

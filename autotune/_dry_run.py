@@ -15,7 +15,7 @@ from autotune._forecast import Forecast, passes
 from autotune._past import Question
 from autotune._recommend import options, rank
 from autotune._search import Request, Search
-from autotune._space import Cell, cell_of
+from autotune._space import cell_of
 from autotune._trial import Rung
 from profiles._records import Case, DeviceKey, Measurement, PeakSource, ProblemKey
 
@@ -94,7 +94,7 @@ def _answer(asked: Request, real: Forecast, question: Question) -> Measurement:
     seconds = real.seconds_at(asked.cell, asked.checkpoints)
     likely = seconds.likely if seconds else None
     if likely is None and case in question.works:
-        advances, taped = passes(question.adjoint, question.works[case], asked.checkpoints)
+        advances, taped = passes(question.adjoint, question.works[case], asked.checkpoints, asked.cell.tier)
         likely = _UNIT_SECONDS * (advances + 4 * taped)
     runs = peak is None or question.runs(peak.likely)
     return Measurement(
@@ -109,6 +109,7 @@ def _answer(asked: Request, real: Forecast, question: Question) -> Measurement:
         x64=case.x64,
         repeat=asked.batch,
         xla_flags=asked.cell.xla_flags,
+        tier=asked.cell.tier,
         peak_bytes=math.ceil(peak.likely) if peak else 1 + asked.checkpoints,
         peak_source=PeakSource.COMPILED,
         run_seconds=(likely,) if likely and runs and asked.rung is Rung.RUN else (),
@@ -118,13 +119,13 @@ def _answer(asked: Request, real: Forecast, question: Question) -> Measurement:
 def _final(question: Question, rows: Sequence[Measurement], case: Case) -> Request | None:
     """The final run of a case: its best option."""
     forecast = Forecast(rows, question.works, question.adjoint)
-    flags = dict.fromkeys(cell.xla_flags for cell in question.space.cells)
     candidates = [
         option
-        for xla_flags in flags
+        for cell in question.space.cells
+        if cell.case == case
         for option in options(
             forecast,
-            Cell(case, xla_flags),
+            cell,
             name=question.adjoint,
             work=question.works.get(case),
             counts=question.space.counts,

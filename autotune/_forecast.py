@@ -15,17 +15,18 @@ Passes are integers from theory (`executed_steps`), for our adjoint and for Diff
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import scipy.optimize
 
-from autotune._adjoints import executed_steps
+from autotune._adjoints import executed_steps, transfer_steps
 from autotune._laws import fit_bytes_law
 from autotune._space import Cell, Program, cell_of
 from autotune._speed import compared_samples
-from profiles._records import AdjointName, Case, Measurement, Status
+from profiles._records import AdjointName, Case, Measurement, Status, Tier
 
 PRIOR_SPREAD = 0.15
 """Standard deviation, as a log ratio, by which seconds may leave the law far from any sample (facts 7 and 20)."""
@@ -55,15 +56,15 @@ class Work:
 
 
 @functools.lru_cache(maxsize=65536)
-def passes(name: AdjointName, work: Work, checkpoints: int) -> tuple[int, int]:
-    """Split the executed steps of a gradient into untaped advances and taped passes.
+def passes(name: AdjointName, work: Work, checkpoints: int, tier: Tier | None = None) -> tuple[int, int]:
+    """Split the executed steps of a gradient into untaped advances and taped passes; transfers are not counted.
 
     Our adjoint is asked for its placement with an exact prediction; passes that were rejected are made once only.
     """
     if name is AdjointName.DIFFRAX:
         return executed_steps(name, work.steps, checkpoints) - work.steps, work.steps
     taped = work.reversed_steps
-    executed = executed_steps(name, taped, checkpoints, taped)
+    executed = executed_steps(name, taped, checkpoints, taped, tier)
     return executed - taped + (work.steps - taped), taped
 
 
@@ -81,13 +82,20 @@ class Forecast:
             if cell.case in works:
                 timed.setdefault(cell.program, {})[(cell.case, count)] = samples
         self._most_factor = {
-            program: max(sum(self._passes(case, count)) / self._works[case].steps for case, count in samples)
+            program: max(sum(self._passes(program, at)) / self._works[at[0]].steps for at in samples)
             for program, samples in timed.items()
         }
-        self._seconds = {program: _SecondsLaw(samples, self._passes) for program, samples in timed.items()}
+        self._seconds = {
+            program: _SecondsLaw(samples, functools.partial(self._costs, program)) for program, samples in timed.items()
+        }
 
-    def _passes(self, case: Case, checkpoints: int) -> tuple[int, int]:
-        return passes(self._name, self._works[case], checkpoints)
+    def _passes(self, program: Program, at: tuple[Case, int]) -> tuple[int, int]:
+        return passes(self._name, self._works[at[0]], at[1], program.tier)
+
+    def _costs(self, program: Program, case: Case, checkpoints: int) -> tuple[float, int]:
+        """Count advances, with transfers at their price in steps, and taped passes."""
+        advances, taped = self._passes(program, (case, checkpoints))
+        return advances + transfer_steps(taped, checkpoints, program.tier), taped
 
     def measured_counts(self, cell: Cell) -> tuple[int, ...]:
         """The counts whose bytes are known at exactly this cell."""
@@ -103,7 +111,26 @@ class Forecast:
         if not known or not min(known) <= checkpoints <= max(known):
             return False
         most = self._most_factor.get(cell.program, math.inf)
-        return sum(passes(self._name, work, checkpoints)) <= most * work.steps
+        return sum(passes(self._name, work, checkpoints, cell.tier)) <= most * work.steps
+
+    def state_bytes(self, program: Program) -> float | None:
+        """The steepest slope between neighbouring measured counts: of a maximum of lines, the bytes of one state.
+
+        None where fewer than two counts of one case were measured.
+        """
+        curves = [sorted(peaks.items()) for peaks in self._peaks.get(program, {}).values()]
+        slopes = [
+            (high - low) / (more - few)
+            for curve in curves
+            for (few, low), (more, high) in itertools.pairwise(curve)
+        ]  # fmt: skip
+        steepest = max(slopes, default=0.0)
+        return steepest if steepest > 0 else None
+
+    def step_seconds(self, program: Program) -> float | None:
+        """Seconds of one untaped step, None where nothing was timed."""
+        law = self._seconds.get(program)
+        return law.step_seconds if law else None
 
     def bytes_at(self, cell: Cell, checkpoints: int) -> Range | None:
         """Forecast the peak bytes of a count, None while the program has no row."""
@@ -173,10 +200,14 @@ def _line(left: tuple[int, int], right: tuple[int, int], count: int) -> float:
     return left[1] + slope * (count - left[0])
 
 
+Costs = Callable[[Case, int], tuple[float, int]]
+"""Advances and taped passes of a case and count."""
+
+
 class _SecondsLaw:
     """`a + F * advances + U * taped`, corrected near the samples; see the module's header."""
 
-    def __init__(self, samples, count_passes) -> None:
+    def __init__(self, samples: Mapping[tuple[Case, int], Sequence[float]], count_passes: Costs) -> None:
         self._count_passes = count_passes
         keys = list(samples)
         seconds = np.array([float(np.median(samples[key])) for key in keys])
@@ -185,12 +216,20 @@ class _SecondsLaw:
         scale = terms.max(axis=0)
         weights, _ = scipy.optimize.nnls(terms / scale / seconds[:, None], np.ones(len(keys)))
         self._weights = weights / scale
+        self._fewest_seconds = float((seconds / terms[:, 1:3].sum(axis=1)).min())
         law = np.maximum(terms @ self._weights, 1e-12)
         self._places = np.array([self._place(*key) for key in keys])
         noise = np.array([_noise(samples[key]) for key in keys])
         kernel = _kernel(self._places, self._places) + np.diag(noise**2)
         self._inverse = np.linalg.inv(kernel)
         self._pull = self._inverse @ np.log(seconds / law)
+
+    @property
+    def step_seconds(self) -> float:
+        """What one advance costs; a share of a whole call where the samples do not part it from what else there is."""
+        if self._weights[1] > 0:
+            return float(self._weights[1])
+        return self._fewest_seconds
 
     def at(self, case: Case, checkpoints: int) -> Range:
         law = max(float(self._terms(case, checkpoints) @ self._weights), 1e-12)

@@ -13,8 +13,9 @@ from autotune._prepare import Machine
 from autotune._rows import blank_row
 from autotune._runners import Question, SubprocessRunner
 from autotune._steps import Observation, SiteSteps
+from autotune._tiers import TierQuestion
 from autotune._trial import Rung, RunSettings, Trial
-from profiles._records import DeviceKey, Measurement, ProblemKey, Status
+from profiles._records import DeviceKey, Measurement, ProblemKey, Status, Tier
 
 
 class TimingLock:
@@ -89,7 +90,7 @@ def _point(at: Measurement | Trial) -> tuple[Any, ...]:
     flags = at.xla_flags if isinstance(at, Measurement) else at.settings.xla_flags
     x64 = at.x64 if isinstance(at, Measurement) else at.settings.x64
     swept = tuple(sorted((key, repr(value)) for key, value in at.set_values.items()))
-    return at.adjoint, at.checkpoints, repr(at.horizon), at.tolerance, swept, x64, flags
+    return at.adjoint, at.checkpoints, repr(at.horizon), at.tolerance, swept, x64, flags, at.tier
 
 
 class ReplayMachine(ReplayRunner):
@@ -128,6 +129,17 @@ class ReplayMachine(ReplayRunner):
     def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
         """Give the recorded steps of cases."""
         return [self._observe(question) for question in questions]
+
+    def tier(self, question: TierQuestion) -> Tier:
+        """Give the recorded tier.
+
+        Raises:
+            AutotuneError: nothing was recorded with it.
+        """
+        for row in reversed(self._recorded):
+            if row.tier and row.tier.name == question.name and dict(row.set_values) == dict(question.set_values):
+                return row.tier
+        raise AutotuneError(f"the recorded sweep holds nothing with the tier {question.name}; leave it out of --tiers")
 
     def _observe(self, question: Question) -> Observation:
         for row in reversed(self._recorded):

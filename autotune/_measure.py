@@ -30,7 +30,7 @@ from autotune._errors import AutotuneError, from_user, one_line
 from autotune._fingerprint import problem_key
 from autotune._problem import Call, Problem
 from autotune._rows import blank_row
-from autotune._traced import traced_bytes
+from autotune._traced import hands_over, traced_bytes
 from autotune._trial import Rung, Trial
 from profiles._records import Measurement, PeakSource, Status
 
@@ -128,6 +128,11 @@ def compile_trial(
         start = time.perf_counter()
         traced = trace(call)
         row = dataclasses.replace(row, trace_seconds=time.perf_counter() - start)
+        if trial.tier is not None and not hands_over(traced.jaxpr):
+            raise AutotuneError(
+                f"the factory leaves the tier {trial.tier.name} unused: hand its adjoint to diffeqsolve, or tier, "
+                "windows, directory and transfer_cost of it to checkpointed_while_loop"
+            )
         if trial.rung is Rung.TRACED:
             return _with_traced(row, traced), None
         start = time.perf_counter()
@@ -158,7 +163,7 @@ def first_call(row: Measurement, prepared: Prepared) -> tuple[Measurement, bool]
 
 
 def _make(problem: Problem, trial: Trial) -> Call:
-    made = make_adjoint(trial.adjoint, trial.checkpoints, trial.expected_steps)
+    made = make_adjoint(trial.adjoint, trial.checkpoints, trial.expected_steps, trial.tier, trial.directory)
     return problem.make(made, trial.horizon, trial.tolerance)
 
 

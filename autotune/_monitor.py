@@ -214,8 +214,8 @@ def choose_at(choice: AutoChoice, work: Work, budget_bytes: int) -> Recommendati
     # The case keeps its place in the laws under the steps that it had; the new steps are a case of their own.
     case = dataclasses.replace(before.case, horizon=float(work.steps), mesh="changed steps")
     forecast = Forecast(choice.rows, {**works, case: work}, AdjointName.OURS)
-    cells = {dataclasses.replace(cell_of(row), case=case) for row in choice.rows if not cell_of(row).xla_flags}
-    rows = [row for row in choice.rows if not row.xla_flags]
+    rows = [row for row in choice.rows if not row.xla_flags and row.tier == before.tier]
+    cells = {dataclasses.replace(cell_of(row), case=case) for row in rows}
     candidates = [
         option
         for cell in cells

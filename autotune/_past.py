@@ -32,7 +32,7 @@ class Question:
 
     def passes(self, cell: Cell, count: int) -> int:
         """Executed steps of a gradient at a cell whose steps were observed."""
-        return sum(passes(self.adjoint, self.works[cell.case], count))
+        return sum(passes(self.adjoint, self.works[cell.case], count, cell.tier))
 
     def fits(self, likely_bytes: float) -> bool:
         """Whether the bytes are within the budget."""

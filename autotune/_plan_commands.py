@@ -12,8 +12,9 @@ from autotune._adjoints import executed_steps
 from autotune._console import Exit, Format, Screen
 from autotune._opening import reading
 from autotune._stock import stock_most_executed_steps
+from autotune._tiers import HOST
 from profiles._plan import MOST_STEPS
-from profiles._records import AdjointName
+from profiles._records import AdjointName, Tier
 from profiles._units import format_bytes, format_seconds
 
 
@@ -37,7 +38,13 @@ def plan_command(screen: Screen, options: PlanOptions, store_url: str | None, fo
     with reading(store_url) as store:
         found = [store.profile(name) for name in options.names]
     plans = [
-        profiles.plan(profile, devices, options.request, recompute=lambda n, c, a=profile.adjoint: _recompute(a, n, c))
+        profiles.plan(
+            profile,
+            devices,
+            options.request,
+            recompute=lambda n, c, a=profile.adjoint: _recompute(a, n, c),
+            windowed=_windowed if profile.adjoint is AdjointName.OURS else None,
+        )
         for profile in found
     ]
     records = [_plan_record(plan.profile, row) for plan in plans for row in plan.rows]
@@ -66,6 +73,12 @@ def _recompute(name: AdjointName, steps: int, checkpoints: int) -> float:
     return math.inf if most is None else most / steps
 
 
+def _windowed(steps: int, checkpoints: int, windows: int) -> float:
+    """The recompute factor of our adjoint with states in host memory, by theory, a transfer at the price of a step."""
+    tier = Tier(name=HOST, windows=windows)
+    return executed_steps(AdjointName.OURS, steps, checkpoints, steps, tier) / steps
+
+
 def _plan_record(profile: str, row: profiles.PlanRow) -> dict[str, Any]:
     case = row.case
     place = {"horizon": case.horizon, "tolerance": case.tolerance, "set_values": dict(case.set_values)}
@@ -89,6 +102,9 @@ def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanReque
         lines.append([*line, cost] if priced else line)
     screen.table((*PLAN_COLUMNS, "a million calls") if priced else PLAN_COLUMNS, lines)
     screen.line("enough: the least memory within the wanted recompute factor; all it can use: more buys nothing")
+    for row in plan.rows:
+        if row.host_bytes is not None:
+            screen.line(_helped(row, request))
     found = [one for one in plan.longest if one.steps]
     if found:
         screen.line()
@@ -105,6 +121,17 @@ def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanReque
     screen.line()
     for note in plan.notes:
         screen.line(note)
+
+
+def _helped(row: profiles.PlanRow, request: profiles.PlanRequest) -> str:
+    """Say what host memory does for a device that falls short."""
+    at = "" if str(row.case) == "the only case" else f" at {row.case}"
+    held = f"{format_bytes(row.host_bytes or 0)} of host memory ({row.host_windows} states)"
+    said = f"does not fit on {row.device} alone{at} within recompute factor {request.max_recompute:g}"
+    factor = row.host_recompute_factor or math.inf
+    if factor > request.max_recompute:
+        return f"{said}, nor with {held}, which brings it from {row.recompute_factor:.2f} to {factor:.2f}"
+    return f"{said}; fits with {held} at recompute factor {factor:.2f}"
 
 
 def compare_command(

@@ -16,8 +16,9 @@ from autotune._request import TuneRequest
 from autotune._runners import MOST_LANES, Question
 from autotune._space import Space, build_space
 from autotune._steps import Observation
+from autotune._tiers import TierQuestion
 from autotune._trial import Runner
-from profiles._records import AdjointName, Case, DeviceKey, Measurement, ProblemKey, digest
+from profiles._records import AdjointName, Case, DeviceKey, Measurement, ProblemKey, Tier, digest
 
 STEPS_NOTE = "steps"
 """Kind of the notes that hold observed steps, so that a tune that goes on does not count them again."""
@@ -38,6 +39,10 @@ class Machine(Runner, Protocol):
 
     def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
         """Count a problem's steps at several cases, side by side where it can."""
+        ...
+
+    def tier(self, question: TierQuestion) -> Tier:
+        """Measure what a transfer to a tier costs."""
         ...
 
 

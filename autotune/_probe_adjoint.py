@@ -37,7 +37,7 @@ def ignore_steps(**_: Any) -> None:
 class ProbeAdjoint(diffrax.AbstractAdjoint):
     """Solve forward, report the steps, give zero gradients.
 
-    `report` is called with host scalars. The counts for plain loops are there too: `checkpoints`
+    `report` is called with host scalars. What plain loops take of an adjoint is there too: `checkpoints`
     is a number that no other probe and no real run has, so that no jit cache takes one for the other; nothing is
     allocated for it, since no backward pass is run.
     """
@@ -49,6 +49,18 @@ class ProbeAdjoint(diffrax.AbstractAdjoint):
     def expected_steps(self) -> None:
         """The expectation for plain loops: none."""
         return None
+
+    @property
+    def tier(self) -> None:
+        """The tier for plain loops: none, as with `windows`, `tier_bytes` and `directory`."""
+        return None
+
+    windows = tier_bytes = directory = tier
+
+    @property
+    def transfer_cost(self) -> float:
+        """The cost of a transfer for plain loops, which make none."""
+        return 1.0
 
     def loop(
         self,

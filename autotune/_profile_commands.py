@@ -130,9 +130,9 @@ def _bought(choice: Recommendation, other: Recommendation) -> str:
     """Say what another budget changes."""
     if other.status is Fit.NOTHING_FITS:
         return "nothing fits"
-    if other.checkpoints == choice.checkpoints:
+    if (other.checkpoints, other.tier) == (choice.checkpoints, choice.tier):
         return "nothing changes"
-    text = f"{other.checkpoints} checkpoints"
+    text = f"{other.checkpoints} checkpoints" + (f" with the tier {other.tier}" if other.tier else "")
     if choice.run_seconds and other.run_seconds:
         share = other.run_seconds / choice.run_seconds - 1
         text += f", {format_seconds(other.run_seconds)} a call ({share:+.0%})"

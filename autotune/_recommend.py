@@ -14,7 +14,7 @@ from typing import Any
 from autotune._errors import AutotuneError
 from autotune._forecast import Forecast, Range, Work, passes
 from autotune._space import Cell, cell_of, grid_counts
-from profiles._records import AdjointName, Case, Measurement, PeakSource, Profile, Scalar, Status
+from profiles._records import AdjointName, Case, Measurement, PeakSource, Profile, Scalar, Status, Tier
 
 TIE = 0.02
 """An unmeasured count has to promise this much more than a measured one to be chosen before it."""
@@ -59,7 +59,8 @@ class Recommendation:
     """What to use at one case, or that nothing fits there and the smallest bytes that would do.
 
     `peak_low_bytes` and `peak_high_bytes` bound the peak; they equal it where it was measured. `between` says in words
-    what an interpolated figure lies between.
+    what an interpolated figure lies between. `tier` is where the first states of windows are held, None for nowhere;
+    `directory` is where the disk tier's file lay as it was measured.
     """
 
     case: Case
@@ -67,6 +68,8 @@ class Recommendation:
     budget_bytes: int
     margin_bytes: int = 0
     xla_flags: str = ""
+    tier: Tier | None = None
+    directory: str | None = None
     checkpoints: int | None = None
     expected_steps: int | None = None
     steps: int | None = None
@@ -88,10 +91,13 @@ class Recommendation:
             "tolerance": self.case.tolerance,
             "set_values": dict(self.case.set_values),
             "xla_flags": self.xla_flags,
+            "tier": self.tier.name if self.tier else None,
+            "windows": self.tier.windows if self.tier else None,
+            "transfer_cost": self.tier.transfer_cost if self.tier else None,
             **{
                 field.name: getattr(self, field.name)
                 for field in dataclasses.fields(self)
-                if field.name not in ("case", "xla_flags")
+                if field.name not in ("case", "xla_flags", "tier")
             },
         }
 
@@ -129,7 +135,7 @@ def options(
         peak = forecast.bytes_at(cell, count)
         if peak is None or count in failed or count >= memory_ends:
             continue
-        executed = sum(passes(name, work, count)) if work else None
+        executed = sum(passes(name, work, count, cell.tier)) if work else None
         seconds = forecast.seconds_at(cell, count)
         found.append(
             Option(
@@ -171,7 +177,8 @@ class Wish:
     """What is asked of a profile: where, within how many bytes, by which rule, and on which evidence.
 
     None for horizon or tolerance means each that was measured; `set_values` likewise, by key. `measured_only` keeps to
-    counts that were run (compiled, where none was) wherever the case itself was measured.
+    counts that were run (compiled, where none was) wherever the case itself was measured. `tiers` are those that may be
+    used beside the device; None for all that were measured.
     """
 
     budget_bytes: int
@@ -182,6 +189,7 @@ class Wish:
     objective: Objective = Objective.TIME
     allow_extrapolation: bool = False
     measured_only: bool = False
+    tiers: tuple[str, ...] | None = None
 
 
 def recommend_from(profile: Profile, wish: Wish) -> tuple[Recommendation, ...]:
@@ -302,8 +310,10 @@ def _recommend_at(
     place: _Place, rows: Sequence[Measurement], forecast: Forecast, name: AdjointName, wish: Wish
 ) -> Recommendation:
     """Choose at one case, over every XLA flag setting that was measured for its program."""
-    programs = {cell_of(row).xla_flags for row in rows if cell_of(row).program.set_values == place.case.set_values}
-    cells = [Cell(place.case, flags) for flags in sorted(programs)]
+    programs = {cell_of(row).program for row in rows if cell_of(row).program.set_values == place.case.set_values}
+    if wish.tiers is not None:
+        programs = {program for program in programs if program.tier is None or program.tier.name in wish.tiers}
+    cells = [Cell(place.case, program.xla_flags, program.tier) for program in sorted(programs, key=str)]
 
     def counts(cell: Cell) -> Sequence[int] | None:
         # Nothing may be said of Diffrax's adjoint between the counts that were measured.
@@ -360,6 +370,7 @@ def describe(
         base,
         status=Fit.OK,
         xla_flags=option.cell.xla_flags,
+        tier=option.cell.tier,
         checkpoints=option.checkpoints,
         expected_steps=work.reversed_steps if work and name is AdjointName.OURS else None,
         steps=work.steps if work else None,

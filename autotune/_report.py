@@ -68,7 +68,7 @@ def _laws(
     found = []
     for cell in dict.fromkeys(cell_of(row) for row in rows):
         counts = forecast.measured_counts(cell)
-        if cell.xla_flags or len(counts) < 2 or cell.case not in by_case:
+        if cell.xla_flags or cell.tier or len(counts) < 2 or cell.case not in by_case:
             continue
         drawn = [count for count in _spread(counts[-1]) if count >= counts[0]]
         ranges = [known for count in drawn if (known := forecast.bytes_at(Cell(cell.case), count)) is not None]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune._space import Listed
+from autotune._tiers import TierBudget
 from autotune._trial import RunSettings
 from profiles._records import AdjointName
 
@@ -23,7 +24,7 @@ class TuneRequest:
 
     `problem` is `FILE.py:factory`, `package.module:factory` or a factory that lies in a file. `budget` is bytes,
     `6GiB`, `80%` or `auto`. `exhaustive` runs the whole grid. `settings` hold platform, device, x64 and timeout.
-    `search_path` are folders that workers search for the problem's modules.
+    `tiers` are tried beside the device alone.
     """
 
     problem: str | Callable[..., Any]
@@ -34,9 +35,14 @@ class TuneRequest:
     exhaustive: bool = False
     workers: int = 1
     seed: int = 0
+    tiers: tuple[TierBudget, ...] = ()
     settings: RunSettings = dataclasses.field(
         default_factory=lambda: RunSettings(timeout_seconds=DEFAULT_TIMEOUT_SECONDS)
     )
+
+    def directory_of(self, tier: str) -> str | None:
+        """Where the file of a tier lies, None where it has none."""
+        return next((one.directory for one in self.tiers if one.name == tier), None)
 
     def located(self) -> tuple[str, tuple[str, ...]]:
         """Name the problem so that any process finds it, and the folders that it needs on its search path.

@@ -17,9 +17,10 @@ from autotune._problem import Problem, load_problem
 from autotune._process import WorkerEndedError, WorkerProcess
 from autotune._rows import UNKNOWN_DEVICE
 from autotune._steps import Observation, decode_observation
+from autotune._tiers import TierQuestion, transfer_cost
 from autotune._trial import RunSettings, Trial
 from autotune._wire import decode_device_info, decode_measurement, decode_problem_key, encode
-from profiles._records import Measurement, ProblemKey, Scalar, Status
+from profiles._records import Measurement, ProblemKey, Scalar, Status, Tier
 
 if TYPE_CHECKING:
     from autotune._measure import Prepared
@@ -136,6 +137,14 @@ class SubprocessRunner:
     ) -> Observation:
         asked = {"repeats": repeats, "variations": [dict(values) for values in variations]}
         return decode_observation(self._probe("observe", lane, **encode(question), **asked))
+
+    def tier(self, question: TierQuestion) -> Tier:
+        """Measure what a transfer to a tier costs, in a worker, while nothing else is timed."""
+        with self._timing_lock():
+            seconds = self._probe(
+                "transfer", tier=question.name, state_bytes=question.state_bytes, directory=question.directory
+            )
+        return Tier(name=question.name, windows=question.windows, transfer_cost=transfer_cost(question, seconds))
 
     def composition(self, problem: str, row: Measurement) -> Composition | None:
         """Part a row's compiled bytes in a worker; see `autotune._composition.composition`."""
@@ -283,7 +292,8 @@ def lanes(device: DeviceInfo) -> int:
 
 def _program_of(trial: Trial) -> str:
     """Name what a trial compiles, whatever is then done with it."""
-    return repr((trial.problem, trial.adjoint, trial.checkpoints, trial.horizon, trial.tolerance, trial.set_values))
+    at = trial.horizon, trial.tolerance, trial.set_values
+    return repr((trial.problem, trial.adjoint, trial.checkpoints, trial.tier, *at))
 
 
 class InProcessRunner:

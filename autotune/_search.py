@@ -10,7 +10,8 @@ The default search of one program (same `--set` values and flags):
 3. measure the count that could still beat the best one by more than MATTERS, the most promising first, until none
    could.
 
-A program that differs from an earlier one in its flags alone is first timed at one count, and goes on if that pays.
+A program that differs from an earlier one in its flags or its tier alone is first timed at one count, and goes on if
+that pays; a tier only where it saves steps at the count that is best without it.
 `exhaustive` runs every count of every cell instead. What ran out of memory rules out larger counts unmeasured; what
 timed out rules out counts that execute as many steps; a program that only ever fails is given up.
 """
@@ -108,9 +109,9 @@ class Search:
     def _economical(self, program: Program, past: Past) -> tuple[Request, ...]:
         cells = self.question.space.of_program(program)
         reference = max(cells, key=self._cell_steps)
-        first = self._first_of_flags(program)
+        first = self._first_alike(program)
         if first is not None and not past.gave_up(first):
-            trial = self._does_flag_pay(reference, Cell(reference.case, first.xla_flags), past)
+            trial = self._does_it_pay(reference, Cell(reference.case, first.xla_flags, first.tier), past)
             if trial is not None:
                 return trial
         return (
@@ -119,8 +120,8 @@ class Search:
             or self._challenge(cells if len(cells) <= FEW_CELLS else self._told_apart(cells), past)
         )  # fmt: skip
 
-    def _first_of_flags(self, program: Program) -> Program | None:
-        """Return the earlier program that differs from this one in its flags alone."""
+    def _first_alike(self, program: Program) -> Program | None:
+        """Return the earlier program that differs from this one in its flags or its tier alone."""
         for other in self.question.space.programs:
             if other == program:
                 return None
@@ -128,28 +129,42 @@ class Search:
                 return other
         return None
 
-    def _does_flag_pay(self, cell: Cell, base: Cell, past: Past) -> tuple[Request, ...] | None:
-        """Time the flags once at the best count without them; None lets the search of this program go on."""
+    def _does_it_pay(self, cell: Cell, base: Cell, past: Past) -> tuple[Request, ...] | None:
+        """Time flags or tier once at the best count without them; None lets the search of this program go on."""
         known = past.timed(base)
-        if not known or cell.case not in self.question.works:
+        if cell.case not in self.question.works:
+            return ()
+        if cell.tier is not None:
+            count = known[0].checkpoints if known else max(past.fitting(base), default=0)
+            if not count or not self._saves_steps(cell, base, count):
+                return ()
+            if not known:  # the device alone took too long to be timed
+                why = f"does the tier {cell.tier} make the largest count that fits bearable?"
+                alone = Request(cell=cell, checkpoints=count, rung=Rung.RUN, why=why)
+                return None if past.has(cell, count, Rung.RUN) else (alone,)
+        if not known:
             return ()
         count = known[0].checkpoints
         if not past.has(cell, count, Rung.RUN):
-            why = f"does XLA_FLAGS={cell.xla_flags or '(none)'} pay at the best count without it?"
+            tried = f"the tier {cell.tier}" if cell.tier else f"XLA_FLAGS={cell.xla_flags or '(none)'}"
+            why = f"does {tried} pay at the best count without it?"
             plain = Request(cell=base, checkpoints=count, rung=Rung.RUN, why="timed again beside the others")
             return plain, dataclasses.replace(plain, cell=cell, why=why)
         return None if self._paid(cell, base, past) else ()
 
+    def _saves_steps(self, cell: Cell, base: Cell, count: int) -> bool:
+        return self.question.passes(cell, count) < (1 - MATTERS) * self.question.passes(base, count)
+
     def _paid(self, cell: Cell, base: Cell, past: Past) -> bool:
-        """Whether flags were faster or smaller, compared within the batch that timed both."""
+        """Whether flags or tier were faster or smaller, compared within the batch that timed both."""
         for mine in past.timed(cell):
             batch = past.last_batch(cell, mine.checkpoints)
             plain = next((one for one in past.timed(base) if one.checkpoints == mine.checkpoints), None)
             if batch is None or plain is None:
                 continue
-            with_flags = past.in_batch(cell, mine.checkpoints, batch)
+            changed = past.in_batch(cell, mine.checkpoints, batch)
             without = past.in_batch(base, mine.checkpoints, batch)
-            faster = bool(with_flags and without and with_flags < (1 - MATTERS) * without)
+            faster = bool(changed and without and changed < (1 - MATTERS) * without)
             if faster or mine.peak_bytes < (1 - MATTERS) * plain.peak_bytes:
                 return True
         return False

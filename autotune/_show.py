@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotune._console import Screen
 from autotune._recommend import Fit, Recommendation
+from autotune._tiers import DISK
 from profiles._pareto import Objective, Point, pareto_front, points
 from profiles._records import Case, Measurement, Profile, Status
 from profiles._units import format_bytes, format_seconds
@@ -62,6 +63,7 @@ def show_front(screen: Screen, rows: Sequence[Measurement], case: Case, *, title
         return
     fronts = {objective: set(map(id, pareto_front(found, objective))) for objective in Objective}
     columns = ("checkpoints", "peak", "a call", "recompute", "front")
+    tiered = any(point.tier for point in found)
     flagged = any(point.xla_flags for point in found)
     lines = []
     for point in found:
@@ -70,7 +72,9 @@ def show_front(screen: Screen, rows: Sequence[Measurement], case: Case, *, title
             point.checkpoints, format_bytes(point.peak_bytes), maybe_seconds(point.run_seconds),
             factor(point.recompute_factor), "yes" if on_front else "",
         ]  # fmt: skip
+        line += [str(point.tier or "")] if tiered else []
         lines.append([*line, point.xla_flags] if flagged else line)
+    columns += ("tier",) if tiered else ()
     screen.table((*columns, "XLA_FLAGS") if flagged else columns, lines, title=title)
 
 
@@ -80,9 +84,10 @@ def factor(value: float | None) -> str | None:
 
 
 RECOMMENDATION_COLUMNS = (
-    "horizon", "tolerance", "set_values", "xla_flags", "status", "budget_bytes", "margin_bytes", "checkpoints",
-    "expected_steps", "steps", "accepted", "peak_bytes", "peak_low_bytes", "peak_high_bytes", "peak_source",
-    "run_seconds", "recompute_factor", "evidence", "between", "smallest_bytes",
+    "horizon", "tolerance", "set_values", "xla_flags", "tier", "windows", "transfer_cost", "directory",
+    "status", "budget_bytes", "margin_bytes", "checkpoints", "expected_steps", "steps", "accepted",
+    "peak_bytes", "peak_low_bytes", "peak_high_bytes", "peak_source", "run_seconds", "recompute_factor",
+    "evidence", "between", "smallest_bytes",
 )  # fmt: skip
 
 
@@ -91,9 +96,11 @@ def show_recommendations(screen: Screen, chosen: Sequence[Recommendation]) -> No
     has_horizon = any(choice.case.horizon is not None for choice in chosen)
     has_tolerance = any(choice.case.tolerance is not None for choice in chosen)
     keys = sorted({key for choice in chosen for key, _ in choice.case.set_values})
+    tiered = any(choice.tier for choice in chosen)
     flagged = any(choice.xla_flags for choice in chosen)
     columns = [*(["horizon"] if has_horizon else []), *(["tolerance"] if has_tolerance else []), *keys]
     columns += ["checkpoints", "expected steps", "peak", "a call", "recompute", "evidence"]
+    columns += ["tier"] if tiered else []
     columns += ["XLA_FLAGS"] if flagged else []
     lines = []
     for choice in chosen:
@@ -110,6 +117,7 @@ def show_recommendations(screen: Screen, chosen: Sequence[Recommendation]) -> No
         else:
             least = maybe_bytes(choice.smallest_bytes) or "unknown"
             line += [None, None, f"≥ {least}", None, None, "nothing fits"]
+        line += [str(choice.tier or "")] if tiered else []
         lines.append([*line, choice.xla_flags] if flagged else line)
     screen.table(columns, lines)
 
@@ -126,7 +134,12 @@ def _peak(choice: Recommendation) -> str | None:
 def usage_lines(choice: Recommendation) -> str:
     """Write the adjoint of a recommendation as its user types it."""
     expected = "" if choice.expected_steps is None else f", expected_steps={choice.expected_steps}"
-    return f"RecursiveCheckpointAdjoint(checkpoints={choice.checkpoints}{expected})"
+    held = ""
+    if choice.tier is not None:
+        held = f', tier="{choice.tier.name}", windows={choice.tier.windows}'
+        held += f', directory="{choice.directory or "DIR"}"' if choice.tier.name == DISK else ""
+        held += f", transfer_cost={choice.tier.transfer_cost:g}"
+    return f"RecursiveCheckpointAdjoint(checkpoints={choice.checkpoints}{expected}{held})"
 
 
 def profile_record(profile: Profile) -> dict[str, Any]:
@@ -162,6 +175,8 @@ def point_record(case: Case, point: Point, fronts: Mapping[Objective, Iterable[P
         "set_values": dict(case.set_values),
         "checkpoints": point.checkpoints,
         "expected_steps": point.expected_steps,
+        "tier": point.tier.name if point.tier else None,
+        "windows": point.tier.windows if point.tier else None,
         "xla_flags": point.xla_flags,
         "peak_bytes": point.peak_bytes,
         "peak_source": str(point.peak_source),

@@ -1,4 +1,4 @@
-"""The space that a tune searches: cells (`--set` values, flags, horizon, tolerance) and the counts tried at each.
+"""The space that a tune searches: cells (`--set` values, flags, tier, horizon, tolerance) and the counts of each.
 
 Plain values and integers, no jax. The texts that people type on the command line become records here, so that the
 library form and the command line read them alike.
@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from autotune._errors import AutotuneError
-from profiles._records import Case, Measurement, Scalar
+from profiles._records import Case, Measurement, Scalar, Tier
 
 AUTO = "auto"
 MAX_GRID_COUNTS = 12
@@ -19,36 +19,43 @@ MAX_GRID_COUNTS = 12
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Program:
-    """What decides the compiled program apart from sizes: `--set` values, as sorted pairs, and XLA flags."""
+    """What decides the compiled program apart from sizes: `--set` values, as sorted pairs, XLA flags and tier."""
 
     set_values: tuple[tuple[str, Scalar], ...] = ()
     xla_flags: str = ""
+    tier: Tier | None = None
 
     def __str__(self) -> str:
         parts = [f"{key}={value}" for key, value in self.set_values]
-        parts += [f"XLA_FLAGS={self.xla_flags}"] if self.xla_flags else []
-        return ", ".join(parts) or "as it is"
+        return ", ".join([*parts, *_chosen(self)]) or "as it is"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """One case under given XLA flags: within it only checkpoints and expected steps are free."""
+    """One case under given XLA flags and with a given tier: only checkpoints and expected steps are free within it."""
 
     case: Case
     xla_flags: str = ""
+    tier: Tier | None = None
 
     @property
     def program(self) -> Program:
         """The program that the cell shares with other horizons and tolerances."""
-        return Program(self.case.set_values, self.xla_flags)
+        return Program(self.case.set_values, self.xla_flags, self.tier)
 
     def __str__(self) -> str:
-        return f"{self.case}, XLA_FLAGS={self.xla_flags}" if self.xla_flags else str(self.case)
+        return ", ".join([str(self.case), *_chosen(self)])
+
+
+def _chosen(of: Program | Cell) -> list[str]:
+    """Say what is free to choose apart from counts."""
+    parts = [f"XLA_FLAGS={of.xla_flags}"] if of.xla_flags else []
+    return [*parts, *([f"tier {of.tier}"] if of.tier else [])]
 
 
 def cell_of(row: Measurement) -> Cell:
     """The cell that a row was measured in. The mesh is left out: one problem has one, known only after a trace."""
-    return Cell(dataclasses.replace(row.case, mesh=""), row.xla_flags)
+    return Cell(dataclasses.replace(row.case, mesh=""), row.xla_flags, row.tier)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The study that hands out trials: its scratch database, its dimensions, its making and joining.
 
-One study per problem and device: parameters checkpoints, horizon, tolerance, `--set` values and XLA flags; objectives
-peak bytes and seconds. The database is scratch: rebuilt from the store at every start, and thrown away.
+One study per problem and device: parameters checkpoints, horizon, tolerance, `--set` values, XLA flags and tier;
+objectives peak bytes and seconds. The database is scratch: rebuilt from the store at every start, and thrown away.
 """
 
 import contextlib
@@ -104,11 +104,16 @@ class JoinedStudy:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPlan:
-    """What a study is made of. `origin` is what a worker on another host needs to know, as JSON values."""
+    """What a study is made of.
+
+    `tiers` are the names of those that its space is to have; `origin` is what a worker on another host needs to know,
+    as JSON values.
+    """
 
     name: str
     space: Space
     most_checkpoints: int
+    tiers: tuple[str, ...] = ()
     seed: int = 0
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -130,7 +135,7 @@ def make_study(url: str, plan: StudyPlan) -> JoinedStudy:
             directions=["minimize", "minimize"],
         )
         study.set_metric_names(["peak_bytes", "run_seconds"])
-    study.set_user_attr("choices", choices_of(plan.space))
+    study.set_user_attr("choices", choices_of(plan.space, plan.tiers))
     study.set_user_attr("most_checkpoints", plan.most_checkpoints)
     study.set_user_attr("origin", dict(plan.origin))
     return JoinedStudy(study, storage)
@@ -156,14 +161,15 @@ def join_study(url: str, name: str) -> JoinedStudy:
 def params_of(place: Trial | Measurement) -> dict[str, Any]:
     """Name a place of the space as Optuna's parameters; texts, since 10, 10.0 and True are three choices."""
     flags = place.settings.xla_flags if isinstance(place, Trial) else place.xla_flags
-    listed = {"horizon": place.horizon, "tolerance": place.tolerance, "xla_flags": flags}
+    tier = place.tier.name if place.tier else ""
+    listed = {"horizon": place.horizon, "tolerance": place.tolerance, "xla_flags": flags, "tier": tier}
     listed |= {f"set:{key}": value for key, value in place.set_values.items()}
     return {"checkpoints": place.checkpoints, **{name: json.dumps(value) for name, value in listed.items()}}
 
 
-def choices_of(space: Space) -> dict[str, list[str]]:
-    """List what each dimension of the space may be."""
-    listed: dict[str, list[Any]] = {"horizon": [], "tolerance": [], "xla_flags": []}
+def choices_of(space: Space, tiers: Sequence[str] = ()) -> dict[str, list[str]]:
+    """List what each dimension of the space may be; cells with tiers join it once their sizes are known."""
+    listed: dict[str, list[Any]] = {"horizon": [], "tolerance": [], "xla_flags": [], "tier": ["", *tiers]}
     for cell in space.cells:
         listed["horizon"].append(cell.case.horizon)
         listed["tolerance"].append(cell.case.tolerance)

@@ -161,6 +161,19 @@ def inner_jaxprs(equation: Any) -> list[Any]:
     return found
 
 
+def hands_over(closed_jaxpr: Any) -> bool:
+    """Whether a program keeps anything in a tier: calls back, or places arrays in host memory, inside a loop."""
+    return any(_hands_over(equation, looped=False) for equation in closed_jaxpr.jaxpr.eqns)
+
+
+def _hands_over(equation: Any, *, looped: bool) -> bool:
+    name = equation.primitive.name
+    if looped and (name == "io_callback" or (name == "device_put" and "Host" in repr(equation.params))):
+        return True
+    looped = looped or name in ("while", "scan")
+    return any(_hands_over(inner, looped=looped) for jaxpr in inner_jaxprs(equation) for inner in jaxpr.eqns)
+
+
 def _largest_carry(jaxpr: Any) -> int:
     """Bytes of the largest loop carry anywhere inside."""
     largest = 0

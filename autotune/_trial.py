@@ -5,7 +5,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey, Scalar
+from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey, Scalar, Tier
 
 
 class Rung(enum.StrEnum):
@@ -40,6 +40,8 @@ class Trial:
     A trial on the run rung whose compiled bytes exceed `run_within_bytes` is compiled only: it could not be chosen, so
     running it would tell nothing.
 
+    `directory` is where the file of a disk tier lies on the host that measures.
+
     `key`, `device` and the observed `steps`, `accepted`, `rejected` go into the row as they are; where a key is None
     the runner finds it out, which costs one trace, and steps that are None stay unknown.
     """
@@ -52,6 +54,8 @@ class Trial:
     tolerance: float | None = None
     set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     expected_steps: int | None = None
+    tier: Tier | None = None
+    directory: str | None = None
     repeat: int = 0
     rung: Rung = Rung.RUN
     run_within_bytes: int | None = None

@@ -21,9 +21,10 @@ from autotune._recommend import Fit, Recommendation
 from autotune._request import TuneRequest
 from autotune._rows import blank_row
 from autotune._search import MATTERS, Request, Search
-from autotune._space import Cell, Program, Space
+from autotune._space import Cell, Space, cell_of
 from autotune._study import StudyPlan, make_study, scratch_url
 from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
+from autotune._tier_space import TierSizes
 from autotune._trial import Trial
 from autotune._verify import Chooser
 from autotune._workers import local_workers, origin_of_study
@@ -104,7 +105,8 @@ def foresee(request: TuneRequest, *, store: Store, machine: Machine, progress: T
     prepared = prepare(request, store, machine, progress.say)
     known = reuse(prepared, store.measurements(problem_name=prepared.name))
     elsewhere = store.measurements(device=prepared.device.key.kind)
-    return plan(_question(prepared, prepared.space), known.rows, verified=known.verified, elsewhere=elsewhere)
+    space = TierSizes(prepared, known.rows, store, None, progress.note).add_to(prepared.space)
+    return plan(_question(prepared, space), known.rows, verified=known.verified, elsewhere=elsewhere)
 
 
 def _question(prepared: Prepared, space: Space) -> Question:
@@ -125,6 +127,7 @@ class Tuning:
         """Join the scratch study afresh and tell it what the store holds."""
         self._prepared = prepared
         self._store = store
+        self._machine = machine
         self._progress = progress
         self._measured = 0
         most = max((work.steps for work in prepared.works.values()), default=1024)
@@ -135,6 +138,7 @@ class Tuning:
             name=prepared.study,
             space=self._space_with_hint(),
             most_checkpoints=max(most, *(prepared.space.counts or (1,))),
+            tiers=tuple(tier.name for tier in prepared.request.tiers),
             seed=prepared.request.seed,
             origin=origin_of_study(prepared),
         )
@@ -155,7 +159,10 @@ class Tuning:
                 self._search(self._prepared.space)
                 if self._hint_cell() is not None:
                     self._search(self._space_with_hint())
-                chosen = self._choose()
+                space = self._space_with_tiers()
+                if space != self._prepared.space:
+                    self._search(space)
+                chosen = self._choose(space)
             except SweepInterrupted as error:
                 raise KeyboardInterrupt from error
             finally:
@@ -208,18 +215,27 @@ class Tuning:
         self._measured += len(trials)
         return made
 
-    def _choose(self) -> tuple[Recommendation, ...]:
+    def _space_with_tiers(self) -> Space:
+        """The space, and its cells with every tier that was asked for and holds a state."""
+        known = self._known()
+        fits = any(row.peak_bytes and row.peak_bytes <= self._prepared.budget.bytes for row in known.rows)
+        if not self._prepared.request.tiers or not fits:
+            return self._prepared.space  # a tier takes nothing off what a single checkpoint needs
+        sizes = TierSizes(self._prepared, known.rows, self._store, self._machine, self._progress.note)
+        return sizes.add_to(self._prepared.space)
+
+    def _choose(self, space: Space) -> tuple[Recommendation, ...]:
         """Choose at every case, each choice run under the user's own settings."""
         known = self._known()
         chooser = Chooser(self._prepared, known.rows, known.verified)
         forecast = Forecast(known.rows, self._prepared.works, self._prepared.request.adjoint)
-        flags = list(dict.fromkeys(cell.xla_flags for cell in self._prepared.space.cells))
 
         def final_run(asked: Request) -> Measurement | None:
             rows = self._measure([trial_of(self._prepared, asked, forecast, final=True)])
             return rows[0] if rows else None
 
-        return tuple(chooser.choose(case, flags, final_run) for case in self._prepared.space.cases)
+        cells = {case: [cell for cell in space.cells if cell.case == case] for case in space.cases}
+        return tuple(chooser.choose(case, mine, final_run) for case, mine in cells.items())
 
     def _note(self, chosen: Sequence[Recommendation]) -> None:
         """Keep what was recommended, for `check` and `auto_adjoint`."""
@@ -300,6 +316,8 @@ def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: b
         tolerance=case.tolerance,
         set_values=dict(case.set_values),
         expected_steps=work.reversed_steps if work and ours else None,
+        tier=asked.cell.tier,
+        directory=prepared.request.directory_of(asked.cell.tier.name) if asked.cell.tier else None,
         repeat=asked.batch,
         rung=asked.rung,
         run_within_bytes=None if prepared.request.exhaustive else prepared.budget.bytes,
@@ -321,13 +339,7 @@ def _steps(prepared: Prepared, cell: Cell) -> int:
 
 def _fastest(forecast: Forecast, rows: Sequence[Measurement], cell: Cell) -> float | None:
     """Least median seconds of a row at a cell."""
-    program = Program(cell.case.set_values, cell.xla_flags)
-    seconds = [
-        row.run_median_seconds
-        for row in rows
-        if row.run_median_seconds and Program(row.case.set_values, row.xla_flags) == program
-        if row.case.horizon == cell.case.horizon and row.case.tolerance == cell.case.tolerance
-    ]
+    seconds = [row.run_median_seconds for row in rows if row.run_median_seconds and cell_of(row) == cell]
     return min(seconds, default=None)
 
 

@@ -32,15 +32,14 @@ class Chooser:
         self._rows = list(rows)
         self._verified = {(cell_of(row), row.checkpoints): row for row in verified}
 
-    def choose(self, case: Case, flags: Iterable[str], measure: Measure) -> Recommendation:
-        """Find the best count at a case that survives its final run."""
+    def choose(self, case: Case, cells: Sequence[Cell], measure: Measure) -> Recommendation:
+        """Find the best count at a case, over its cells, that survives its final run."""
         base = Recommendation(
             case=case,
             status=Fit.NOTHING_FITS,
             budget_bytes=self._prepared.budget.bytes,
             margin_bytes=self._prepared.budget.margin_bytes,
         )
-        cells = [Cell(case, xla_flags) for xla_flags in flags]
         tried: set[tuple[Cell, int]] = set()
         for _ in range(ATTEMPTS):
             option = self._best(cells, tried)
@@ -93,8 +92,10 @@ class Chooser:
         work = self._prepared.works.get(option.cell.case)
         said = describe(option, work, name, base, rows=[row], evidence=Evidence.MEASURED)
         assert row.peak_bytes is not None
+        tier = option.cell.tier
         return dataclasses.replace(
             said,
+            directory=self._prepared.request.directory_of(tier.name) if tier else None,
             expected_steps=row.expected_steps,
             peak_bytes=row.peak_bytes,
             peak_low_bytes=row.peak_bytes,

@@ -9,7 +9,7 @@ from typing import Any
 from autotune._device import DeviceInfo, LiveBuffer, OtherProcess
 from autotune._host import HostMemory
 from autotune._trial import Rung, RunSettings, Trial
-from profiles._records import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status
+from profiles._records import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status, Tier
 
 
 def encode(record: Any) -> dict[str, Any]:
@@ -41,6 +41,7 @@ def decode_trial(values: Mapping[str, Any]) -> Trial:
     made["settings"] = RunSettings(**made["settings"])
     made["key"] = _maybe(decode_problem_key, made["key"])
     made["device"] = _maybe(lambda key: DeviceKey(**key), made["device"])
+    made["tier"] = _maybe(lambda tier: Tier(**tier), made["tier"])
     return Trial(**made)
 
 
@@ -55,6 +56,7 @@ def decode_measurement(values: Mapping[str, Any]) -> Measurement:
     made["problem"] = decode_problem_key(made["problem"])
     made["device"] = DeviceKey(**made["device"])
     made["adjoint"] = AdjointName(made["adjoint"])
+    made["tier"] = _maybe(lambda tier: Tier(**tier), made["tier"])
     made["status"] = Status(made["status"])
     made["peak_source"] = _maybe(PeakSource, made["peak_source"])
     made["run_seconds"] = tuple(made["run_seconds"])

@@ -150,6 +150,17 @@ class Worker:
             )
         )  # fmt: skip
 
+    def _do_transfer(self, request: dict[str, Any]) -> Any:
+        """Time the transfers of a tier."""
+        from adjoint import transfer_seconds
+        from autotune._errors import AutotuneError, one_line
+
+        self._device()
+        try:
+            return transfer_seconds(request["tier"], request["state_bytes"], directory=request["directory"])
+        except (ValueError, RuntimeError) as error:
+            raise AutotuneError(f"the tier {request['tier']} cannot be used: {one_line(error)}") from error
+
     def _do_composition(self, request: dict[str, Any]) -> Any:
         from autotune._wire import decode_measurement, encode
 

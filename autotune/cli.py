@@ -16,9 +16,12 @@ from autotune._cli_common import (
     Budget,
     Checkpoints,
     Device,
+    DiskBudget,
+    DiskDirectory,
     Force,
     FormatOption,
     Horizon,
+    HostBudget,
     Margin,
     Platform,
     Problem,
@@ -27,6 +30,7 @@ from autotune._cli_common import (
     Seed,
     SetValues,
     Store,
+    Tiers,
     Timeout,
     Tolerance,
     Workers,
@@ -149,6 +153,10 @@ def tune(
         str | None, typer.Option(help="Find the largest value of this --set key, or of horizon, that fits.")
     ] = None,
     max_recompute: Annotated[float, typer.Option(help="With --largest: the recompute factor that is bearable.")] = 4.0,
+    tiers: Tiers = "device",
+    host_budget: HostBudget = None,
+    disk_budget: DiskBudget = None,
+    disk_directory: DiskDirectory = None,
     timeout: Timeout = 600.0,
     seed: Seed = 0,
     platform: Platform = None,
@@ -162,6 +170,7 @@ def tune(
     from autotune import _space
     from autotune._largest import Asked
     from autotune._request import TuneRequest
+    from autotune._tiers import read_tiers
     from autotune._trial import RunSettings
     from autotune._tune_command import TuneCommand
 
@@ -182,8 +191,13 @@ def tune(
         exhaustive=exhaustive,
         workers=workers,
         seed=seed,
+        tiers=read_tiers(tiers, host_budget=host_budget, disk_budget=disk_budget, disk_directory=disk_directory),
         settings=RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout),
     )
+    if request.tiers and adjoint is AdjointName.DIFFRAX:
+        raise AutotuneError(f"--tiers {tiers} is for our adjoint; Diffrax's holds its states on the device alone")
+    if request.tiers and largest is not None:
+        raise AutotuneError("--largest looks at the device alone; leave --tiers out, or tune at the value itself")
     command = TuneCommand(
         request,
         store_url=store,
@@ -329,6 +343,9 @@ def plan(
     tolerances: Annotated[list[str] | None, typer.Option(help="Tolerances to plan, comma-separated.")] = None,
     max_recompute: Annotated[float, typer.Option(help="The recompute factor that is wanted at most.")] = 2.0,
     margin: Annotated[float, typer.Option(help="Share of a device's memory that is left alone.")] = 0.1,
+    host_budget: Annotated[
+        str | None, typer.Option(help="Host memory that states may take beside a device: 12GiB; else what it takes.")
+    ] = None,
     catalogue: Annotated[Path | None, typer.Option(help="TOML with devices or prices of your own.")] = None,
     store: Store = None,
     format: FormatOption = Format.TABLE,
@@ -336,6 +353,7 @@ def plan(
     """Tell for other devices what fits, at what recompute factor, and what memory would be enough."""
     import profiles
     from autotune import _space
+    from autotune._budget import parse_bytes
     from autotune._plan_commands import PlanOptions, plan_command
 
     request = profiles.PlanRequest(
@@ -343,6 +361,7 @@ def plan(
         tolerances=tuple(map(float, _space.numbers(tolerances or (), option="--tolerances"))),
         max_recompute=max_recompute,
         margin=margin,
+        host_bytes=None if host_budget is None else parse_bytes(host_budget),
     )
     names = tuple(name.strip() for name in (devices or "").split(",") if name.strip())
     options = PlanOptions(names=tuple(profile), devices=names, request=request, catalogue=catalogue)

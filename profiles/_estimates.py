@@ -22,6 +22,11 @@ class BytesByCheckpoints:
         slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(pairs)]
         self._slope = max(slopes, default=None)
 
+    @property
+    def state_bytes(self) -> float | None:
+        """The bytes of one state: the steepest slope, since some counts may cost nothing; None where none is known."""
+        return self._slope or None
+
     def __call__(self, count: int) -> float:
         """Give the bytes of a count; infinite where nothing tells."""
         place = bisect.bisect_left(self.counts, count)

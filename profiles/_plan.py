@@ -22,10 +22,14 @@ from profiles.devices import Device
 Recompute = Callable[[int, int], float]
 """The recompute factor of (steps, checkpoints), for 1 <= checkpoints <= steps; infinite where it cannot be told."""
 
+Windowed = Callable[[int, int, int], float]
+"""The recompute factor of (steps, checkpoints, windows): with so many states in host memory besides."""
+
 CARRIES_OVER = (
     "Steps, recompute factors and bytes per checkpoint carry over between devices.",
     "A horizon changes the steps, not the state: where a call returns every step, measure at the horizon itself.",
     "Seconds do not: they are given only for the device that was measured, or scaled by a relative_speed of yours.",
+    "Host memory: a transfer is taken to cost as much as a step; measure it with `ckpt-tune tune --tiers device,host`.",
     "Each backend needs some bytes of its own, which the margin stands for; compile once on the device to be sure.",
 )
 """What a plan rests on, in words to print beside it."""
@@ -41,7 +45,8 @@ class PlanRequest:
 
     `horizons`: those measured where none is given; others are told from the measured ones. `tolerances`: of those
     measured; all where none is given. `max_recompute`: the recompute factor that is wanted at most; 2 stores
-    everything. `margin`: the share of a device's memory to leave alone.
+    everything. `margin`: the share of a device's memory to leave alone. `host_bytes`: what states in host memory may
+    take beside a device that falls short; None for as much as it needs.
 
     Raises:
         ProfilesError: a limit or the margin makes no sense.
@@ -51,6 +56,7 @@ class PlanRequest:
     tolerances: tuple[float, ...] = ()
     max_recompute: float = 2.0
     margin: float = 0.1
+    host_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not self.max_recompute >= 2.0:
@@ -70,6 +76,10 @@ class PlanRow:
     peak above which memory buys nothing more, `smallest_bytes` the least that works at all. `bytes_evidence` and
     `steps_evidence` are measured, interpolated or extrapolated. `run_seconds` and `cost` (of one call, in the device's
     currency) are None where nothing supports them.
+
+    `host_windows` states of `host_bytes` together in host memory bring a device that falls short of the limit to
+    `host_recompute_factor`: the fewest that keep the limit, else all that may be held. None where the device needs
+    none, or where theory, the bytes of a state or the budget allow none.
     """
 
     device: str
@@ -88,6 +98,9 @@ class PlanRow:
     run_seconds: float | None = None
     cost: float | None = None
     currency: str = ""
+    host_windows: int | None = None
+    host_bytes: int | None = None
+    host_recompute_factor: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +185,14 @@ class _Factors:
         return high
 
 
-def plan(profile: Profile, devices: Sequence[Device], request: PlanRequest, *, recompute: Recompute) -> Plan:
+def plan(
+    profile: Profile,
+    devices: Sequence[Device],
+    request: PlanRequest,
+    *,
+    recompute: Recompute,
+    windowed: Windowed | None = None,
+) -> Plan:
     """Plan a profile's problem for devices.
 
     Args:
@@ -180,6 +200,7 @@ def plan(profile: Profile, devices: Sequence[Device], request: PlanRequest, *, r
         devices: what to plan for.
         request: horizons, tolerances, and limits.
         recompute: the recompute factor of (steps, checkpoints).
+        windowed: that of (steps, checkpoints, windows); None where the adjoint holds no states in host memory.
 
     Raises:
         ProfilesError: the profile has no measured bytes or steps, takes no horizon where some are asked for, or was not
@@ -193,6 +214,7 @@ def plan(profile: Profile, devices: Sequence[Device], request: PlanRequest, *, r
             for tolerance in tolerances:
                 for case, steps, evidence in _cases(profile, setting, tolerance, request):
                     row = _row(device, setting, _Factors(recompute, steps), request)
+                    row = _helped(row, setting.sizes.state_bytes, windowed, request)
                     rows.append(
                         _priced(dataclasses.replace(row, case=case, steps_evidence=evidence), profile, device, setting)
                     )
@@ -207,7 +229,7 @@ def _settings(profile: Profile) -> list[_Setting]:
         groups.setdefault(Case(None, None, case.set_values, case.x64, case.mesh), []).append(case)
     found = []
     for setting, cases in groups.items():
-        timed = {case: points(profile.rows(case)) for case in cases}
+        timed = {case: points(row for row in profile.rows(case) if row.tier is None) for case in cases}
         measured = [(p.checkpoints, p.peak_bytes) for group in timed.values() for p in group]
         steps: dict[float | None, dict[float | None, int]] = {}
         for case in cases:
@@ -279,6 +301,28 @@ def _row(device: Device, setting: _Setting, factors: _Factors, request: PlanRequ
         needed_checkpoints=needed,
         saturated_bytes=_whole(sizes(factors.best(steps))),
         smallest_bytes=_whole(sizes(1)),
+    )
+
+
+def _helped(row: PlanRow, state_bytes: float | None, windowed: Windowed | None, request: PlanRequest) -> PlanRow:
+    """Add what host memory does for a device that falls short of the limit."""
+    alone = row.recompute_factor
+    if windowed is None or state_bytes is None or alone is None or alone <= request.max_recompute:
+        return row
+    assert row.checkpoints is not None
+    allowed = row.steps if request.host_bytes is None else min(row.steps, int(request.host_bytes // state_bytes))
+    if allowed < 1:
+        return row
+    few, most = 0, allowed
+    while most - few > 1:
+        middle = (few + most) // 2
+        keeps = windowed(row.steps, row.checkpoints, middle) <= request.max_recompute
+        few, most = (few, middle) if keeps else (middle, most)
+    return dataclasses.replace(
+        row,
+        host_windows=most,
+        host_bytes=math.ceil(most * state_bytes),
+        host_recompute_factor=windowed(row.steps, row.checkpoints, most),
     )
 
 

@@ -396,6 +396,33 @@ def _gradient_of_large_state(**options: Any) -> Any:
     return jax.grad(final)
 
 
+@pytest.mark.parametrize("tier", ["host", "disk"])
+def test_a_transfer_is_timed_and_leaves_nothing_behind(tier: Any, tmp_path: pathlib.Path) -> None:
+    """A large state takes longer than a small one, and no file stays."""
+    options = {"directory": tmp_path} if tier == "disk" else {}
+    small, large = (adjoint.transfer_seconds(tier, size, **options) for size in (1, 2**24))
+    assert 0 < small < large < 10
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_transfer_to_a_tier_that_cannot_be_had_is_refused(tmp_path: pathlib.Path) -> None:
+    """As the adjoint itself refuses it."""
+    with pytest.raises(ValueError, match="no directory that can be written to"):
+        adjoint.transfer_seconds("disk", 8, directory=tmp_path / "gone")
+
+
+def test_a_fetched_state_is_lent_and_stays_readable(tmp_path: pathlib.Path) -> None:
+    """A view of the file holds while the next states are fetched, and when the file is closed under it."""
+    number = _disk.SHELF.open(str(tmp_path), 3, [800])
+    for slot in range(3):
+        _disk.SHELF.write(number, slot, [np.full(100, float(slot))])
+    structs = [((100,), np.dtype(float))]
+    lent = [_disk.SHELF.read(number, slot, slot - 1, structs)[0] for slot in (2, 1, 0)]
+    assert [float(view.sum()) for view in lent] == [200.0, 100.0, 0.0]
+    _disk.SHELF.release()
+    assert float(lent[0].sum()) == 200.0
+
+
 def test_the_disk_tier_lowers_the_compiled_bytes(directory: str) -> None:
     """With 8 states on the device and 20 on disk a program takes the bytes of the 8, and two states at most."""
     state = jax.ShapeDtypeStruct((50_000,), jnp.float32)

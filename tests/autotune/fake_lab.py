@@ -9,8 +9,9 @@ from autotune._host import host_memory
 from autotune._runners import Question
 from autotune._space import Cell, scalar_items
 from autotune._steps import Observation, SiteSteps
+from autotune._tiers import TierQuestion
 from autotune._trial import Trial
-from profiles._records import AdjointName, Case, Measurement, ProblemKey
+from profiles._records import AdjointName, Case, Measurement, ProblemKey, Tier
 
 from .fake_machine import DEVICE, PROBLEM, FakeMachine
 
@@ -36,6 +37,10 @@ class FakeLab(FakeMachine):
     def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
         """Count the fake problem's steps."""
         return [self._observe(question) for question in questions]
+
+    def tier(self, question: TierQuestion) -> Tier:
+        """Take a transfer to cost as much as one step."""
+        return Tier(name=question.name, windows=question.windows, transfer_cost=1.0)
 
     def _observe(self, question: Question) -> Observation:
         self.observed += 1
@@ -78,7 +83,7 @@ def lab(name: AdjointName = AdjointName.OURS, **changes: object) -> FakeLab:
         return int(100 * (cell.case.horizon or 10))
 
     def seconds(cell: Cell, checkpoints: int) -> float:
-        advances, taped = passes(name, Work(steps=steps(cell), reversed_steps=steps(cell)), checkpoints)
+        advances, taped = passes(name, Work(steps=steps(cell), reversed_steps=steps(cell)), checkpoints, cell.tier)
         return 1e-3 + 2e-5 * advances + 1e-4 * taped
 
     made = FakeLab(steps=steps, peak_bytes=lambda cell, count: 1_000_000 + 100_000 * count, seconds=seconds)

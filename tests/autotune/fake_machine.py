@@ -54,11 +54,12 @@ class FakeMachine:
             x64=trial.settings.x64,
             xla_flags=trial.settings.xla_flags,
             expected_steps=trial.expected_steps,
+            tier=trial.tier,
             repeat=trial.repeat,
             steps=trial.steps,
             versions={"jax": "0"},
         )
-        cell = Cell(row.case, row.xla_flags)
+        cell = Cell(row.case, row.xla_flags, row.tier)
         peak = int(self.peak_bytes(cell, trial.checkpoints))
         self.spent_seconds += self.compile_seconds
         sized = dataclasses.replace(

@@ -152,6 +152,36 @@ def test_a_device_that_holds_everything_buys_nothing_with_more(profile: Profile)
         assert (row.checkpoints, row.recompute_factor, row.peak_bytes) == (row.steps, 2.0, row.saturated_bytes)
 
 
+def windowed(steps: int, checkpoints: int, windows: int) -> float:
+    """A factor of the tests' own: states in host memory do as much as half as many on the device."""
+    return 2.0 + math.log(steps / min(steps, checkpoints + windows // 2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(8, 200), st.floats(2, 4), st.none() | st.floats(1, 400))
+def test_host_memory_is_the_least_that_keeps_the_limit(mib: float, limit: float, host_mib: float | None):
+    """Against every number of states; a device within the limit, or host memory for no state, is told nothing of."""
+    profile = Profile(name="x", measurements=tuple(a_sweep()))
+    host_bytes = None if host_mib is None else int(host_mib * MIB)
+    request = PlanRequest(max_recompute=limit, tolerances=(1e-3,), host_bytes=host_bytes)
+    for row in plan(profile, [a_device(mib)], request, recompute=recompute, windowed=windowed).rows:
+        allowed = row.steps if host_mib is None else min(row.steps, int(host_mib * MIB) // (2 * MIB))
+        if row.recompute_factor is None or row.recompute_factor <= limit or not allowed:
+            assert (row.host_windows, row.host_bytes, row.host_recompute_factor) == (None, None, None)
+            continue
+        assert row.checkpoints is not None
+        keeps = [w for w in range(1, allowed + 1) if windowed(row.steps, row.checkpoints, w) <= limit]
+        assert row.host_windows == min(keeps, default=allowed)
+        assert row.host_bytes == row.host_windows * 2 * MIB
+        assert row.host_recompute_factor == windowed(row.steps, row.checkpoints, row.host_windows)
+
+
+def test_an_adjoint_without_tiers_is_planned_without_host_memory(profile: Profile):
+    """Where theory knows no windows, none are told of."""
+    rows = plan(profile, [a_device(20)], PlanRequest(), recompute=recompute).rows
+    assert {row.host_windows for row in rows} == {None}
+
+
 def test_seconds_are_given_only_where_something_supports_them(profile: Profile):
     """On the measured device, or with a relative speed of the user's; a price turns them into a cost."""
     measured = a_device(60 / 0.9, kinds=("CPU",), price_per_hour=3600.0, currency="EUR")

@@ -21,6 +21,7 @@ from profiles import (
     ProfilesError,
     Recommended,
     RecordError,
+    Tier,
     Tree,
     bytes_figure,
     compare_figure,
@@ -92,6 +93,22 @@ def test_beaten_points_are_drawn_hollow(profile: Profile):
     front = pareto_front(points(profile.rows(case)), Objective.SECONDS)
     assert sorted(xs) == sorted(p.peak_bytes for p in points(profile.rows(case)) if p not in front)
     assert xs
+
+
+def test_a_dotted_line_shows_the_front_without_tiers():
+    """Where a point held states in a tier and changed the front, the front of the device alone is drawn too."""
+    tier = Tier(name="host", windows=9)
+    rows = [a_measurement(checkpoints=c, peak_bytes=c * 2**20, run_seconds=(1 / c,)) for c in (2, 4, 8)]
+    alone = Profile(name="x", measurements=tuple(rows))
+    better = a_measurement(checkpoints=3, peak_bytes=3 * 2**20, run_seconds=(0.01,), tier=tier)
+    both = Profile(name="x", measurements=(*rows, better))
+
+    def dotted(profile: Profile) -> list:
+        return [line for line in front_figure(profile).axes[0].lines if line.get_linestyle() == ":"]
+
+    assert dotted(alone) == []
+    (line,) = dotted(both)
+    assert list(line.get_xdata()) == [2 * 2**20, 4 * 2**20, 8 * 2**20]
 
 
 def test_the_recommended_point_is_ringed(profile: Profile):

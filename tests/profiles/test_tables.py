@@ -22,6 +22,7 @@ from profiles import (
     render_table,
     table,
 )
+from profiles._flat import ADDED
 from profiles.tables import FORMATS
 from tests.profiles.makers import a_measurement, measurements, same
 
@@ -71,6 +72,20 @@ def test_a_csv_file_saved_by_a_spreadsheet_is_read(tmp_path: Path):
     text = render_table([a_measurement()], "csv").replace("\r\n", "\n")
     (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert import_table(tmp_path / "rows.csv") == [a_measurement()]
+
+
+@pytest.mark.parametrize("format_name", ["csv", "json", "parquet"])
+def test_a_file_from_before_tiers_is_read_as_having_none(
+    tmp_path: Path, format_name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Columns that came later are missing in older files."""
+    older = tuple(column for column in COLUMNS if column.name not in ADDED)
+    with monkeypatch.context() as before:
+        before.setattr("profiles.tables.COLUMNS", older)
+        before.setattr("profiles._flat.COLUMNS", older)
+        path = export_table([a_measurement()], tmp_path / f"rows.{format_name}")
+    assert "windows" not in path.read_text(errors="replace")
+    assert import_table(path) == [a_measurement()]
 
 
 def test_parquet_columns_have_one_type_and_plain_readers_understand_them(tmp_path: Path):
