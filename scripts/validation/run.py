@@ -4,6 +4,7 @@
     adjoint       our adjoint against Diffrax's: bytes, seconds and gradients, at the same counts
     containment   a gradient that cannot fit under a limited share of the device: is it a row, does the sweep go on
     host          copies between device and host memory: bandwidth, and a loop whose buffer lies in host memory
+    tiers         windows in host memory and on disk: gradients, bytes of the device, what a transfer costs
 
 Every row names device, driver and versions, and is written as soon as it is known. Nothing is downloaded. Each part
 runs in a process of its own, so that none inherits what another holds of the device; this one never starts jax.
@@ -19,7 +20,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-PARTS = {"memory": "memory.py", "adjoint": "against_diffrax.py", "containment": "containment.py", "host": "host.py"}
+PARTS = {
+    "memory": "memory.py",
+    "adjoint": "against_diffrax.py",
+    "containment": "containment.py",
+    "host": "host.py",
+    "tiers": "tiers.py",
+}
 
 
 def arguments() -> argparse.Namespace:
