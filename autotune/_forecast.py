@@ -76,7 +76,8 @@ class Forecast:
         self._name = name
         self._works = works
         good = [row for row in rows if row.status is Status.OK]
-        self._peaks = _peaks(good)
+        self._peaks = _largest(good, lambda row: row.peak_bytes)
+        self._compiled = _largest(good, lambda row: row.compiled_bytes)
         timed: dict[Program, dict[tuple[Case, int], list[float]]] = {}
         for (cell, count), samples in compared_samples(good).items():
             if cell.case in works:
@@ -114,11 +115,12 @@ class Forecast:
         return sum(passes(self._name, work, checkpoints, cell.tier)) <= most * work.steps
 
     def state_bytes(self, program: Program) -> float | None:
-        """The steepest slope between neighbouring measured counts: of a maximum of lines, the bytes of one state.
+        """The steepest slope between neighbouring compiled counts: of a maximum of lines, the bytes of one state.
 
-        None where fewer than two counts of one case were measured.
+        None where fewer than two counts of one case were compiled. What was seen while running is left out: resident
+        memory scatters by more than a state.
         """
-        curves = [sorted(peaks.items()) for peaks in self._peaks.get(program, {}).values()]
+        curves = [sorted(sizes.items()) for sizes in self._compiled.get(program, {}).values()]
         slopes = [
             (high - low) / (more - few)
             for curve in curves
@@ -164,15 +166,17 @@ class Forecast:
         return self._works[case].steps if case in self._works else 0
 
 
-def _peaks(rows: Sequence[Measurement]) -> dict[Program, dict[Case, dict[int, int]]]:
-    """Collect the largest peak of every count, by program and case."""
-    peaks: dict[Program, dict[Case, dict[int, int]]] = {}
+def _largest(
+    rows: Sequence[Measurement], figure: Callable[[Measurement], int | None]
+) -> dict[Program, dict[Case, dict[int, int]]]:
+    """Collect the largest figure of every count, by program and case."""
+    found: dict[Program, dict[Case, dict[int, int]]] = {}
     for row in rows:
-        if row.peak_bytes:
+        if size := figure(row):
             cell = cell_of(row)
-            of_case = peaks.setdefault(cell.program, {}).setdefault(cell.case, {})
-            of_case[row.checkpoints] = max(row.peak_bytes, of_case.get(row.checkpoints, 0))
-    return peaks
+            of_case = found.setdefault(cell.program, {}).setdefault(cell.case, {})
+            of_case[row.checkpoints] = max(size, of_case.get(row.checkpoints, 0))
+    return found
 
 
 def _between(curve: Sequence[tuple[int, int]], count: int) -> Range:

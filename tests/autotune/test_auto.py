@@ -1,5 +1,6 @@
 """The count chosen at run time, on a small solve in this process."""
 
+import dataclasses
 import logging
 import pathlib
 
@@ -13,6 +14,7 @@ import adjoint as ours
 import autotune
 from autotune import _auto, _auto_probe
 from autotune._errors import AutotuneError
+from profiles._records import Tier
 from profiles._store import open_store
 
 STATE = 4096
@@ -87,6 +89,37 @@ def test_a_store_that_cannot_be_written_does_not_stop_the_choice(tmp_path: pathl
         make, budget="1MiB", store=str(tmp_path / "file" / "profiles.db"), objective="memory"
     )
     assert chosen.checkpoints >= 1
+
+
+def test_a_tier_that_a_tune_has_stored_is_taken_where_it_is_allowed(
+    url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stored row with a tier is a choice for those alone who let states lie there; the adjoint has its directory."""
+    autotune.auto_adjoint(make, budget="1MiB", store=url)
+    _forbid_probing(monkeypatch)
+    with open_store(url) as store:
+        row = next(row for row in store.measurements() if row.run_seconds)
+        tier = Tier(name="disk", windows=7, transfer_cost=0.5)
+        store.put(dataclasses.replace(row, tier=tier, run_seconds=(1e-9,), recompute_factor=2.0))
+    directory = str(tmp_path)
+    chosen = autotune.auto_adjoint(make, budget="1MiB", store=url, tiers=("disk",), directory=directory)
+    assert (chosen.tier, chosen.windows, chosen.directory) == ("disk", 7, directory)
+    assert autotune.auto_adjoint(make, budget="1MiB", store=url).tier is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tiers": ("tape",)}, "'tape' is neither 'host' nor 'disk'"),
+        ({"tiers": "disk"}, "the disk tier, and it alone, has a directory"),
+        ({"tiers": ("host",), "directory": "/tmp"}, "the disk tier, and it alone, has a directory"),
+        ({"tiers": ("disk",), "directory": "/no/such"}, "no directory that can be written to"),
+    ],
+)
+def test_tiers_that_cannot_be_had_are_refused(url: str, options: dict, said: str) -> None:
+    """Before anything is measured, in one line."""
+    with pytest.raises(AutotuneError, match=said):
+        autotune.auto_adjoint(make, budget="1MiB", store=url, **options)
 
 
 def test_nothing_fits_is_an_error_that_names_the_smallest(url: str) -> None:

@@ -71,6 +71,20 @@ def test_the_table_names_everything_a_user_needs_next(here: pathlib.Path) -> Non
     assert "MiB" in done.stdout
 
 
+def test_a_tune_with_tiers_prints_what_to_paste_and_plan_tells_what_host_memory_buys(here: pathlib.Path) -> None:
+    """The tier stands in the table, in the adjoint to write down, and in the plan of a device that falls short."""
+    done = _call("tune", "fake.mod:make", "--budget", "1500kB", "--tiers", "device,host", "--host-budget", "5MB")
+    assert done.exit_code == 0, done.stderr
+    assert 'tier="host", windows=50, transfer_cost=1)' in done.stdout
+    assert "host, 50 windows" in done.stdout
+    assert "tier host: up to 50 states of 97.7 KiB; a transfer costs 1 steps" in done.stderr
+    (here / "small.toml").write_text('[small]\nmemory_bytes = 1700000\nplatform = "gpu"\nsource = "a test"\n')
+    asked = ("plan", "fake:make", "--devices", "small", "--catalogue", "small.toml", "--max-recompute", "3.5")
+    said = "does not fit on small alone within recompute factor 3.5"
+    assert f"{said}; fits with " in _call(*asked).stdout
+    assert f"{said}, nor with " in _call(*asked, "--host-budget", "200kB").stdout
+
+
 def test_nothing_fits_exits_with_3_and_the_smallest_bytes(here: pathlib.Path) -> None:
     """A hopeless budget is exit code 3, and its line says the bytes that would do."""
     done = _call("tune", "fake.mod:make", "--budget", "1000", "--format", "json")
@@ -90,6 +104,11 @@ def test_nothing_fits_exits_with_3_and_the_smallest_bytes(here: pathlib.Path) ->
         (("tune", "p:make", "--checkpoints", "0"), 1, "--checkpoints '0'"),
         (("tune", "p:make", "--set", "x"), 1, "--set 'x'"),
         (("tune", "p:make", "--budget", "6XB"), 1, "6XB"),
+        (("tune", "p:make", "--tiers", "device,tape"), 1, "'tape' is no tier"),
+        (("tune", "p:make", "--host-budget", "1GiB"), 1, "add host to --tiers device"),
+        (("tune", "p:make", "--tiers", "host", "--adjoint", "diffrax"), 1, "--tiers host is for our adjoint"),
+        (("tune", "p:make", "--tiers", "host", "--largest", "horizon"), 1, "leave --tiers out"),
+        (("plan", "p:make", "--host-budget", "much"), 1, "'much' is no number of bytes"),
         (("recommend", "nothing"), 1, "nothing"),
         (("profiles", "show", "nothing"), 1, "nothing"),
         (("schedule", "--steps", "0", "--checkpoints", "3"), 2, "--steps"),

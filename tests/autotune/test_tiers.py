@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import pytest
 
@@ -17,7 +18,7 @@ from autotune._tier_space import TIER_NOTE
 from autotune._tiers import TierBudget, TierQuestion, read_tiers, transfer_cost
 from autotune._trial import Rung, RunSettings, Trial
 from autotune._tune import TuneResult, foresee, run_tune
-from profiles._records import AdjointName, Case, Status, Tier
+from profiles._records import AdjointName, Case, Measurement, Status, Tier
 from profiles._store import ProfileStore, open_store
 
 from .fake_lab import FakeLab, Heard, lab
@@ -106,6 +107,23 @@ def test_a_tier_that_pays_is_recommended_with_the_windows_that_its_budget_holds(
     assert 'tier="host", windows=50, transfer_cost=1' in usage_lines(choice)
     document = result.to_json()["recommendations"][0]
     assert (document["tier"], document["windows"], document["directory"]) == ("host", 50, None)
+
+
+def test_resident_memory_does_not_swell_a_state(store: ProfileStore) -> None:
+    """Windows are told from what was compiled: what a run was seen to need scatters by more than a state."""
+
+    class Scatters(FakeLab):
+        def run(self, trials: Sequence[Trial]) -> list[Measurement]:
+            rows = super().run(trials)
+            return [
+                dataclasses.replace(row, peak_bytes=(row.peak_bytes or 0) + 90_000 * (row.checkpoints % 2))
+                for row in rows
+            ]
+
+    base = lab()
+    _tune(store, Scatters(base.steps, base.peak_bytes, base.seconds))
+    (note,) = store.notes(TIER_NOTE).values()
+    assert (note["windows"], note["state_bytes"]) == (50, 100_000)
 
 
 def test_a_tier_is_not_tried_where_everything_fits_without_it(store: ProfileStore) -> None:
