@@ -75,7 +75,9 @@ class TierSizes:
         if self._machine is None:
             self._say(f"tier {budget.name}: its trials follow once the bytes of a state are known")
             return None
-        steps = max((work.steps for case, work in self._prepared.works.items()), default=0)
+        works = self._prepared.works
+        cases = [cell.case for cell in self._prepared.space.of_program(program)]
+        steps = max((works[case].steps for case in cases if case in works), default=0)
         state_bytes = self._forecast.state_bytes(program) or self._traced_state_bytes(self._machine, program)
         if not state_bytes or not steps:
             self._say(f"tier {budget.name}: not tried, since the steps or the bytes of a state are not known")

@@ -111,8 +111,8 @@ def test_lanes_share_one_gradient_of_what_they_share() -> None:
 def test_mapped_solves_need_little_more_than_one_batched_solve() -> None:
     """256 examples of a network of width 256: at most 1.5 times the bytes of Diffrax for one batched solve.
 
-    With 8 checkpoints, as `scripts/bench_vmap.py` measures; with few the activations of one taped step, all stages of all
-    examples at once, weigh more (1.63 times at 4).
+    With 8 checkpoints, as `scripts/bench_vmap.py` measures; with few the activations of one taped step, all stages of
+    all examples at once, weigh more (1.63 times at 4).
     """
     batch, width, size = 256, 256, 64
     shapes = {"a": (width, size), "b": (width,), "c": (width, width), "d": (width,), "e": (size, width)}
