@@ -98,6 +98,11 @@ class Past:
         rows = self._rows.get((cell, count), [])
         return next((row.run_median_seconds for row in rows if row.repeat == batch and row.run_seconds), None)
 
+    def fastest_in_batch(self, cell: Cell, batch: int) -> float | None:
+        """The least median seconds of any count of a cell in one batch."""
+        medians = [self.in_batch(cell, count, batch) for count in self.timed_counts(cell)]
+        return min((seconds for seconds in medians if seconds), default=None)
+
     def last_batch(self, cell: Cell, count: int) -> int | None:
         """The batch in which a count was timed last."""
         return max((row.repeat for row in self._rows.get((cell, count), []) if row.run_seconds), default=None)

@@ -130,42 +130,53 @@ class Search:
         return None
 
     def _does_it_pay(self, cell: Cell, base: Cell, past: Past) -> tuple[Request, ...] | None:
-        """Time flags or tier once at the best count without them; None lets the search of this program go on."""
-        known = past.timed(base)
-        if cell.case not in self.question.works:
+        """Time flags or tier once beside the best count without them; None lets the search of this program go on."""
+        if cell.case not in self.question.works or (cell.tier is None and not past.timed(base)):
             return ()
-        if cell.tier is not None:
-            count = known[0].checkpoints if known else max(past.fitting(base), default=0)
-            if not count or not self._saves_steps(cell, base, count):
-                return ()
-            if not known:  # the device alone took too long to be timed
-                why = f"does the tier {cell.tier} make the largest count that fits bearable?"
-                alone = Request(cell=cell, checkpoints=count, rung=Rung.RUN, why=why)
-                return None if past.has(cell, count, Rung.RUN) else (alone,)
-        if not known:
+        best = self._best_without(base, past)
+        count = best if cell.tier is None else self._count_for_tier(cell, base, best, past)
+        if not count:
             return ()
-        count = known[0].checkpoints
         if not past.has(cell, count, Rung.RUN):
             tried = f"the tier {cell.tier}" if cell.tier else f"XLA_FLAGS={cell.xla_flags or '(none)'}"
-            why = f"does {tried} pay at the best count without it?"
-            plain = Request(cell=base, checkpoints=count, rung=Rung.RUN, why="timed again beside the others")
-            return plain, dataclasses.replace(plain, cell=cell, why=why)
+            why = f"does {tried} pay beside the best count without it?"
+            asked = Request(cell=cell, checkpoints=count, rung=Rung.RUN, why=why)
+            plain = Request(cell=base, checkpoints=best, rung=Rung.RUN, why="timed again beside the others")
+            return (plain, asked) if past.timed(base) else (asked,)
         return None if self._paid(cell, base, past) else ()
 
-    def _saves_steps(self, cell: Cell, base: Cell, count: int) -> bool:
-        return self.question.passes(cell, count) < (1 - MATTERS) * self.question.passes(base, count)
+    def _best_without(self, base: Cell, past: Past) -> int:
+        """The fastest count that fits; the largest that fits where each took too long to be timed; 0 for none."""
+        known = past.timed(base)
+        return known[0].checkpoints if known else max(past.fitting(base), default=0)
+
+    def _count_for_tier(self, cell: Cell, base: Cell, best: int, past: Past) -> int:
+        """The count to try a tier at: the best one without it, or the largest that leaves room for what it adds.
+
+        0 where the tier saves no steps there, or was too large even so.
+        """
+        count = best
+        planned = past.forecast.bytes_at(cell, best) if past.has(cell, best, Rung.COMPILED) else None
+        alone = past.forecast.bytes_at(base, best) if best else None
+        if planned and alone and best not in past.timed_counts(cell):
+            added = planned.likely - alone.likely
+            sizes = [(other, past.forecast.bytes_at(base, other)) for other in past.fitting(base)]
+            roomy = [other for other, size in sizes if size and self.question.fits(size.high + added)]
+            count = max((other for other in roomy if other < best), default=0)
+        if not count:
+            return 0
+        steps = self.question.passes(cell, count)
+        return count if steps < (1 - MATTERS) * self.question.passes(base, best) else 0
 
     def _paid(self, cell: Cell, base: Cell, past: Past) -> bool:
         """Whether flags or tier were faster or smaller, compared within the batch that timed both."""
-        for mine in past.timed(cell):
-            batch = past.last_batch(cell, mine.checkpoints)
-            plain = next((one for one in past.timed(base) if one.checkpoints == mine.checkpoints), None)
-            if batch is None or plain is None:
-                continue
-            changed = past.in_batch(cell, mine.checkpoints, batch)
-            without = past.in_batch(base, mine.checkpoints, batch)
-            faster = bool(changed and without and changed < (1 - MATTERS) * without)
-            if faster or mine.peak_bytes < (1 - MATTERS) * plain.peak_bytes:
+        for count in past.timed_counts(cell):  # what is faster and too large may be faster with fewer checkpoints too
+            batch = past.last_batch(cell, count)
+            assert batch is not None
+            changed, without = past.in_batch(cell, count, batch), past.fastest_in_batch(base, batch)
+            peak, alone = past.forecast.bytes_at(cell, count), past.forecast.bytes_at(base, count)
+            faster = changed and (changed < (1 - MATTERS) * without if without else cell.tier is not None)
+            if faster or (peak and alone and peak.likely < (1 - MATTERS) * alone.likely):
                 return True
         return False
 

@@ -126,6 +126,19 @@ def test_resident_memory_does_not_swell_a_state(store: ProfileStore) -> None:
     assert (note["windows"], note["state_bytes"]) == (50, 100_000)
 
 
+def test_a_tier_too_large_at_the_best_count_is_tried_with_fewer_checkpoints(store: ProfileStore) -> None:
+    """States on their way take memory: where the best count no longer fits with them, a smaller one may be faster."""
+    base = lab()
+
+    def peak_bytes(cell, checkpoints: int) -> float:
+        return base.peak_bytes(cell, checkpoints) + (250_000 if cell.tier else 0)
+
+    (choice,) = _tune(store, dataclasses.replace(base, peak_bytes=peak_bytes)).recommendations
+    assert choice.tier is not None
+    assert choice.checkpoints in (1, 2)
+    assert (choice.peak_bytes or 0) <= 1_500_000
+
+
 def test_a_tier_is_not_tried_where_everything_fits_without_it(store: ProfileStore) -> None:
     """Where the best count stores everything, no tier saves a step."""
     machine = lab()
