@@ -99,7 +99,7 @@ class TierSizes:
         )
         held = {"windows": tier.windows, "transfer_cost": tier.transfer_cost, "state_bytes": math.ceil(state_bytes)}
         self._store.put_note(TIER_NOTE, note, {**held, "name": budget.name})
-        cost = f"a transfer costs {tier.transfer_cost:g} steps"
+        cost = f"a transfer takes as long as {tier.transfer_cost:g} step{'' if tier.transfer_cost == 1 else 's'}"
         self._say(f"tier {budget.name}: up to {tier.windows} states of {size}; {cost}")
         return tier
 

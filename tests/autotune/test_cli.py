@@ -77,7 +77,7 @@ def test_a_tune_with_tiers_prints_what_to_paste_and_plan_tells_what_host_memory_
     assert done.exit_code == 0, done.stderr
     assert 'tier="host", windows=50, transfer_cost=1)' in done.stdout
     assert "host, 50 windows" in done.stdout
-    assert "tier host: up to 50 states of 97.7 KiB; a transfer costs 1 steps" in done.stderr
+    assert "tier host: up to 50 states of 97.7 KiB; a transfer takes as long as 1 step" in done.stderr
     (here / "small.toml").write_text('[small]\nmemory_bytes = 1700000\nplatform = "gpu"\nsource = "a test"\n')
     asked = ("plan", "fake:make", "--devices", "small", "--catalogue", "small.toml", "--max-recompute", "3.5")
     said = "does not fit on small alone within recompute factor 3.5"
