@@ -20,7 +20,7 @@ def make_adjoint(
         checkpoints: its count.
         expected_steps: our adjoint's prediction; Diffrax's has none and leaves it out.
         tier: where our adjoint holds the first states of windows; None for nowhere.
-        directory: where the file of the disk tier lies.
+        directory: where the file of the disk tier lies; None for other tiers.
     """
     if name is AdjointName.DIFFRAX:
         import diffrax
@@ -30,8 +30,7 @@ def make_adjoint(
 
     held: dict[str, Any] = {}
     if tier is not None:
-        held = {"tier": tier.name, "windows": tier.windows, "transfer_cost": tier.transfer_cost}
-        held |= {"directory": directory} if tier.name == "disk" else {}
+        held = {"tier": tier.name, "windows": tier.windows, "transfer_cost": tier.transfer_cost, "directory": directory}
     return adjoint.RecursiveCheckpointAdjoint(checkpoints=checkpoints, expected_steps=expected_steps, **held)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from autotune._space import Listed
 from autotune._tiers import TierBudget
 from autotune._trial import RunSettings
-from profiles._records import AdjointName
+from profiles._records import AdjointName, Tier
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 """How long one phase of a trial (compiling, a call) may take before its worker is ended."""
@@ -40,9 +40,9 @@ class TuneRequest:
         default_factory=lambda: RunSettings(timeout_seconds=DEFAULT_TIMEOUT_SECONDS)
     )
 
-    def directory_of(self, tier: str) -> str | None:
+    def directory_of(self, tier: Tier | None) -> str | None:
         """Where the file of a tier lies, None where it has none."""
-        return next((one.directory for one in self.tiers if one.name == tier), None)
+        return next((one.directory for one in self.tiers if tier is not None and one.name == tier.name), None)
 
     def located(self) -> tuple[str, tuple[str, ...]]:
         """Name the problem so that any process finds it, and the folders that it needs on its search path.

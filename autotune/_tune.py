@@ -317,7 +317,7 @@ def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: b
         set_values=dict(case.set_values),
         expected_steps=work.reversed_steps if work and ours else None,
         tier=asked.cell.tier,
-        directory=prepared.request.directory_of(asked.cell.tier.name) if asked.cell.tier else None,
+        directory=prepared.request.directory_of(asked.cell.tier),
         repeat=asked.batch,
         rung=asked.rung,
         run_within_bytes=None if prepared.request.exhaustive else prepared.budget.bytes,

@@ -92,10 +92,9 @@ class Chooser:
         work = self._prepared.works.get(option.cell.case)
         said = describe(option, work, name, base, rows=[row], evidence=Evidence.MEASURED)
         assert row.peak_bytes is not None
-        tier = option.cell.tier
         return dataclasses.replace(
             said,
-            directory=self._prepared.request.directory_of(tier.name) if tier else None,
+            directory=self._prepared.request.directory_of(option.cell.tier),
             expected_steps=row.expected_steps,
             peak_bytes=row.peak_bytes,
             peak_low_bytes=row.peak_bytes,
