@@ -19,8 +19,9 @@ import jax.tree_util as jtu
 
 from ._compat_diffrax import solve_loop
 from ._loop import bind_loop
-from ._placement import INT
+from ._placement import INT, NEVER
 from ._program import Derived, Loop, trace_loop
+from ._sweeps import index
 from ._recorded import Recorded, Replay, bind_recorded
 
 SMALLEST_RECORD_BYTES = 64 * 1024
@@ -88,20 +89,31 @@ def _body_of(run: Callable[..., Any]) -> Callable[[Any], Any]:
     raise AssertionError("Diffrax did not run its loop")
 
 
-def _with_controller(event: Any, controller: Any) -> Any:
-    """Show the solve's own controller to the conditions of its events."""
+def shown(event: Any, asked: dict[str, Any]) -> Any:
+    """Show the conditions of an event what the user asked for, where the solve was given something in its place.
+
+    Args:
+        event: a `diffrax.Event`, or None.
+        asked: arguments of the conditions by name, `solver` and `stepsize_controller`.
+    """
     if event is None:
         return None
 
-    def shown(condition: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, stepsize_controller: Any, **kwargs: Any) -> Any:
-            del stepsize_controller
-            return condition(*args, stepsize_controller=controller, **kwargs)
+    def seeing(condition: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: condition(*args, **{**kwargs, **asked})
 
-        return call
-
-    conditions = jtu.tree_map(shown, event.cond_fn, is_leaf=callable)
+    conditions = jtu.tree_map(seeing, event.cond_fn, is_leaf=callable)
     return diffrax.Event(conditions, event.root_finder, event.direction)
+
+
+def leaves_no_gap(controller: Any) -> bool:
+    """Tell whether each step begins where the one before ended, or after a jump that the controller tells of.
+
+    Then the last slope of a step is the first of the next. It is known of Diffrax's own controllers alone.
+    """
+    while type(controller) is diffrax.ClipStepSizeController:
+        controller = controller.controller
+    return type(controller) in {diffrax.ConstantStepSize, diffrax.StepTo, diffrax.PIDController}
 
 
 def _may_jump(state: Any, solve: dict[str, Any]) -> bool:
@@ -113,7 +125,10 @@ def _may_jump(state: Any, solve: dict[str, Any]) -> bool:
             state.tprev, state.tnext, state.y, state.y, args, state.y, order, state.controller_state
         )
 
-    _, _, _, made_jump, _, _ = eqx.filter_eval_shape(adapted, state, solve["args"])
+    try:
+        _, _, _, made_jump, _, _ = eqx.filter_eval_shape(adapted, state, solve["args"])
+    except Exception:  # a controller of the user's own, asked out of turn: then a jump is recorded of every step
+        return True
     return type(state.made_jump) is not bool or type(made_jump) is not bool
 
 
@@ -125,7 +140,7 @@ def fits(state: Any, checkpoints: int | None, max_steps: int | None) -> bool:
         checkpoints: their number, None for the default.
         max_steps: bound on the passes, None for none: then there is no place for a record.
     """
-    if max_steps is None or max_steps == 0:
+    if max_steps is None or not 0 < max_steps < NEVER:
         return False
     times = 2 * jnp.result_type(state.tprev).itemsize + 1
     held = sum(jnp.size(x) * jnp.result_type(x).itemsize for x in jtu.tree_leaves(state.y))
@@ -171,7 +186,6 @@ def bind_accepted(
         jnp.array(state.tprev),
     )
     told = {**solve, "stepsize_controller": _Told(jumps), "progress_meter": diffrax.NoProgressMeter()}
-    told["event"] = _with_controller(solve["event"], solve["stepsize_controller"])
 
     def replaying(state: Any, instruction: tuple[Any, Any] | None = None) -> Any:
         """Put what `_Told` reads in the place of the controller's state, and no progress meter's."""
@@ -187,8 +201,9 @@ def bind_accepted(
 
     def body(carry):
         k, state, times = carry
-        after = jnp.where(k + 1 < times.entries, times.starts[k + 1], times.end)
-        began = times.starts[k], times.stops[k], times.jumps[k] if jumps else state.made_jump
+        following = index(times.starts, jnp.minimum(k + 1, max_steps - 1))
+        after = jnp.where(k + 1 < times.entries, following, times.end)
+        began = index(times.starts, k), index(times.stops, k), index(times.jumps, k) if jumps else state.made_jump
         state = eqx.tree_at(lambda s: (s.tprev, s.tnext, s.made_jump), state, began)
         state = step(replaying(state, (k < times.accepted.astype(INT), after)))
         return k + 1, replaying(state), times

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from ._compat import Jaxpr, call, struct_of
+from ._compat import Jaxpr, call, pruned, struct_of
 
 Flags = tuple[bool, ...]
 
@@ -119,10 +119,5 @@ def nonzero_cotangents(jaxpr: Jaxpr, perturbed: Flags, cotangents: Flags) -> Fla
 
 
 def reached_inputs(jaxpr: Jaxpr, outputs: Flags) -> Flags:
-    """Find which inputs the flagged outputs depend on; an equation's outputs count as depending on all its inputs."""
-    inner = jaxpr.jaxpr
-    live = {v for v in pick(inner.outvars, outputs) if not hasattr(v, "val")}
-    for eqn in reversed(inner.eqns):
-        if any(v in live for v in eqn.outvars):
-            live.update(v for v in eqn.invars if not hasattr(v, "val"))
-    return tuple(v in live for v in inner.invars)
+    """Find which inputs the flagged outputs depend on, and what has an effect: a callback, a check, a print."""
+    return tuple(pruned(jaxpr, outputs)[1])

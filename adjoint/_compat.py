@@ -6,6 +6,7 @@ the select that vanishes where its predicate is not batched. JAX merged `Jaxpr` 
 depends on which.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,10 +19,14 @@ from equinox.internal import unvmap_any as unvmap_any
 from equinox.internal import unvmap_max as unvmap_max
 from equinox.internal import while_loop as _equinox_while_loop
 from equinox.internal._loop.common import _Buffer, _select_if_vmap
+from jax._src.callback import _callback_op_sharding
+from jax._src.checkify import checkify_jaxpr, error_checks
+from jax.experimental import checkify
 from jax.extend.core import Primitive as Primitive
 from jax.interpreters import ad as ad
 from jax.interpreters import batching as batching
 from jax.interpreters import mlir as mlir
+from jax.interpreters import partial_eval
 
 Buffer = _Buffer
 """Equinox's write-only buffer."""
@@ -96,6 +101,20 @@ def call(jaxpr: Jaxpr, *args: Any) -> list[Any]:
     return list(jax.extend.core.jaxpr_as_fun(jaxpr)(*args))
 
 
+def pruned(jaxpr: Jaxpr, outputs: Sequence[bool]) -> tuple[Jaxpr, list[bool]]:
+    """Leave out what the flagged outputs do not depend on; what has an effect stays.
+
+    Args:
+        jaxpr: from `trace`, without constants.
+        outputs: a flag for each output.
+
+    Returns:
+        A jaxpr that takes the inputs still read and gives the flagged outputs; a flag for each input, whether it is.
+    """
+    inner, read = partial_eval.dce_jaxpr(jaxpr.jaxpr, list(outputs))
+    return jax.extend.core.ClosedJaxpr(inner, jaxpr.consts), list(read)
+
+
 def as_array(x: Any) -> Any:
     """Convert a leaf to a strongly typed array, as Equinox's loops do; an array that is one already is not touched."""
     if isinstance(x, jax.Array) and not jax.typeof(x).weak_type:
@@ -108,3 +127,76 @@ def forward_only_loop(cond_fun: Any, body_fun: Any, init_val: Any, **kwargs: Any
     """Run Equinox's loop that has no reverse mode, for solves that nobody can differentiate."""
     kwargs.pop("checkpoints", None)
     return _equinox_while_loop(cond_fun, body_fun, init_val, kind="lax", **kwargs)
+
+
+def emit_host_call(ctx: Any, function: Callable[..., Any], operands: Sequence[Any]) -> Any:
+    """Lower a call of a Python function, on NumPy arrays; it runs as often as the compiled program gets there.
+
+    Args:
+        ctx: JAX's lowering context.
+        function: takes NumPy arrays, returns a sequence of them.
+        operands: MLIR values.
+
+    Returns:
+        MLIR values of the results.
+    """
+    sharding = _callback_op_sharding(ctx.module_context.axis_context, None, ctx.avals_out)
+    results, _, _ = mlir.emit_python_callback(
+        ctx,
+        lambda *args: tuple(function(*args)),
+        None,
+        list(operands),
+        ctx.avals_in,
+        ctx.avals_out,
+        has_side_effect=True,
+        returns_token=False,
+        sharding=sharding,
+    )
+    return results
+
+
+DROPS_UNUSED_CARRY = jax.extend.core.primitives.while_p in partial_eval.dce_rules
+"""Whether JAX leaves out what a while loop computes in vain (from 0.11 on)."""
+
+
+def refuse_in_remat(primitive: Any, refuse: Callable[..., None]) -> None:
+    """Let `jax.checkpoint` around a primitive that is differentiated call `refuse`, with the primitive's parameters."""
+
+    def rule(saveable: Any, unknown: Any, instantiated: Any, eqn: Any) -> Any:
+        del saveable, unknown
+        refuse(**eqn.params)
+        # As for a primitive without a rule: all of it is computed again.
+        kept = [x for x, there in zip(eqn.invars, instantiated, strict=True) if not there and not hasattr(x, "val")]
+        return None, eqn, [True] * len(eqn.outvars), [True] * len(eqn.outvars), kept
+
+    partial_eval.partial_eval_jaxpr_custom_rules[primitive] = rule
+
+
+def let_checks_out(primitive: Any, rule: Callable[..., tuple[list[Any], list[Any]]]) -> None:
+    """Let `jax.experimental.checkify` reach into a primitive.
+
+    Args:
+        primitive: ours.
+        rule: takes which errors are looked for (a keyword, `enabled`), the operands and the primitive's parameters;
+            returns what `jax.experimental.checkify.checkify` found inside, and the outputs.
+    """
+
+    def reach(*args: Any, **params: Any) -> Any:
+        # JAX 0.12 hands on a context, first.
+        *context, error, enabled = args[: 3 if _CHECKS_HAVE_CONTEXT else 2]
+        found, outputs = rule(*args[len(context) + 2 :], enabled=enabled, **params)
+        for one in found:
+            leaves, treedef = jax.tree_util.tree_flatten(one)
+            raising = jax.make_jaxpr(lambda *x, treedef=treedef: _raised(jax.tree_util.tree_unflatten(treedef, x)))
+            error, _ = checkify_jaxpr(*context, raising(*leaves), enabled, error, *leaves)
+        return error, outputs
+
+    error_checks[primitive] = reach
+
+
+_CHECKS_HAVE_CONTEXT = "ctx" in inspect.signature(checkify_jaxpr).parameters
+
+
+def _raised(error: Any) -> tuple[()]:
+    checkify.check_error(error)
+    return ()

@@ -38,10 +38,11 @@ def tableau_of(solver: Any) -> Any:
         A `diffrax.ButcherTableau`; None where the solver is none, overrides how steps are made, or was told how to
         loop over its stages.
     """
-    if not isinstance(solver, diffrax.AbstractERK) or solver.scan_kind is not None:
-        return None
     plain = diffrax.AbstractRungeKutta
     own = type(solver)
+    # Not isinstance: a `diffrax.HalfSolver` says that it is an instance of what it wraps.
+    if not issubclass(own, diffrax.AbstractERK) or solver.scan_kind is not None:
+        return None
     if any(getattr(own, name) is not getattr(plain, name) for name in ("step", "init", "func", "_common")):
         return None
     tableau = own.tableau

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Int
 
-from ._accepted import bind_accepted, fits
+from ._accepted import bind_accepted, fits, leaves_no_gap, shown
 from ._compat import forward_only_loop, nondifferentiable_backward, unvmap_any
 from ._compat_diffrax import solve_loop, solve_progress, time_step
 from ._loop import checkpointed_loop, checkpointed_while_loop
@@ -29,7 +29,7 @@ GROWING = 0.5
 """Below this trend, step sizes are taken to grow in proportion to time."""
 
 
-class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
+class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
     """Differentiate a solve through its own steps, holding a fixed number of its states and recomputing the others.
 
     Stands in for `diffrax.RecursiveCheckpointAdjoint`: the same solvers, `SaveAt`, events, progress meters and SDEs,
@@ -90,7 +90,9 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
                 "evaluated "
                 "a second time. Use `VirtualBrownianTree`, or `adjoint=diffrax.ForwardMode()`."
             )
+        asked = {"solver": kwargs["solver"], "stepsize_controller": kwargs["stepsize_controller"]}
         kwargs["solver"], last_slope = arrange(kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"])
+        kwargs["event"] = shown(kwargs["event"], asked)
         written = kwargs["solver"] if isinstance(kwargs["solver"], WrittenOut) else None
         passed_state = init_state.solver_state
         if written is not None:
@@ -114,7 +116,7 @@ class RecursiveCheckpointAdjoint(diffrax.AbstractAdjoint):
             expected = _constant_steps(kwargs["stepsize_controller"], kwargs["t1"], init_state)
             exact = expected is not None and kwargs["event"] is None
         derived = None
-        if last_slope is not None and not passed_solver_state:
+        if last_slope is not None and not passed_solver_state and leaves_no_gap(kwargs["stepsize_controller"]):
             derived = Derived(
                 lambda state: last_slope(state.solver_state), functools.partial(_slope, terms, kwargs["args"])
             )
@@ -194,19 +196,19 @@ def _estimate(t0: Any, t1: Any, max_steps: int | None, state: Any) -> Any:
         int32 scalar, 0 where nothing can be told yet.
     """
     _, accepted, time, step = solve_progress(state)
-    made = accepted.astype(jnp.float32)
-    done = (time - t0).astype(jnp.float32)
+    known = (accepted >= FEWEST_ACCEPTED) & (time > t0) & (step > 0)
+    # Nothing is divided by zero, for `jax.experimental.checkify` would report it.
+    made, done, step = (jnp.where(known, x, 1).astype(jnp.float32) for x in (accepted, time - t0, step))
     whole = (t1 - t0).astype(jnp.float32) / done
     near = jnp.minimum(whole, NEAR)
-    trend = done / (made * step.astype(jnp.float32))
+    trend = done / (made * step)
     # A step that has just collapsed, at a discontinuity say, tells little about the rest.
     followed = jnp.clip(1 + (near - 1) * trend, near / 2, near * 2)
     far = whole / near
     beyond = jnp.where(trend < GROWING, 1 + trend * jnp.log(far), far ** jnp.minimum(trend, 1))
     steps = lax.stop_gradient(made * jnp.sqrt(near * followed) * beyond)
-    known = (accepted >= FEWEST_ACCEPTED) & jnp.isfinite(steps)
-    most = NEVER // 8 if max_steps is None else max_steps
-    return jnp.where(known, jnp.minimum(steps, most), 0).astype(INT)
+    most = NEVER // 8 if max_steps is None else min(max_steps, NEVER // 8)
+    return jnp.where(known & jnp.isfinite(steps), jnp.minimum(steps, most), 0).astype(INT)
 
 
 def _passes(estimate: Any, expected: Any, state: Any) -> Any:
@@ -225,9 +227,10 @@ def _constant_steps(controller: Any, t1: Any, init_state: Any) -> Any:
     if type(controller) is not diffrax.ConstantStepSize:
         return None
     start, step = time_step(init_state)
-    steps = lax.stop_gradient((t1 - start) / step)
+    # A solve of no length has step 0.
+    steps = lax.stop_gradient((t1 - start) / jnp.where(step == 0, 1, step))
     # Times are summed in floating point, so the count may be off by about 1e-4 of itself: rather a little too large,
-    # which costs nothing, than one too small. A solve of no length has step 0.
+    # which costs nothing, than one too small.
     steps = jnp.where(jnp.isfinite(steps), jnp.ceil(steps - 1e-3), 0)
     counted = jnp.minimum(steps, NEVER // 2).astype(INT)
     return counted + (counted >> 14)

@@ -6,7 +6,7 @@ rule makes a loop over the whole batch, whose transposed step sums the shared gr
 `grad` the differentiated loops, which are plain JAX, are batched one gradient for each lane. (`jax.lax.while_loop` and
 lineax's linear solve are primitives for the same reason.)
 
-`_loop_p` runs the loop. Its jvp rule runs the forward sweep (`adjoint._windows.run_storing`) and binds `_tangent_p`,
+`loop_p` runs the loop. Its jvp rule runs the forward sweep (`adjoint._windows.run_storing`) and binds `_tangent_p`,
 which is linear in the tangents and exists to be transposed: its transpose is the backward sweep. In forward mode
 `_tangent_p` raises, as `jax.custom_vjp` does, except inside the body of another of our loops, where
 forward-over-reverse has to pass through it.
@@ -14,6 +14,7 @@ forward-over-reverse has to pass through it.
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -25,8 +26,10 @@ from . import _sweeps as sweeps
 from . import _windows as windowed
 from ._analysis import is_inexact, pick, scatter
 from ._batching import batch_jaxpr, batched_outputs, vmap_flat
-from ._compat import Primitive, ad, batching, mlir
+from ._checks import checked
+from ._compat import DROPS_UNUSED_CARRY, Primitive, ad, batching, let_checks_out, mlir, refuse_in_remat
 from ._observe import Observer, call_site, observer
+from ._placement import NEVER
 from ._program import Derived, Loop, Program, groups, trace_loop
 from ._schedule import default_checkpoints
 from ._tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
@@ -34,8 +37,8 @@ from ._tiers import TierName, TierOptions, tier_options
 
 T = TypeVar("T")
 
-_loop_p = Primitive("checkpointed_while")
-_loop_p.multiple_results = True
+loop_p = Primitive("checkpointed_while")
+loop_p.multiple_results = True
 _tangent_p = Primitive("checkpointed_while_tangent")
 _tangent_p.multiple_results = True
 
@@ -136,7 +139,7 @@ def checkpointed_loop(
         ValueError: as there.
     """
     checkpoints, max_steps, expected_steps = limits
-    checkpoints = _checked(checkpoints, max_steps)
+    checkpoints, max_steps = _checked(checkpoints, max_steps)
     if max_steps == 0:
         return jax.tree_util.tree_map(jnp.array, init_val)
     if max_steps is not None:
@@ -155,23 +158,32 @@ def checkpointed_loop(
     return (bind_loop if bind is None else bind)(loop)
 
 
-def _checked(checkpoints: int | None, max_steps: int | None) -> int:
-    if max_steps is not None and type(max_steps) is not int:
-        raise ValueError(f"`max_steps` must be a Python integer or None, got {max_steps!r}.")
-    if max_steps is not None and max_steps < 0:
-        raise ValueError(f"`max_steps` must be at least 0, got {max_steps}.")
+def _checked(checkpoints: Any, max_steps: Any) -> tuple[int, int | None]:
+    """Check what the user asked for; returns the count of checkpoints and the bound, None where there is none."""
+    if max_steps is not None:
+        max_steps = _integer("max_steps", max_steps)
+        if max_steps < 0:
+            raise ValueError(f"`max_steps` must be at least 0, got {max_steps}.")
     if checkpoints is None:
         if max_steps is None:
             raise ValueError(
                 "Must specify either `max_steps` or `checkpoints` in "
                 "`checkpointed_while_loop(..., checkpoints=None, max_steps=None)`: JAX needs to know how much memory "
-                "to "
-                "allocate for the backward pass."
+                "to allocate for the backward pass."
             )
-        return default_checkpoints(max(max_steps, 1))
+        checkpoints = default_checkpoints(max(max_steps, 1))
+    checkpoints = _integer("checkpoints", checkpoints)
     if checkpoints < 1:
         raise ValueError(f"Must have at least one checkpoint, got `checkpoints={checkpoints}`.")
-    return checkpoints
+    # Steps are counted in 32 bits; no loop gets so far as a bound beyond them.
+    return checkpoints, max_steps if max_steps is None or max_steps < NEVER else None
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"`{name}` must be an integer or None, got {value!r}.") from None
 
 
 def observed(loop: Loop) -> bool:
@@ -187,7 +199,7 @@ def bind_loop(loop: Loop) -> Any:
         count, outputs = sweeps.run(loop.program, cut)
         jax.debug.callback(functools.partial(_report, watcher, call_site()), count)
         return loop.result(outputs)
-    return loop.result(_loop_p.bind(*loop.operands, program=loop.program))
+    return loop.result(loop_p.bind(*loop.operands, program=loop.program))
 
 
 def _report(watcher: Observer, site: str, count: Any) -> None:
@@ -213,9 +225,9 @@ def abstract_loop(*avals: Any, program: Program) -> tuple[list[Any], Any]:
     return [*state, *buffers], effects
 
 
-_loop_p.def_impl(run_loop)
-_loop_p.def_effectful_abstract_eval(abstract_loop)
-mlir.register_lowering(_loop_p, mlir.lower_fun(run_loop, multiple_results=True))
+loop_p.def_impl(run_loop)
+loop_p.def_effectful_abstract_eval(abstract_loop)
+mlir.register_lowering(loop_p, mlir.lower_fun(run_loop, multiple_results=True))
 
 
 #
@@ -240,7 +252,7 @@ def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: P
     along, given = tangents_along(program, tangents)
     moving = perturbed(program, given)
     if not any(moving.carry):
-        outputs = _loop_p.bind(*primals, program=program)
+        outputs = loop_p.bind(*primals, program=program)
         return outputs, [zero_tangent(x) for x in outputs]
     keep = needed(program, moving)
     outputs, stored, _ = windowed.run_storing(program, primals, sweeps.Visited(program, keep.stored))
@@ -283,7 +295,7 @@ def bind_tangents(
     )
 
 
-ad.primitive_jvps[_loop_p] = differentiate
+ad.primitive_jvps[loop_p] = differentiate
 
 
 def _linear_sizes(program: Program, given: Flagged, keep: Needed) -> tuple[int, ...]:
@@ -397,7 +409,7 @@ def batch_loop(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: 
     )
     if expected_f[0]:
         expected = jnp.max(expected)
-    outputs = _loop_p.bind(*cond_c, *body_c, *predict_c, expected, *carry, program=batched)
+    outputs = loop_p.bind(*cond_c, *body_c, *predict_c, expected, *carry, program=batched)
     return outputs, [0 if f else None for f in carry_f]
 
 
@@ -410,5 +422,29 @@ def _batch_tangent(
     return out, [0] * len(out)
 
 
-batching.fancy_primitive_batchers[_loop_p] = batch_loop
+batching.fancy_primitive_batchers[loop_p] = batch_loop
 batching.fancy_primitive_batchers[_tangent_p] = _batch_tangent
+
+
+#
+# Checking, and computing again
+#
+
+
+def _check_loop(*operands: Any, program: Program, enabled: Any) -> tuple[list[Any], list[Any]]:
+    return checked(loop_p.bind, operands, program, enabled)
+
+
+def _refuse_files(*, program: Program, **params: Any) -> None:
+    del params
+    if program.windows is not None and program.windows.tier == "disk":
+        raise NotImplementedError(
+            'A solve with windows in a file (`tier="disk"`) cannot be differentiated inside `jax.checkpoint` with this '
+            "version of JAX, which would write the file in vain as well: leave `jax.checkpoint` out (the solve is "
+            "checkpointed already), or install jax>=0.11."
+        )
+
+
+let_checks_out(loop_p, _check_loop)
+if not DROPS_UNUSED_CARRY:
+    refuse_in_remat(_tangent_p, _refuse_files)

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from . import _sweeps as sweeps
 from . import _windows as windowed
 from ._analysis import Flags, pick, scatter
-from ._compat import Primitive, ad, batching, call, mlir, select_if_batched
+from ._checks import checked, without_checks
+from ._compat import Primitive, ad, batching, call, let_checks_out, mlir, select_if_batched
 from ._loop import (
     abstract_loop,
     batch_loop,
@@ -39,8 +40,8 @@ from ._tape import Flagged, needed, perturbed
 
 logger = logging.getLogger(__name__)
 
-_recorded_p = Primitive("checkpointed_while_recorded")
-_recorded_p.multiple_results = True
+recorded_p = Primitive("checkpointed_while_recorded")
+recorded_p.multiple_results = True
 
 
 class Recorded(NamedTuple):
@@ -147,7 +148,7 @@ def bind_recorded(solve: Loop, replayed: Loop, replay: Replay) -> Any:
     """
     if observed(solve):
         return bind_loop(solve)
-    return solve.result(_recorded_p.bind(*solve.operands, *replayed.operands, program=solve.program, replay=replay))
+    return solve.result(recorded_p.bind(*solve.operands, *replayed.operands, program=solve.program, replay=replay))
 
 
 def _cut(values: Sequence[Any], program: Program) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -207,7 +208,7 @@ def _jvp(
     _, given = tangents_along(program, solve_tangents)
     moving = perturbed(program, given)
     if not any(moving.carry):
-        outputs = _recorded_p.bind(*primals, program=program, replay=replay)
+        outputs = recorded_p.bind(*primals, program=program, replay=replay)
         return outputs, [zero_tangent(x) for x in outputs]
     along, given_replay = tangents_along(replay.program, replay_tangents)
     moving_replay = perturbed(replay.program, given_replay)
@@ -251,8 +252,21 @@ def _batch(
     return batch_loop(axis, _cut(args, program)[0], _cut(dims, program)[0], program=program)
 
 
-_recorded_p.def_impl(_run)
-_recorded_p.def_effectful_abstract_eval(_abstract)
-mlir.register_lowering(_recorded_p, mlir.lower_fun(_run, multiple_results=True))
-ad.primitive_jvps[_recorded_p] = _jvp
-batching.fancy_primitive_batchers[_recorded_p] = _batch
+recorded_p.def_impl(_run)
+recorded_p.def_effectful_abstract_eval(_abstract)
+mlir.register_lowering(recorded_p, mlir.lower_fun(_run, multiple_results=True))
+ad.primitive_jvps[recorded_p] = _jvp
+batching.fancy_primitive_batchers[recorded_p] = _batch
+
+
+def _check(*operands: Any, program: Program, replay: Replay, enabled: Any) -> tuple[list[Any], list[Any]]:
+    of_solve, of_replay = _cut(operands, program)
+    unchecked = dataclasses.replace(replay, program=without_checks(replay.program, enabled))
+
+    def bind(*solve, program):
+        return recorded_p.bind(*solve, *of_replay, program=program, replay=unchecked)
+
+    return checked(bind, of_solve, program, enabled)
+
+
+let_checks_out(recorded_p, _check)

@@ -177,15 +177,21 @@ def _primitives(jaxpr: Any) -> list[str]:
     return names
 
 
-def _measure(terms: Any, t0: Any, y0: Any, args: Any) -> _Field:
-    """Measure the vector field by tracing it."""
-    dynamic, static = eqx.partition((t0, y0, args), eqx.is_inexact_array)
+def _measure(terms: Any, t0: Any, y0: Any, args: Any) -> _Field | None:
+    """Measure the vector field by tracing it; None where it cannot be differentiated in all that this may ask for.
+
+    Not in the time, which hardly any solve is differentiated in: fields may hold callbacks and noise that depend on it.
+    """
+    dynamic, static = eqx.partition((y0, args), eqx.is_inexact_array)
 
     def field(dynamic):
-        return eqx.filter(terms.vf(*eqx.combine(dynamic, static)), eqx.is_inexact_array)
+        return eqx.filter(terms.vf(t0, *eqx.combine(dynamic, static)), eqx.is_inexact_array)
 
     names = _primitives(jax.make_jaxpr(field)(dynamic).jaxpr)
-    kept = jtu.tree_leaves(jax.eval_shape(lambda d: jax.vjp(field, d)[1], dynamic))
+    try:
+        kept = jtu.tree_leaves(jax.eval_shape(lambda d: jax.vjp(field, d)[1], dynamic))
+    except Exception:  # whatever user code raises where it refuses to be differentiated; the solve may never ask for it
+        return None
     # What has the shape of an argument is taken to be one, the parameters, which are there anyway; each counts once.
     given = collections.Counter((x.shape, x.dtype) for x in jtu.tree_leaves((terms, dynamic)) if eqx.is_array(x))
     own = []
@@ -195,6 +201,12 @@ def _measure(terms: Any, t0: Any, y0: Any, args: Any) -> _Field:
         else:
             own.append(x)
     return _Field(len(names), not _UNFUSED.isdisjoint(names), _bytes(own))
+
+
+def _pays(field: _Field, tableau: Any, y0: Any) -> bool:
+    """Tell whether a vector field is small enough for its stages to be written out."""
+    kept = tableau.num_stages * (field.kept_bytes - LARGEST_TAPE_STATES * _bytes(y0))
+    return field.equations <= LARGEST_FIELD and kept <= LARGEST_TAPE_BYTES
 
 
 class Stages(NamedTuple):
@@ -222,8 +234,7 @@ def arrange(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> Stages:
     if tableau is None or not jtu.tree_leaves(y0) or vector_field_is_expensive(terms, t0, y0, args):
         return Stages(solver, None)
     field = _measure(terms, t0, y0, args)
-    kept = tableau.num_stages * (field.kept_bytes - LARGEST_TAPE_STATES * _bytes(y0))
-    if field.equations > LARGEST_FIELD or kept > LARGEST_TAPE_BYTES:
+    if field is None or not _pays(field, tableau, y0):
         # Diffrax's state is (first step?, last slope).
         return Stages(solver, (lambda state: state[1]) if tableau.fsal else None)
     separate = _elements(y0) >= SMALLEST_SEPARATE and not field.breaks_fusion

@@ -105,8 +105,8 @@ def run(program: Program, args: Sequence[Any]) -> tuple[Any, list[Any]]:
 
 
 def empty_slots(program: Program, held: Sequence[Any]) -> list[Any]:
-    """Return room for as many states as there are checkpoints."""
-    return [jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in held]
+    """Return room for as many states as there are checkpoints, the first of them there: a solve may make no step."""
+    return store([jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in held], held, INT(0))
 
 
 def store(slots: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:

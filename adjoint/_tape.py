@@ -1,15 +1,14 @@
 """One step of a loop as the backward pass sees it: replayed plainly, transposed, or pushed forward with tangents."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.tree_util as jtu
 
 from ._analysis import Flags, is_inexact, nonzero_cotangents, perturbed_outputs, pick, reached_inputs, scatter
-from ._compat import call, trace
+from ._compat import Jaxpr, call, pruned, trace
 from ._program import Program, groups
 
 
@@ -157,15 +156,6 @@ class Tape:
     needed: Needed
     buffers: Sequence[Any] | None
 
-    def _inputs(self, state: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """Fill what was not kept with zeros, which nothing reads."""
-        _, all_state, all_buffers = groups(
-            self.program.body.in_avals, (self.program.body_consts, self.program.state, self.program.buffers)
-        )
-        blank = [jnp.zeros(a.shape, a.dtype) for a in (*all_state, *all_buffers)]
-        whole = scatter(state, self.needed.state, blank[: self.program.state])
-        return whole, scatter(self.buffers or [], self.needed.buffers, blank[self.program.state :])
-
     def stored(self, state: Sequence[Any]) -> list[Any]:
         """Pick what a checkpoint holds from the needed state."""
         return pick(state, pick(self.needed.stored, self.needed.state))
@@ -175,49 +165,73 @@ class Tape:
         program, needed = self.program, self.needed
         if program.rebuild is None or needed.stored == needed.state:
             return list(stored)
-        avals = program.rebuild.in_avals[program.body_consts :]
-        whole = scatter(stored, needed.stored, [jnp.zeros(a.shape, a.dtype) for a in avals])
-        return pick(scatter(call(program.rebuild, *consts, *whole), program.derived, whole), needed.state)
+        both = [a and b for a, b in zip(program.derived, needed.state, strict=True)]
+        rebuild, read = self._pruned("restore", program.rebuild, pick(both, program.derived))
+        held = scatter(stored, needed.stored, [None] * program.state)
+        return pick(scatter(call(rebuild, *pick([*consts, *held], read)), both, held), needed.state)
 
     def replay(self, consts: Sequence[Any], state: Sequence[Any]) -> list[Any]:
-        """Run a step forward on the needed state, the plain body and nothing else."""
-        whole, buffers = self._inputs(state)
-        outputs = call(self.program.body, *consts, *whole, *buffers)
-        return pick(outputs[: self.program.state], self.needed.state)
+        """Run a step forward on the needed state, and nothing else of it."""
+        body, read = self._pruned("replay", self.program.body, (*self.needed.state, *[False] * self.program.buffers))
+        return call(body, *pick(self._whole(consts, state), read))
 
     def transpose(self, consts: Sequence[Any], state: Sequence[Any], cotangents: Any) -> tuple[list, list, list]:
         """Carry cotangents of the flagged state, buffers and consts over one step; those of consts accumulate."""
         of_state, of_buffers, of_consts = cotangents
-        whole, buffers = self._inputs(state)
-        fixed = [*consts, *whole, *buffers]
-        moving = pick(fixed, self.flags.all)
+        program, flags = self.program, self.flags
 
-        def along(*inputs):
-            outputs = call(self.program.body, *scatter(inputs, self.flags.all, fixed))
-            return pick(outputs, self.flags.carry)
+        def transposed(*args):
+            fixed, of_carry = groups(args, (len(program.body.in_avals), sum(flags.carry)))
 
-        _, pullback = jax.vjp(along, *moving)
-        new_consts, new_state, new_buffers = groups(
-            pullback([*of_state, *of_buffers]), [sum(f) for f in _parts(self.flags)]
-        )
+            def along(*inputs):
+                return pick(call(program.body, *scatter(inputs, flags.all, fixed)), flags.carry)
+
+            return jax.vjp(along, *pick(fixed, flags.all))[1](of_carry)
+
+        found = self._pruned_step("transpose", transposed, (consts, state), [*of_state, *of_buffers])
+        new_consts, new_state, new_buffers = groups(found, [sum(f) for f in _parts(flags)])
         total = [a + b for a, b in zip(of_consts, new_consts, strict=True)]
         return new_state, new_buffers, total
 
     def push(self, consts: Sequence[Any], state: Sequence[Any], tangents: Any) -> tuple[list[Any], tuple[list, list]]:
         """Carry the needed state and the tangents of flagged state and buffers over one step."""
         of_state, of_buffers, of_consts = tangents
-        whole, buffers = self._inputs(state)
-        fixed = [*consts, *whole, *buffers]
+        program, flags = self.program, self.flags
 
-        def along(*inputs):
-            outputs = call(self.program.body, *scatter(inputs, self.flags.all, fixed))
-            return pick(outputs, self.flags.carry), pick(outputs[: self.program.state], self.needed.state)
+        def pushed(*args):
+            fixed, given = groups(args, (len(program.body.in_avals), sum(flags.all)))
 
-        _, moved, state = jax.jvp(
-            along, tuple(pick(fixed, self.flags.all)), (*of_consts, *of_state, *of_buffers), has_aux=True
-        )
-        of_state, of_buffers = groups(moved, [sum(self.flags.state), sum(self.flags.buffers)])
-        return list(state), (of_state, of_buffers)
+            def along(*inputs):
+                outputs = call(program.body, *scatter(inputs, flags.all, fixed))
+                return pick(outputs, flags.carry), pick(outputs[: program.state], self.needed.state)
+
+            _, moved, after = jax.jvp(along, tuple(pick(fixed, flags.all)), tuple(given), has_aux=True)
+            return [*moved, *after]
+
+        found = self._pruned_step("push", pushed, (consts, state), [*of_consts, *of_state, *of_buffers])
+        of_state, of_buffers, after = groups(found, (sum(flags.state), sum(flags.buffers), sum(self.needed.state)))
+        return after, (of_state, of_buffers)
+
+    def _whole(self, consts: Sequence[Any], state: Sequence[Any]) -> list[Any]:
+        """Return the inputs of the body, None for those that are not needed."""
+        whole = scatter(state, self.needed.state, [None] * self.program.state)
+        return [*consts, *whole, *scatter(self.buffers or [], self.needed.buffers, [None] * self.program.buffers)]
+
+    def _pruned(self, name: str, jaxpr: Jaxpr, outputs: Sequence[bool]) -> tuple[Jaxpr, list[bool]]:
+        """Leave out of a function what was not asked for: it would be computed from what no checkpoint holds."""
+        key = name, self.flags, self.needed
+        if key not in self.program.findings:
+            self.program.findings[key] = pruned(jaxpr, outputs)
+        return self.program.findings[key]
+
+    def _pruned_step(self, name: str, step: Callable[..., Sequence[Any]], given: Any, moving: Sequence[Any]) -> list:
+        """Evaluate a function of all inputs of the body and of cotangents or tangents, on those that it reads."""
+        key = name, self.flags, self.needed
+        if key not in self.program.findings:
+            jaxpr = trace(step, [*self.program.body.in_avals, *moving])
+            self.program.findings[key] = pruned(jaxpr, [True] * len(jaxpr.out_avals))
+        jaxpr, read = self.program.findings[key]
+        return call(jaxpr, *pick([*self._whole(*given), *moving], read))
 
 
 def inexact_only(program: Program, flags: Sequence[bool]) -> Flagged:

@@ -4,13 +4,15 @@ A tier is opened by the forward sweep, which hands states over to its slots; the
 stands for it in the compiled loops is a list of arrays, carried along, so that a fetch depends on what was handed over.
 
 The host tier is an array in host memory (`jax.memory.Space.Host`): pinned memory on GPU and TPU; on CPU the same
-memory under another name, which saves nothing. The disk tier is a file, reached by callbacks (`adjoint._disk`).
+memory under another name, which saves nothing. The disk tier is a file (`adjoint._disk`), reached by calls of the host
+(`adjoint._host_call`).
 """
 
 import dataclasses
+import functools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -18,9 +20,9 @@ import jax.lax as lax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
-from jax.experimental import io_callback
 
 from ._disk import SHELF, bytes_a_state
+from ._host_call import Refused, call_host
 
 TierName = Literal["host", "disk"]
 INT = jnp.int32
@@ -98,21 +100,23 @@ def tier_options(tier: Any, windows: Any, tier_bytes: Any, directory: Any, trans
 
 def bytes_of(held: Sequence[Any]) -> int:
     """Count the bytes of arrays."""
-    return sum(x.size * x.dtype.itemsize for x in map(jax.typeof, held))
+    return sum(_sizes(held))
 
 
-@custom_vmap
-def _unmapped(values: Any) -> Any:
-    return values
+def _sizes(held: Iterable[Any]) -> list[int]:
+    return [x.size * x.dtype.itemsize for x in map(jax.typeof, held)]
 
 
-@_unmapped.def_vmap
-def _refuse_vmap(axis_size: int, in_batched: Any, values: Any) -> Any:
-    raise NotImplementedError(
-        "A solve with windows cannot be differentiated under `jax.vmap` one lane at a time, `vmap(grad(...))`: lanes "
-        "would hand over their states at different steps. Differentiate the mapped solve instead, `grad` of the sum "
-        "or mean of `vmap(...)`: its windows then hold the states of all lanes."
-    )
+ONE_LANE = (
+    "A solve with windows cannot be differentiated under `jax.vmap` one lane at a time, `vmap(grad(...))`: lanes "
+    "would hand over their states at different steps. Differentiate the mapped solve instead, `grad` of the sum or "
+    "mean of `vmap(...)`: its windows then hold the states of all lanes."
+)
+NO_TANGENTS = (
+    'A solve with windows in a file (`tier="disk"`) cannot be differentiated twice: the file holds its states, not '
+    'their tangents. For a Hessian use `tier="host"`, or no tier.'
+)
+REFUSED = Refused(batching=ONE_LANE, differentiation=NO_TANGENTS)
 
 
 class HostTier:
@@ -126,48 +130,108 @@ class HostTier:
         """Return how many arrays stand for the tier, for states of `count` leaves."""
         return count
 
-    def open(self, capacity: int, held: Sequence[Any]) -> list[Any]:
-        """Return empty slots for states like `held`."""
-        return [_to_host(jnp.zeros((capacity, *x.shape), x.dtype)) for x in held]
+    def open(self, capacity: int, held: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+        """Return empty slots for states like `held`, of a loop with such operands."""
+        return _empty_on_host(capacity, list(held), list(operands))
 
-    def write(self, store: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:
-        """Hand a state over to a slot."""
-        values, slot = _unmapped((list(values), slot))
-        return [lax.dynamic_update_index_in_dim(xs, _to_host(x), slot, 0) for xs, x in zip(store, values, strict=True)]
+    def write(self, store: Sequence[Any], values: Sequence[Any], slot: Any, capacity: int) -> list[Any]:
+        """Hand a state over to one of `capacity` slots."""
+        del capacity
+        return [_written(xs, x, slot) for xs, x in zip(store, values, strict=True)]
 
     def read(self, store: Sequence[Any], held: Sequence[Any], slot: Any, ahead: Any) -> list[Any]:
         """Fetch a state."""
         del held, ahead
-        return [
-            jax.device_put(lax.dynamic_index_in_dim(xs, slot, 0, keepdims=False), jax.memory.Space.Device)
-            for xs in store
-        ]
-
-    def close(self, store: Sequence[Any], after: Any) -> None:
-        """Do nothing: the slots end with the program's values."""
+        return [jax.device_put(_read(xs, slot), jax.memory.Space.Device) for xs in store]
 
 
 def _to_host(x: Any) -> Any:
     return jax.device_put(x, jax.memory.Space.Host)
 
 
-def _narrow(x: Any) -> Any:
-    """Write an array in words of 32 bits at most: a callback's thread may not know that x64 is enabled, and rounds."""
-    if x.dtype == jnp.complex128:
-        x = jnp.stack([x.real, x.imag], axis=-1)
-    return lax.bitcast_convert_type(x, jnp.uint32) if x.dtype.itemsize == 8 and x.dtype != jnp.complex64 else x
+# JAX indexes a mapped array by a gather, whose indices would have to lie in host memory too; here lanes are one more
+# axis, so that a slice remains a slice.
 
 
-def _widened(x: Any, like: Any) -> Any:
-    """Undo `_narrow`."""
-    if like.dtype == jnp.complex128:
-        parts = lax.bitcast_convert_type(x, jnp.float64)
-        return lax.complex(parts[..., 0], parts[..., 1])
-    return lax.bitcast_convert_type(x, like.dtype) if x.dtype != like.dtype else x
+@functools.cache
+def _update(axis: int) -> Callable[[Any, Any, Any], Any]:
+    """Return a function that writes into slots along an axis."""
+
+    @custom_vmap
+    def update(store: Any, value: Any, slot: Any) -> Any:
+        return lax.dynamic_update_index_in_dim(store, _to_host(value), slot, axis)
+
+    @update.def_vmap
+    def _(size: int, batched: Any, store: Any, value: Any, slot: Any) -> Any:
+        if batched[2]:
+            raise NotImplementedError(ONE_LANE)
+        lanes = [x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in zip((store, value), batched, strict=False)]
+        return _update(axis + 1)(*lanes, slot), True
+
+    return update
+
+
+@functools.cache
+def _index(axis: int) -> Callable[[Any, Any], Any]:
+    """Return a function that reads from slots along an axis."""
+
+    @custom_vmap
+    def index(store: Any, slot: Any) -> Any:
+        return lax.dynamic_index_in_dim(store, slot, axis, keepdims=False)
+
+    @index.def_vmap
+    def _(size: int, batched: Any, store: Any, slot: Any) -> Any:
+        del size
+        if batched[1]:
+            raise NotImplementedError(ONE_LANE)
+        return _index(axis + 1)(store, slot), True
+
+    return index
+
+
+# JAX makes the zeros that it puts in the place of a tangent on the device, whatever memory the value lies in. So the
+# tangents of what lies in host memory are made here (forward over reverse, for a Hessian).
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _empty_on_host(capacity: int, held: list[Any], operands: list[Any]) -> list[Any]:
+    """Return room for states; it takes the operands too: whichever is differentiated, the room has a tangent."""
+    del operands
+    return [_to_host(jnp.zeros((capacity, *x.shape), x.dtype)) for x in held]
+
+
+@_empty_on_host.defjvp
+def _(capacity: int, primals: Any, tangents: Any) -> Any:
+    return _empty_on_host(capacity, *primals), _empty_on_host(capacity, tangents[0], [])
+
+
+@jax.custom_jvp
+def _written(store: Any, value: Any, slot: Any) -> Any:
+    return _update(0)(store, value, slot)
+
+
+@_written.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    of_store, of_value, _ = tangents
+    return _written(*primals), _written(_to_host(of_store), of_value, primals[2])
+
+
+@jax.custom_jvp
+def _read(store: Any, slot: Any) -> Any:
+    return _index(0)(store, slot)
+
+
+@_read.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    return _read(*primals), _read(tangents[0], primals[1])
 
 
 class DiskTier:
-    """Slots in a file, opened anew by every solve that runs; what stands for it is its number, and a token."""
+    """Slots in a file; what stands for it is the number of the solve there, 0 before its first state, and a token.
+
+    The first write opens the solve, so that what the file holds and the number by which it is found come out of the
+    same sweep: however JAX moves that sweep about (out of a `lax.scan` around it, say), they move together.
+    """
 
     def __init__(self, options: TierOptions) -> None:
         """Keep the directory."""
@@ -179,55 +243,79 @@ class DiskTier:
         del count
         return 2
 
-    def open(self, capacity: int, held: Sequence[Any]) -> list[Any]:
-        """Open a file for states like `held`.
+    def open(self, capacity: int, held: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+        """Return what stands for the tier before anything was handed over.
 
         Raises:
             ValueError: too little space, as far as that can be told before the program runs.
         """
-        directory = self._directory
-        sizes = [bytes_of([x]) for x in held]
-        each, free = bytes_a_state(sizes), shutil.disk_usage(directory).free
+        del operands
+        each, free = bytes_a_state(_sizes(map(_bare, held))), shutil.disk_usage(self._directory).free
         if capacity * each > free:
             raise ValueError(
-                f"{capacity} states of {each} bytes do not fit into {directory!r}, where {free} bytes are free: "
+                f"{capacity} states of {each} bytes do not fit into {self._directory!r}, where {free} bytes are free: "
                 "hold fewer windows, or name another directory."
             )
+        return [INT(0), INT(0)]
 
-        def opened(*first):
-            del first
-            return np.int32(SHELF.open(directory, capacity, sizes))
-
-        # The argument keeps the call within the solve: a callback without any might be moved out of a loop around it.
-        first = [_unmapped(jnp.ravel(_narrow(x))[:1]) for x in held[:1]]
-        return [io_callback(opened, jax.ShapeDtypeStruct((), INT), *first), INT(0)]
-
-    def write(self, store: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:
-        """Hand a state over to a slot."""
-        values, slot = _unmapped(([_narrow(x) for x in values], slot))
+    def write(self, store: Sequence[Any], values: Sequence[Any], slot: Any, capacity: int) -> list[Any]:
+        """Hand a state over to one of `capacity` slots."""
+        directory = self._directory
 
         def written(number, token, slot, *values):
-            SHELF.write(int(number), int(slot), [np.asarray(x) for x in values])
-            return np.int32(token + 1)
+            number = int(number) or SHELF.open(directory, capacity, [x.nbytes for x in values])
+            SHELF.write(number, int(slot), values)
+            return np.int32(number), token + np.int32(1)
 
-        number, token = store
-        return [number, io_callback(written, jax.ShapeDtypeStruct((), INT), number, token, slot, *values)]
+        return call_host(written, [_INT32, _INT32], *store, slot, *map(_bare, values), refused=REFUSED)
 
     def read(self, store: Sequence[Any], held: Sequence[Any], slot: Any, ahead: Any) -> list[Any]:
-        """Fetch a state whose leaves have the shapes and dtypes of `held`."""
-        structs = [jax.eval_shape(_narrow, x) for x in held]
+        """Fetch a state whose leaves have the shapes and dtypes of `held`; `ahead` is the slot of the next, -1: none."""
+        structs = [jax.eval_shape(lambda x: _narrow(_bare(x)), x) for x in held]
         plain = [(x.shape, np.dtype(x.dtype)) for x in structs]
 
         def found(number, token, slot, ahead):
             del token
             return SHELF.read(int(number), int(slot), int(ahead), plain)
 
-        read = io_callback(found, structs, *store, slot, ahead)
-        return [_widened(x, like) for x, like in zip(read, held, strict=True)]
+        read = call_host(found, structs, *store, slot, ahead, refused=REFUSED)
+        return [_like(_widened(x, jax.eval_shape(_bare, like)), like) for x, like in zip(read, held, strict=True)]
 
-    def close(self, store: Sequence[Any], after: Any) -> None:
-        """Give the file back once `after` is known."""
-        io_callback(lambda number, after: SHELF.reversed(int(number)), None, store[0], after)
+
+_INT32 = jax.ShapeDtypeStruct((), INT)
+
+
+def _bare(x: Any) -> Any:
+    """Return the integers of an array of typed PRNG keys, any other array as it is."""
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _is_key(x: Any) -> bool:
+    return bool(jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
+
+
+def _like(x: Any, like: Any) -> Any:
+    """Undo `_bare`."""
+    if not _is_key(like):
+        return x
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(x, impl=found[0])
+
+
+def _narrow(x: Any) -> Any:
+    """Write an array in words of 32 bits: a result may come from a thread that does not know that x64 is enabled."""
+    if x.dtype == jnp.complex128:
+        x = jnp.stack([x.real, x.imag], axis=-1)
+    return lax.bitcast_convert_type(x, jnp.uint32) if x.dtype.itemsize == 8 and x.dtype != jnp.complex64 else x
+
+
+def _widened(x: Any, like: Any) -> Any:
+    """Read an array of words of 32 bits as one of the dtype of `like`."""
+    if like.dtype == jnp.complex128:
+        parts = lax.bitcast_convert_type(x, jnp.float64)
+        return lax.complex(parts[..., 0], parts[..., 1])
+    return lax.bitcast_convert_type(x, like.dtype) if x.dtype != like.dtype else x
 
 
 def make_tier(options: TierOptions) -> HostTier | DiskTier:

@@ -39,15 +39,14 @@ def transfer_seconds(tier: TierName, state_bytes: int, *, directory: str | os.Pa
 
     @jax.jit
     def there_and_back(state: jax.Array) -> jax.Array:
-        store = made.open(STATES, [state])
-        store = lax.fori_loop(0, STATES, lambda slot, store: made.write(store, [state], slot), store)
+        store = made.open(STATES, [state], [state])
+        store = lax.fori_loop(0, STATES, lambda slot, store: made.write(store, [state], slot, STATES), store)
 
         def fetch(count, total):
             slot = STATES - 1 - count
             return total + made.read(store, [state], slot, slot - 1)[0][-1]
 
         total = lax.fori_loop(0, STATES, fetch, jnp.zeros((), state.dtype))
-        made.close(store, total)
         return total
 
     state = jnp.ones(max(1, -(-state_bytes // 4)), jnp.float32)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from . import _placement as placing
 from . import _sweeps as sweeps
+from ._analysis import is_inexact
 from ._placement import INT, NEVER, Plan
 from ._program import Program
 from ._sweeps import Stored, Visited
@@ -160,7 +161,7 @@ def _run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tup
     first = visited.held(INT(0), given.state)
     capacity = options.capacity(first, program.max_steps)
     tier = make_tier(options)
-    opened = tier.open(capacity, first)
+    opened = tier.open(capacity, first, [x for x in args if is_inexact(jax.typeof(x))])
 
     def hand_over(pred, window, stop, starts, store, values):
         def once(carry):
@@ -171,7 +172,7 @@ def _run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tup
             def write(carry):
                 starts, store = carry
                 slot = jnp.argmax(starts == gone).astype(INT)
-                store = tier.write(store, values, slot)
+                store = tier.write(store, values, slot, capacity)
                 return sweeps.update(starts, window.start, slot, 0), store
 
             return sweeps.once_if(gone != window.start, write, (starts, store))
@@ -271,6 +272,4 @@ def _reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored
         return start, before, INT(0), sweeps.update(alone, before, 0, 0), slots, cotangents
 
     init = stored.count, _base(stored), jnp.maximum(stored.top, 0), stored.steps, stored.slots, cotangents
-    end, *_, cotangents = lax.while_loop(lambda carry: carry[0] > 0, body, init)
-    make_tier(program.windows).close(stored.tier[1:], end)
-    return cotangents
+    return lax.while_loop(lambda carry: carry[0] > 0, body, init)[-1]

@@ -21,7 +21,10 @@ NAMES = {
     "jax.extend.core": {"Primitive", "jaxpr_as_fun"},
     "jax.interpreters.ad": {"Zero", "primitive_jvps", "primitive_transposes"},
     "jax.interpreters.batching": {"fancy_primitive_batchers"},
-    "jax.interpreters.mlir": {"lower_fun", "register_lowering"},
+    "jax.interpreters.mlir": {"lower_fun", "register_lowering", "emit_python_callback"},
+    "jax.interpreters.partial_eval": {"dce_jaxpr", "dce_rules", "partial_eval_jaxpr_custom_rules"},
+    "jax._src.callback": {"_callback_op_sharding"},
+    "jax._src.checkify": {"checkify_jaxpr", "error_checks"},
     "jax.custom_derivatives": {"SymbolicZero"},
     "diffrax._integrate": {"loop", "State"},
 }
