@@ -8,6 +8,7 @@ import equinox as eqx
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array, Int
 
 from ._accepted import bind_accepted, fits, leaves_no_gap, shown
@@ -29,12 +30,17 @@ GROWING = 0.5
 """Below this trend, step sizes are taken to grow in proportion to time."""
 
 
+def _plain_integer(value: Any) -> Any:
+    """Turn a NumPy integer into Python's, which `eqx.filter_jit` does not trace."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
 class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
     """Differentiate a solve through its own steps, holding a fixed number of its states and recomputing the others.
 
-    Stands in for `diffrax.RecursiveCheckpointAdjoint`: the same solvers, `SaveAt`, events, progress meters and SDEs,
-    the same gradients; only the schedule, the memory and the time differ. Pass it as `diffrax.diffeqsolve(...,
-    adjoint=...)`.
+    Stands in for `diffrax.RecursiveCheckpointAdjoint`, whose subclass it is: the same solvers, `SaveAt`, events,
+    progress meters and SDEs, the same gradients; only the schedule, the memory and the time differ. Pass it as
+    `diffrax.diffeqsolve(..., adjoint=...)`.
 
     An adaptive solve replays and differentiates its accepted steps only, without error estimates and step size control,
     where their times are constants of differentiation: t0, t1 and dt0 are not differentiated, and the controller passes
@@ -62,7 +68,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
         TypeError: on differentiating in forward mode.
     """
 
-    checkpoints: int | None = None
+    checkpoints: int | None = eqx.field(default=None, converter=_plain_integer)
     expected_steps: int | Int[Array, ""] | None = None
     tier: TierName | None = eqx.field(default=None, static=True)
     windows: int | None = eqx.field(default=None, static=True)
