@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 
 from ._compat_diffrax import solve_loop
-from ._loop import bind_loop
 from ._placement import INT, NEVER
+from ._primitive import bind_loop
 from ._program import Derived, Loop, trace_loop
-from ._sweeps import index
 from ._recorded import Recorded, Replay, bind_recorded
+from ._sweeps import index
 
 SMALLEST_RECORD_BYTES = 64 * 1024
 """A record of up to so many bytes is kept whatever the size of the state ..."""

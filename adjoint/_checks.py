@@ -84,19 +84,21 @@ def checked(
         cond_consts, body_consts, state, errors, buffers = groups(
             args, (program.cond_consts, program.body_consts, program.state, len(structs), program.buffers)
         )
-        error, after = one_step(jax.tree_util.tree_unflatten(treedef, errors), cond_consts, body_consts, state + buffers)
+        before = jax.tree_util.tree_unflatten(treedef, errors)
+        error, after = one_step(before, cond_consts, body_consts, state + buffers)
         leaves, tree = jax.tree_util.tree_flatten(error)
         trees.append(tree)
         return [*after[: program.state], *leaves, *after[program.state :]]
 
-    before = [*program.cond.in_avals[: program.cond_consts], *program.body.in_avals[: program.body_consts + program.state]]
+    of_cond, of_body = program.cond.in_avals[: program.cond_consts], program.body.in_avals
+    ahead = program.body_consts + program.state
     wider = dataclasses.replace(
         plain,
         cond=_wider(plain.cond, program.cond_consts + program.state, structs),
-        body=trace(body, [*before, *structs, *program.body.in_avals[len(before) - program.cond_consts :]]),
+        body=trace(body, [*of_cond, *of_body[:ahead], *structs, *of_body[ahead:]]),
         predict=_wider(plain.predict, program.predict_consts + program.state, structs),
         # The body reads the condition's consts too.
-        rebuild=_rebuilding(plain, program.cond.in_avals[: program.cond_consts], structs),
+        rebuild=_wider(_wider(plain.rebuild, ahead, structs), 0, of_cond),
         body_consts=program.cond_consts + program.body_consts,
         state=program.state + len(structs),
         derived=(*program.derived, *[False] * len(structs)),
@@ -106,8 +108,3 @@ def checked(
     outputs = bind(*given, program=wider)
     state, errors, buffers = groups(outputs, (program.state, len(structs), program.buffers))
     return [first, jax.tree_util.tree_unflatten(trees[-1], errors)], [*state, *buffers]
-
-
-def _rebuilding(program: Program, cond_consts: Sequence[Any], errors: Sequence[Any]) -> Jaxpr | None:
-    wider = _wider(program.rebuild, program.body_consts + program.state, errors)
-    return _wider(wider, 0, cond_consts)

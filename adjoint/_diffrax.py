@@ -66,6 +66,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
             `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
         RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
         TypeError: on differentiating in forward mode.
+        NotImplementedError: where a tier cannot be had, see `adjoint.checkpointed_while_loop`.
     """
 
     checkpoints: int | None = eqx.field(default=None, converter=_plain_integer)

@@ -237,7 +237,7 @@ class Shelf:
     def read(
         self, number: int, slot: int, ahead: int, structs: Sequence[tuple[tuple[int, ...], np.dtype]]
     ) -> list[np.ndarray]:
-        """Fetch a state; `ahead` is the slot of that which comes next, -1 for none: then the solve has been reversed."""
+        """Fetch a state; `ahead` is the slot of the one that comes next, -1 for none: the solve is then reversed."""
         solve = self._used(number, reversed=ahead < 0)
         found = solve.read(slot, structs)
         if ahead >= 0:

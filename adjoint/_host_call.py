@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 
 from ._compat import Primitive, ad, batching, emit_host_call, mlir
 

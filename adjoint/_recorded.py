@@ -23,7 +23,8 @@ from . import _windows as windowed
 from ._analysis import Flags, pick, scatter
 from ._checks import checked, without_checks
 from ._compat import Primitive, ad, batching, call, let_checks_out, mlir, select_if_batched
-from ._loop import (
+from ._placement import INT
+from ._primitive import (
     abstract_loop,
     batch_loop,
     bind_loop,
@@ -34,7 +35,6 @@ from ._loop import (
     tangents_along,
     zero_tangent,
 )
-from ._placement import INT
 from ._program import Loop, Place, Program
 from ._tape import Flagged, needed, perturbed
 

@@ -165,8 +165,10 @@ def _update(axis: int) -> Callable[[Any, Any, Any], Any]:
     def _(size: int, batched: Any, store: Any, value: Any, slot: Any) -> Any:
         if batched[2]:
             raise NotImplementedError(ONE_LANE)
-        lanes = [x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in zip((store, value), batched, strict=False)]
-        return _update(axis + 1)(*lanes, slot), True
+        store, value = (
+            x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in zip((store, value), batched[:2], strict=True)
+        )
+        return _update(axis + 1)(store, value, slot), True
 
     return update
 
@@ -270,7 +272,7 @@ class DiskTier:
         return call_host(written, [_INT32, _INT32], *store, slot, *map(_bare, values), refused=REFUSED)
 
     def read(self, store: Sequence[Any], held: Sequence[Any], slot: Any, ahead: Any) -> list[Any]:
-        """Fetch a state whose leaves have the shapes and dtypes of `held`; `ahead` is the slot of the next, -1: none."""
+        """Fetch a state with leaves like `held`; `ahead` is the slot of the one that comes next, -1 for none."""
         structs = [jax.eval_shape(lambda x: _narrow(_bare(x)), x) for x in held]
         plain = [(x.shape, np.dtype(x.dtype)) for x in structs]
 

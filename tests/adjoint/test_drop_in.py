@@ -1,4 +1,4 @@
-"""Whatever Diffrax's adjoint takes, ours takes; and what the user's own functions see is what they see with Diffrax's."""
+"""Whatever Diffrax's adjoint takes, ours takes; and the user's own functions see what they see with Diffrax's."""
 
 import functools
 from collections.abc import Callable
@@ -50,13 +50,6 @@ def gradient(method: Any, **options: Any) -> Any:
     return jax.jit(run)(jnp.array(START), 1.3)
 
 
-def test_it_is_the_adjoint_of_diffrax_for_whoever_asks() -> None:
-    """Libraries that look at the class take the path that they take for Diffrax's."""
-    method = adjoint.RecursiveCheckpointAdjoint(checkpoints=5)
-    assert isinstance(method, diffrax.RecursiveCheckpointAdjoint)
-    assert method.checkpoints == 5
-
-
 def test_a_count_may_be_an_integer_of_numpy() -> None:
     """In the loop and in a solve, as `np.arange` and tables give them."""
     found = gradient(adjoint.RecursiveCheckpointAdjoint(np.int64(4)))
@@ -88,10 +81,12 @@ def test_a_solve_may_have_a_bound_larger_than_32_bits() -> None:
 HOST = jax.ShapeDtypeStruct((), jnp.float64)
 NOISE = diffrax.VirtualBrownianTree(0.0, 2.1, tol=1e-3, shape=(2,), key=jax.random.key(0))
 UNUSUAL: dict[str, Any] = {
-    "a callback of the time": lambda t, y, w: smooth(t, y, w)
-    + jax.pure_callback(lambda t: np.sin(np.asarray(t)), HOST, t, vmap_method="sequential"),
-    "a callback of an argument": lambda t, y, w: jnp.sin(y)
-    + jax.pure_callback(lambda w: np.cos(np.asarray(w)), HOST, w, vmap_method="sequential"),
+    "a callback of the time": lambda t, y, w: (
+        smooth(t, y, w) + jax.pure_callback(lambda t: np.sin(np.asarray(t)), HOST, t, vmap_method="sequential")
+    ),
+    "a callback of an argument": lambda t, y, w: (
+        jnp.sin(y) + jax.pure_callback(lambda w: np.cos(np.asarray(w)), HOST, w, vmap_method="sequential")
+    ),
     "a Brownian path as forcing": lambda t, y, w: smooth(t, y, w) + NOISE.evaluate(t),
     "a while loop": lambda t, y, w: jax.lax.while_loop(lambda x: x < 1, lambda x: x + 0.3, t) + smooth(t, y, w),
     "a check": lambda t, y, w: eqx.error_if(smooth(t, y, w), jnp.any(y > 1e6), "too large"),
@@ -164,7 +159,9 @@ def test_slopes_are_computed_again_for_the_controllers_of_diffrax_alone() -> Non
 
 
 CONDITIONS: dict[str, Callable[..., Any]] = {
-    "the class of the solver": lambda t, y, args, *, solver, **more: y[0] > (0.6 if type(solver) is diffrax.Tsit5 else 9),
+    "the class of the solver": lambda t, y, args, *, solver, **more: (
+        y[0] > (0.6 if type(solver) is diffrax.Tsit5 else 9)
+    ),
     "its tableau": lambda t, y, args, *, solver, **more: y[0] > 0.1 * solver.tableau.num_stages,
     "the controller": lambda t, y, args, *, stepsize_controller, **more: (
         y[0] > (0.6 if isinstance(stepsize_controller, diffrax.PIDController) else 0.8)

@@ -245,14 +245,14 @@ def batch_loss(tier: Any, start: Any, weight: Any) -> Any:
 @x64
 @pytest.mark.parametrize("tier", ["host", "disk"])
 def test_a_mapped_solve_holds_the_states_of_all_lanes(tier: str, directory: str) -> None:
-    """The gradient of a mean over lanes is that without windows; lane by lane it is refused in one sentence."""
+    """The gradient of a mean over lanes is that without windows; lane by lane it is refused where lanes differ."""
     options = {"tier": tier, "windows": 3} | ({"directory": directory} if tier == "disk" else {})
     starts = jnp.stack([START, 2 * START, -START])
     found = jax.jit(jax.grad(functools.partial(batch_loss, options), (0, 1)))(starts, WEIGHT)
     assert_close(found, jax.jit(jax.grad(functools.partial(batch_loss, {}), (0, 1)))(starts, WEIGHT))
-    loop = functools.partial(adjoint.checkpointed_while_loop, checkpoints=2, **options)
+    loop = functools.partial(adjoint.checkpointed_while_loop, checkpoints=2, max_steps=STEPS, **options)
     with pytest.raises(NotImplementedError, match="Differentiate the mapped solve instead"):
-        jax.vmap(jax.grad(lambda y: loss(loop, 20, y, WEIGHT)))(starts)
+        jax.vmap(jax.grad(lambda y, n: loss(loop, n, y, WEIGHT)))(starts, jnp.array([7, 30, 12]))
 
 
 @x64
