@@ -66,7 +66,8 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
             `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
         RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
         TypeError: on differentiating in forward mode.
-        NotImplementedError: where a tier cannot be had, see `adjoint.checkpointed_while_loop`.
+        NotImplementedError: with a tier, on `vmap` of `grad` of an adaptive solve, and as
+            `adjoint.checkpointed_while_loop`.
     """
 
     checkpoints: int | None = eqx.field(default=None, converter=_plain_integer)

@@ -67,9 +67,8 @@ def checkpointed_while_loop(
         ValueError: fewer than one checkpoint; neither `checkpoints` nor `max_steps`; `max_steps` not an integer or
             negative; a body that changes the carry's structure, shapes or dtypes; a tier that cannot be had.
         TypeError: on differentiating in forward mode.
-        NotImplementedError: with a tier, on `vmap` of `grad` where lanes hand states over at different steps (with
-            "disk" always; `grad` of `vmap` works); with "disk" also on forward over reverse, and inside
-            `jax.checkpoint` where JAX is older than 0.11.
+        NotImplementedError: with `tier="disk"`, on `vmap` of `grad` (`grad` of `vmap` works), on forward over reverse,
+            and inside `jax.checkpoint` where JAX is older than 0.11.
     """
     return checkpointed_loop(
         cond_fun,

@@ -3,8 +3,8 @@
     python scripts/validation/training_curves.py --out curves.csv [--steps 300] [--problems spirals,neural_sde]
 
 Float64, gradient descent (Adam divides a slope that is rounding alone by its own size), the same initial model, the
-problems made small so that a run takes minutes. Beside the difference of the two curves stands what one unit in the last
-place of the initial model makes of the run with Diffrax's adjoint: an adaptive solve may amplify it.
+problems made small so that a run takes minutes. Beside the difference of the two curves stands what one unit in the
+last place of the initial model makes of the run with Diffrax's adjoint: an adaptive solve may amplify it.
 """
 
 import argparse
