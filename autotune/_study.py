@@ -77,6 +77,13 @@ def open_scratch(url: str) -> optuna.storages.BaseStorage:
     return storage
 
 
+def _let_go(storage: optuna.storages.BaseStorage) -> None:
+    """Close every connection of a storage; one in memory has none."""
+    if isinstance(storage, optuna.storages.RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def _write_one_at_a_time(engine: sa.Engine) -> None:
     """Take SQLite's write lock at the start of every transaction.
 
@@ -100,6 +107,10 @@ class JoinedStudy:
 
     study: optuna.Study
     storage: optuna.storages.BaseStorage
+
+    def close(self) -> None:
+        """Let go of the connections that Optuna keeps to the database; it would leave them to the collector."""
+        _let_go(self.storage)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +163,7 @@ def join_study(url: str, name: str) -> JoinedStudy:
         return JoinedStudy(optuna.load_study(study_name=name, storage=storage), storage)
     except KeyError:
         there = ", ".join(optuna.get_all_study_names(storage)) or "none"
+        _let_go(storage)
         raise AutotuneError(
             f"no study {name!r} takes workers in this store; there is {there}. A study exists while "
             "`ckpt-tune tune` runs, which prints its name"

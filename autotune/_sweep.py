@@ -74,6 +74,7 @@ class Sweep:
     def __init__(self, joined: JoinedStudy, tools: SweepTools) -> None:
         """Take part in a study; see `make_study` and `join_study`."""
         self._study = study = joined.study
+        self._joined = joined
         self._storage = joined.storage
         self._seeded: set[int] = set()
         self._tools = tools
@@ -109,6 +110,10 @@ class Sweep:
     def end(self) -> None:
         """Tell every worker that no trial will come."""
         self._study.set_user_attr("closed", True)
+
+    def close(self) -> None:
+        """Let go of the study's database."""
+        self._joined.close()
 
     def reap(self) -> None:
         """Hand out again, once, what dead workers had taken."""

@@ -113,8 +113,9 @@ def _equation_peak(equation: Any, dying: set[Any], made: list[Any]) -> int:
         carry = frozenset(range(equation.params["body_nconsts"], len(body.invars)))
         return _copied(equation.invars[first:], dying) + _peak(body, carry)
     if name == "scan":
-        consts, carried = equation.params["num_consts"], equation.params["num_carry"]
         body = equation.params["jaxpr"].jaxpr
+        carried = len(loop_carry(equation))
+        consts = _sliced_from(equation) - carried
         carry = frozenset(range(consts, consts + carried))
         stacked = sum(map(_padded, equation.outvars[carried:]))
         slices = sum(map(_padded, body.invars[consts + carried :]))
@@ -149,6 +150,30 @@ def _fresh(dying: list[int], made: list[int]) -> int:
     return fresh
 
 
+def loop_carry(equation: Any) -> list[Any]:
+    """List the carry of a `while` or `scan` equation, as the variables that it leaves.
+
+    Of a scan they are told by their shapes: what is stacked has one axis more outside than in the body. (The names of
+    the parameters that count them differ between versions of JAX.)
+    """
+    outside = list(equation.outvars)
+    if equation.primitive.name != "scan":
+        return outside
+    inside = equation.params["jaxpr"].jaxpr.outvars
+    carried = sum(_rank(variable) == _rank(body) for variable, body in zip(outside, inside, strict=True))
+    return outside[:carried]
+
+
+def _sliced_from(equation: Any) -> int:
+    """Count the operands of a scan that are constants or carry; those that are sliced come after them."""
+    inside = equation.params["jaxpr"].jaxpr.invars
+    return sum(_rank(variable) == _rank(body) for variable, body in zip(equation.invars, inside, strict=True))
+
+
+def _rank(variable: Any) -> int:
+    return len(getattr(variable.aval, "shape", ()))
+
+
 def inner_jaxprs(equation: Any) -> list[Any]:
     """List the open jaxprs among an equation's parameters."""
     found = []
@@ -180,6 +205,5 @@ def _largest_carry(jaxpr: Any) -> int:
     for equation in jaxpr.eqns:
         largest = max(largest, *(_largest_carry(body) for body in inner_jaxprs(equation)), 0)
         if equation.primitive.name in ("while", "scan"):
-            count = equation.params.get("num_carry", len(equation.outvars))
-            largest = max(largest, sum(_bytes(v) for v in equation.outvars[:count]))
+            largest = max(largest, sum(map(_bytes, loop_carry(equation))))
     return largest

@@ -150,6 +150,12 @@ class Tuning:
 
     def run(self) -> TuneResult:
         """Search, choose, and note the choices."""
+        try:
+            return self._run()
+        finally:
+            self._sweep.close()
+
+    def _run(self) -> TuneResult:
         known = self._known()
         self._sweep.rebuild(known.rows)
         self._say_what_is_reused(known)

@@ -13,7 +13,7 @@ from autotune._errors import AutotuneError
 from autotune._machine import WorkerMachine
 from autotune._prepare import Prepared, differences
 from autotune._runners import Question
-from autotune._study import join_study, scratch_url
+from autotune._study import JoinedStudy, join_study, scratch_url
 from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from autotune._trial import RunSettings
 from profiles._engine import STORE_VARIABLE
@@ -107,6 +107,14 @@ def run_worker(request: WorkerRequest, store: WorkerStore, progress: WorkerProgr
         AutotuneError: there is no such study, or device or problem here are not the study's.
     """
     joined = join_study(scratch_url(store.url), request.study)
+    try:
+        return _join(joined, request, store, progress)
+    finally:
+        joined.close()
+
+
+def _join(joined: JoinedStudy, request: WorkerRequest, store: WorkerStore, progress: WorkerProgress) -> int:
+    """Measure for a study that was joined."""
     origin = dict(joined.study.user_attrs["origin"])
     settings = RunSettings(**origin["settings"])
     problem = request.problem or origin["problem"]

@@ -100,7 +100,11 @@ def _open_file(path: Path, read_only: bool, busy_seconds: float) -> sqlite3.Conn
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode={mode}", uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
     )
-    connection.execute("PRAGMA synchronous=FULL")
+    try:
+        connection.execute("PRAGMA synchronous=FULL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

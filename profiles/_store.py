@@ -65,12 +65,11 @@ class ProfileStore:
         if is_file(self._url):
             _prepare_file(Path(str(self._url.database)), read_only)
         self._engine = make_engine(self._url, read_only=read_only, busy_seconds=busy_seconds)
-        with self._explained():
-            with self._engine.connect() as connection:
-                version = stored_version(connection)
-            check_version(version, self.place)
-            if version < SCHEMA_VERSION:
-                self._upgrade(version)
+        try:
+            self._check_tables()
+        except BaseException:
+            self.close()  # nobody else could: there is no store
+            raise
 
     @property
     def url(self) -> str:
@@ -257,6 +256,15 @@ class ProfileStore:
         return self._write(lambda connection: connection.execute(statement).rowcount > 0)
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _check_tables(self) -> None:
+        """Make or upgrade the tables where they need it, and refuse those of a newer version."""
+        with self._explained():
+            with self._engine.connect() as connection:
+                version = stored_version(connection)
+            check_version(version, self.place)
+            if version < SCHEMA_VERSION:
+                self._upgrade(version)
 
     def _upgrade(self, version: int) -> None:
         """Bring the tables to this version."""

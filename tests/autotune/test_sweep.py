@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -71,8 +71,25 @@ def _tools(store: MemoryStore, machine: FakeMachine, budget_bytes: int | None = 
     return SweepTools(runner=machine, store=store, progress=Silent(), budget_bytes=budget_bytes)
 
 
+_OPEN: list[_study.JoinedStudy] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_studies() -> Iterator[None]:
+    """Close what `_make` and `_join` opened."""
+    yield
+    while _OPEN:
+        _OPEN.pop().close()
+
+
 def _make(url: str, name: str = "s") -> _study.JoinedStudy:
-    return _study.make_study(url, _study.StudyPlan(name=name, space=SPACE, most_checkpoints=100))
+    _OPEN.append(_study.make_study(url, _study.StudyPlan(name=name, space=SPACE, most_checkpoints=100)))
+    return _OPEN[-1]
+
+
+def _join(url: str, name: str = "s") -> _study.JoinedStudy:
+    _OPEN.append(_study.join_study(url, name))
+    return _OPEN[-1]
 
 
 def test_timed_trials_of_a_batch_reach_the_runner_together() -> None:
@@ -177,7 +194,7 @@ def test_two_processes_share_the_trials_of_a_study(tmp_path: pathlib.Path) -> No
     both_hold_one = threading.Barrier(2, timeout=60)
     mine, theirs = MemoryStore(), MemoryStore()
     tools = [_tools(store, _machine_that_first_waits(both_hold_one)) for store in (mine, theirs)]
-    other = Sweep(_study.join_study(url, "s"), tools[1])
+    other = Sweep(_join(url), tools[1])
     stop = threading.Event()
 
     def help_out() -> None:
