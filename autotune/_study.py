@@ -22,6 +22,7 @@ from autotune._errors import AutotuneError
 from autotune._space import Space
 from autotune._trial import Trial
 from profiles._records import Measurement, Status
+from profiles._urls import hide_in, without_password
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 20
@@ -70,8 +71,10 @@ def open_scratch(url: str) -> optuna.storages.BaseStorage:
                 heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
             )
     except (SQLAlchemyError, RuntimeError) as error:
-        place = sa.make_url(url).render_as_string(hide_password=True)
-        raise AutotuneError(f"the scratch database {place} of the study cannot be opened: {error}") from error
+        said = hide_in(" ".join(str(getattr(error, "orig", None) or error).split())[:300], [url])
+        raise AutotuneError(
+            f"the scratch database {without_password(url)} of the study cannot be opened: {said}"
+        ) from error
     if url.startswith("sqlite"):
         _write_one_at_a_time(storage.engine)
     return storage

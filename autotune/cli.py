@@ -15,6 +15,7 @@ from autotune._cli_common import (
     Adjoint,
     Budget,
     Checkpoints,
+    Commands,
     Device,
     DiskBudget,
     DiskDirectory,
@@ -52,6 +53,7 @@ class Objective(enum.StrEnum):
 
 app = typer.Typer(
     name="ckpt-tune",
+    cls=Commands,
     help="Choose the number of checkpoints for differentiating through ODE/SDE/CDE solves from a memory budget.",
     no_args_is_help=True,
     add_completion=False,
@@ -116,6 +118,7 @@ def device(
     from autotune._machine import make_machine
     from autotune._trial import RunSettings
     from profiles._engine import default_url
+    from profiles._urls import without_password
 
     machine = make_machine(RunSettings(platform=platform, device=device, x64=x64, own_environment=True))
     try:
@@ -123,7 +126,8 @@ def device(
     finally:
         machine.close()
     screen = Screen()
-    document = info.to_json() | {"compilation_cache": str(compilation_cache({})), "store": default_url()}
+    places = {"compilation_cache": str(compilation_cache({})), "store": without_password(default_url())}
+    document = info.to_json() | places
     if format is Format.JSON:
         screen.json(document)
     elif format is Format.CSV:

@@ -17,7 +17,16 @@ from typing import Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
-from profiles._engine import default_url, explain, is_file, make_engine, parse_url, place_of, use_write_ahead_log
+from profiles._engine import (
+    cause_of,
+    default_url,
+    explain,
+    is_file,
+    make_engine,
+    parse_url,
+    place_of,
+    use_write_ahead_log,
+)
 from profiles._errors import NoSuchProfile, RecordError, StoreError
 from profiles._migrations import SCHEMA_VERSION, check_version, migrate, stored_version
 from profiles._names import choose
@@ -298,7 +307,7 @@ class ProfileStore:
             except SQLAlchemyError as error:
                 wait = next(waits, None)
                 if wait is None or not self._worth_retrying(error):
-                    raise explain(error, self._url) from error
+                    raise explain(error, self._url) from cause_of(error, self._url)
                 time.sleep(wait)
 
     def _worth_retrying(self, error: SQLAlchemyError) -> bool:
@@ -322,7 +331,7 @@ class ProfileStore:
         try:
             yield
         except SQLAlchemyError as error:
-            raise explain(error, self._url) from error
+            raise explain(error, self._url) from cause_of(error, self._url)
         except (RecordError, json.JSONDecodeError) as error:
             raise StoreError(f"the store {self.place} holds a row that was changed by hand: {error}") from error
 
