@@ -5,7 +5,7 @@ latter for our adjoint only, whose memory and speed follow it).
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from autotune._console import Exit, Format, Screen
@@ -115,22 +115,18 @@ def stale_reasons(profile: Profile, *, problem: str | None, asked: Asked) -> lis
 
     Args:
         profile: what was stored.
-        problem: the command line's name for the problem, None where it is not known or no longer there.
+        problem: the user's own name for the problem; None where they gave none. A store's is never taken: it would run
+            whatever code a stranger wrote into it.
         asked: who knows the device and the problem of today.
     """
     row = profile.newest
     device = asked.device_info().key
     if problem is None:
-        today = dict(row.problem.components) | {"versions": component_versions()}
+        today = dict(row.problem.components)
+        today |= {"versions": component_versions()} if "versions" in today else {}
         return differences(row, ProblemKey(name=row.problem.name, components=today), device)
     question = Question(problem=problem, set_values=dict(row.set_values), horizon=row.horizon, tolerance=row.tolerance)
     return differences(row, asked.problem_key(question), device)
-
-
-def origin_of(profile: Profile, store: NoteStore) -> str | None:
-    """Find by what name the problem of a profile was tuned, None where no choice was stored."""
-    notes: Sequence[Mapping[str, Any]] = list(store.notes(CHOICE_NOTE).values())
-    return next((note["problem"] for note in reversed(notes) if note["name"] == profile.problem.name), None)
 
 
 def component_versions() -> str:

@@ -153,13 +153,17 @@ class Tuning:
         try:
             return self._run()
         finally:
-            self._sweep.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the study's database."""
+        self._sweep.close()
 
     def _run(self) -> TuneResult:
         known = self._known()
         self._sweep.rebuild(known.rows)
         self._say_what_is_reused(known)
-        helpers = local_workers(self._prepared.study, self._store.url, self._prepared.request.workers - 1)
+        helpers = local_workers(self._prepared, self._store.url, self._prepared.request.workers - 1)
         with helpers, _interruptible(self._sweep):
             try:
                 self._search(self._prepared.space)

@@ -229,6 +229,9 @@ def recommend(
     allow_extrapolation: Annotated[
         bool, typer.Option("--allow-extrapolation", help="Answer beyond what was measured too.")
     ] = False,
+    problem: Annotated[
+        str | None, typer.Option(help="FILE.py:factory, whose code is then compared with what was measured.")
+    ] = None,
     force: Force = False,
     store: Store = None,
     platform: Platform = None,
@@ -253,6 +256,7 @@ def recommend(
     )
     request = commands.RecommendRequest(
         profile=profile,
+        problem=problem,
         budget=budget,
         margin=margin,
         wish=wish,
@@ -286,9 +290,12 @@ def check(
 def worker(
     study: Annotated[str, typer.Argument(help="The study's name, which `tune` prints.", metavar="STUDY")],
     store: Store = None,
-    problem: Annotated[str | None, typer.Option(help="Where the problem lies here, if elsewhere.")] = None,
+    problem: Annotated[
+        str | None, typer.Option(help="FILE.py:factory here; no code is run that only the study names.")
+    ] = None,
     idle: Annotated[float, typer.Option(help="Seconds without anything to do after which to end.")] = 300.0,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    search: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
     quiet: Quiet = False,
 ) -> None:
     """Help a tune that runs elsewhere: take its trials until it ends."""
@@ -296,7 +303,9 @@ def worker(
     from autotune._workers import WorkerRequest, run_worker
     from profiles._store import open_store
 
-    request = WorkerRequest(study=study, problem=problem, idle_seconds=idle, parent=parent)
+    request = WorkerRequest(
+        study=study, problem=problem, search_path=tuple(search or ()), idle_seconds=idle, parent=parent
+    )
     screen = Screen(quiet=quiet)
     with open_store(store) as opened, TuneScreen(screen) as shown:
         measured = run_worker(request, opened, shown)
