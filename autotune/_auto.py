@@ -18,8 +18,8 @@ from autotune._auto_probe import Ask, Probe
 from autotune._budget import Budget, learn_margin, resolve_budget
 from autotune._device import DeviceInfo, device_info, smallest
 from autotune._errors import AutotuneError
+from autotune._keys import differences
 from autotune._lock import device_lock
-from autotune._prepare import differences
 from autotune._problem import Problem, load_problem
 from autotune._recommend import Evidence, Fit, Objective, Recommendation, Wish, recommend_from
 from autotune._tiers import DISK, HOST, usable_directory

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from autotune._console import Exit, Format, Screen
 from autotune._device import DeviceInfo, versions
 from autotune._errors import AutotuneError
-from autotune._prepare import differences
+from autotune._keys import differences
 from autotune._runners import Question
 from autotune._space import scalar_items
 from autotune._trial import RunSettings

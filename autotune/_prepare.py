@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from autotune._budget import Budget, learn_margin, resolve_budget
-from autotune._device import DeviceInfo, versions
+from autotune._device import DeviceInfo
 from autotune._errors import AutotuneError
 from autotune._forecast import Work
+from autotune._keys import differences
 from autotune._request import TuneRequest
 from autotune._runners import MOST_LANES, Question
 from autotune._space import Space, build_space
 from autotune._steps import Observation
 from autotune._tiers import TierQuestion
-from autotune._trial import Runner
+from autotune._trial import KeyPlace, Runner
 from profiles._records import AdjointName, Case, DeviceKey, Measurement, ProblemKey, Tier, digest
 
 STEPS_NOTE = "steps"
@@ -96,6 +97,10 @@ class Prepared:
         """The problem's name for people."""
         return next(iter(self.keys.values())).name
 
+    def key_place(self, set_values: tuple) -> KeyPlace:
+        """Where the key of these `--set` values was taken: at the first of their cases."""
+        return key_place(self.space, set_values)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Reuse:
@@ -137,6 +142,8 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
         if case.set_values not in keys:
             say(f"reading {problem.rpartition('/')[2]}")
             keys[case.set_values] = machine.problem_key(question)
+        place = key_place(space, case.set_values)
+        questions[case] = dataclasses.replace(question, key=keys[case.set_values], key_place=place)
     observations = _observed(keys, questions, store, machine, say)
     works = {case: _work(seen) for case, seen in observations.items() if seen.steps}
     first = next(iter(keys.values()))
@@ -152,6 +159,12 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
         works=works,
         observations=observations,
     )
+
+
+def key_place(space: Space, set_values: tuple) -> KeyPlace:
+    """Choose where in a space the key of some `--set` values is taken."""
+    case = next(case for case in space.cases if case.set_values == set_values)
+    return KeyPlace(horizon=case.horizon, tolerance=case.tolerance)
 
 
 def study_name(problem: ProblemKey, device: DeviceKey, adjoint: AdjointName) -> str:
@@ -179,42 +192,6 @@ def reuse(prepared: Prepared, rows: Iterable[Measurement]) -> Reuse:
         verified=tuple(row for row in good if row.study.endswith(VERIFIED)),
         stale=dict(stale),
     )
-
-
-def differences(row: Measurement, problem: ProblemKey, device: DeviceKey) -> list[str]:
-    """Say by component how a row's problem, device and versions differ from those of today; empty when they agree."""
-    found = []
-    for name in sorted({*row.problem.components, *problem.components}):
-        stored, here = row.problem.components.get(name, "none"), problem.components.get(name, "none")
-        if stored != here:
-            found.append(_both_sides(name, stored, here))
-    if row.device.fingerprint != device.fingerprint:
-        found.append(f"device: stored {_device_text(row.device)}, here {_device_text(device)}")
-    stored, here = row.versions.get("ckpt-tune"), versions().get("ckpt-tune")
-    if row.adjoint is AdjointName.OURS and stored is not None and stored != here:
-        found.append(f"ckpt-tune: stored {stored}, here {here}")
-    return found
-
-
-def _both_sides(name: str, stored: str, here: str) -> str:
-    """Name a component with both its values, leaving out what is equal in a list of words."""
-    left, right = stored.split(), here.split()
-    if name == "versions":
-        pairs = dict(zip(left[::2], left[1::2], strict=False)), dict(zip(right[::2], right[1::2], strict=False))
-        return ", ".join(
-            f"{package}: stored {pairs[0].get(package, 'none')}, here {pairs[1].get(package, 'none')}"
-            for package in sorted({*pairs[0], *pairs[1]})
-            if pairs[0].get(package) != pairs[1].get(package)
-        )
-    if name == "shapes" and len(left) == len(right):
-        changed = [(a, b) for a, b in zip(left, right, strict=True) if a != b]
-        stored, here = " ".join(a for a, _ in changed), " ".join(b for _, b in changed)
-    words = {"source": "source of the module", "program": "traced program", "set": "--set values"}
-    return f"{words.get(name, name)}: stored {stored or 'none'}, here {here or 'none'}"
-
-
-def _device_text(device: DeviceKey) -> str:
-    return device.kind if device.count == 1 else f"{device.count} x {device.kind}"
 
 
 def _observed(

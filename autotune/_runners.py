@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from autotune._batch import Failure, run_batch
 from autotune._cache import compilation_cache, prune
 from autotune._device import DeviceInfo
-from autotune._errors import AutotuneError
+from autotune._errors import AutotuneError, ProblemChangedError
 from autotune._parts import Composition, decode_composition
 from autotune._problem import Problem, load_problem
 from autotune._process import WorkerEndedError, WorkerProcess
 from autotune._rows import UNKNOWN_DEVICE
 from autotune._steps import Observation, decode_observation
 from autotune._tiers import TierQuestion, transfer_cost
-from autotune._trial import RunSettings, Trial
+from autotune._trial import KeyPlace, RunSettings, Trial
 from autotune._wire import decode_device_info, decode_measurement, decode_problem_key, encode
 from profiles._records import Measurement, ProblemKey, Scalar, Status, Tier
 
@@ -40,12 +40,17 @@ DROP_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What to probe: a problem by its name for workers, its `--set` values, and where."""
+    """What to probe: a problem by its name for workers, its `--set` values, and where.
+
+    Where `key` is given, it was taken at `key_place`, and a worker that has loaded something else says so.
+    """
 
     problem: str
     set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     horizon: int | float | None = None
     tolerance: float | None = None
+    key: ProblemKey | None = None
+    key_place: KeyPlace | None = None
 
 
 class SubprocessRunner:
@@ -245,6 +250,8 @@ class SubprocessRunner:
                 )  # fmt: skip
             except WorkerEndedError as error:
                 return {"status": error.status, "message": str(error)}
+            except ProblemChangedError:
+                raise  # no failure of this trial: nothing that follows would be about the problem that is tuned
             except AutotuneError as error:
                 return {"status": Status.FAILED, "message": "\n".join((str(error), *error.frames))}
             except BaseException:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import TrialState
 
+from autotune._errors import ProblemChangedError
 from autotune._rendezvous import Rendezvous
 from autotune._study import JoinedStudy, distributions_of, known_experimental, objectives_of, params_of
 from autotune._trial import Rung, Runner, Trial
@@ -28,6 +29,8 @@ from autotune._wire import decode_trial, encode
 from profiles._records import Measurement, Status
 
 IDLE_POLL_SECONDS = 0.5
+CHANGED = "changed"
+"""The attribute of a trial whose worker had loaded another problem than the tune's."""
 
 
 class SweepProgress(Protocol):
@@ -152,6 +155,7 @@ class Sweep:
 
         Raises:
             SweepInterrupted: `interrupt` was called.
+            ProblemChangedError: somebody edited the problem; what was finished is stored.
         """
         first = len(self._study.get_trials(deepcopy=False))
         for trial in trials:
@@ -161,6 +165,8 @@ class Sweep:
         while True:
             self.work(together=len(trials) if timed or alone else 1)
             batch = self._study.get_trials(deepcopy=False)[first:]
+            if said := next((trial.user_attrs[CHANGED] for trial in batch if CHANGED in trial.user_attrs), None):
+                raise ProblemChangedError(said)
             if not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in batch):
                 return list(self._measured)
             time.sleep(IDLE_POLL_SECONDS)
@@ -234,7 +240,11 @@ class Sweep:
         except BaseException:
             meeting.leave()
             raise
-        row = meeting.bring(trial)
+        try:
+            row = meeting.bring(trial)
+        except ProblemChangedError as error:
+            handed.set_user_attr(CHANGED, str(error))  # for the process that made the study
+            raise
         handed.set_user_attr("key", row.key)
         handed.set_user_attr("status", str(row.status))
         for name, excess in (self._constraints(row) or {}).items():

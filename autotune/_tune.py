@@ -335,6 +335,7 @@ def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: b
         seed=prepared.request.seed,
         settings=settings,
         key=prepared.keys[case.set_values],
+        key_place=prepared.key_place(case.set_values),
         device=prepared.device.key,
         steps=seen.steps if seen else None,
         accepted=seen.accepted if seen else None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from autotune._device import DeviceInfo, LiveBuffer, OtherProcess
 from autotune._host import HostMemory
-from autotune._trial import Rung, RunSettings, Trial
+from autotune._trial import KeyPlace, Rung, RunSettings, Trial
 from profiles._records import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status, Tier
 
 
@@ -40,6 +40,7 @@ def decode_trial(values: Mapping[str, Any]) -> Trial:
     made["rung"] = Rung(made["rung"])
     made["settings"] = RunSettings(**made["settings"])
     made["key"] = _maybe(decode_problem_key, made["key"])
+    made["key_place"] = _maybe(lambda place: KeyPlace(**place), made["key_place"])
     made["device"] = _maybe(lambda key: DeviceKey(**key), made["device"])
     made["tier"] = _maybe(lambda tier: Tier(**tier), made["tier"])
     return Trial(**made)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from autotune._errors import AutotuneError
+from autotune._keys import differences
 from autotune._machine import WorkerMachine
-from autotune._prepare import Prepared, differences
+from autotune._prepare import Prepared
 from autotune._request import TuneRequest
 from autotune._runners import Question
 from autotune._study import JoinedStudy, join_study, scratch_url
