@@ -345,8 +345,9 @@ def _budget(ask: Ask, problem: Problem, info: DeviceInfo, rows: Sequence[Measure
     if not _is_share(ask.budget):
         return resolve_budget(ask.budget, info)
     from autotune._live import arguments_alive, devices_of
+    from autotune._probe_adjoint import ProbeAdjoint
 
-    call = problem.make(_Unused(), ask.horizon, ask.tolerance)
+    call = problem.make(ProbeAdjoint(), ask.horizon, ask.tolerance)
     spanned = devices_of(call.args)
     if len(spanned) > 1:
         info = smallest([device_info(device=index) for index in spanned])
@@ -355,11 +356,3 @@ def _budget(ask: Ask, problem: Problem, info: DeviceInfo, rows: Sequence[Measure
     if info.free_bytes is not None:
         info = dataclasses.replace(info, free_bytes=info.free_bytes + alive)
     return resolve_budget(ask.budget, info, margin=_margin(ask, rows))
-
-
-class _Unused:
-    """Stands for the adjoint where a factory is called for its arguments alone."""
-
-    checkpoints = 1
-    expected_steps = tier = windows = tier_bytes = directory = None
-    transfer_cost = 1.0

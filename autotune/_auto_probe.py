@@ -8,9 +8,9 @@ from typing import Any
 
 from autotune._budget import Budget
 from autotune._device import DeviceInfo
-from autotune._forecast import Work
+from autotune._errors import AutotuneError
 from autotune._past import Past, Question
-from autotune._prepare import STEPS_NOTE, study_name
+from autotune._prepare import STEPS_NOTE, no_gradient, study_name
 from autotune._problem import Problem
 from autotune._recommend import Objective
 from autotune._space import Cell, Listed, build_space
@@ -118,7 +118,8 @@ class Probe:
         )
         space = build_space(listed)
         case = space.cells[0].case
-        works = {} if not seen.steps else {case: Work(steps=seen.steps, reversed_steps=seen.accepted or seen.steps)}
+        work = seen.work()
+        works = {} if work is None else {case: work}
         question = Question(
             space=space, works=works, adjoint=AdjointName.OURS, budget_bytes=self._budget.bytes
         )  # fmt: skip
@@ -131,7 +132,9 @@ class Probe:
         stored = self._store.get_note(STEPS_NOTE, note) if self._store is not None else None
         if stored is not None:
             return decode_observation(stored)
-        seen = observe(self._problem, self._ask.horizon, self._ask.tolerance)
+        seen = observe(self._problem, self._ask.horizon, self._ask.tolerance, adjoint=AdjointName.OURS)
+        if seen.differentiated is False:
+            raise AutotuneError(no_gradient(self._problem.name))
         self._write(lambda store: store.put_note(STEPS_NOTE, note, dataclasses.asdict(seen)))
         return seen
 
@@ -139,7 +142,7 @@ class Probe:
         """Measure counts in this process, and store the rows."""
         from autotune._runners import InProcessRunner
 
-        ask = self._ask
+        ask, work = self._ask, seen.work()
         trials = [
             Trial(
                 study=study_name(self._key, self._info.key, AdjointName.OURS) + "/auto",
@@ -159,6 +162,7 @@ class Probe:
                 steps=seen.steps,
                 accepted=seen.accepted,
                 rejected=seen.rejected,
+                reversed_steps=work.reversed_steps if work else None,
             )
             for count in counts
         ]

@@ -22,11 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import scipy.optimize
 
-from autotune._adjoints import executed_steps, transfer_steps
+from autotune._adjoints import Work, passes, transfer_steps
 from autotune._laws import fit_bytes_law
 from autotune._space import Cell, Program, cell_of
 from autotune._speed import compared_samples
-from profiles._records import AdjointName, Case, Measurement, Status, Tier
+from profiles._records import AdjointName, Case, Measurement, Status
 
 PRIOR_SPREAD = 0.15
 """Standard deviation, as a log ratio, by which seconds may leave the law far from any sample (facts 7 and 20)."""
@@ -45,27 +45,6 @@ class Range:
     low: float
     likely: float
     high: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """How much a case asks for: passes of the body in the forward solve, and those that the reversal visits."""
-
-    steps: int
-    reversed_steps: int
-
-
-@functools.lru_cache(maxsize=65536)
-def passes(name: AdjointName, work: Work, checkpoints: int, tier: Tier | None = None) -> tuple[int, int]:
-    """Split the executed steps of a gradient into untaped advances and taped passes; transfers are not counted.
-
-    Our adjoint is asked for its placement with an exact prediction; passes that were rejected are made once only.
-    """
-    if name is AdjointName.DIFFRAX:
-        return executed_steps(name, work.steps, checkpoints) - work.steps, work.steps
-    taped = work.reversed_steps
-    executed = executed_steps(name, taped, checkpoints, taped, tier)
-    return executed - taped + (work.steps - taped), taped
 
 
 class Forecast:
@@ -217,7 +196,7 @@ class _SecondsLaw:
         seconds = np.array([float(np.median(samples[key])) for key in keys])
         terms = np.array([self._terms(*key) for key in keys])
         # Relative errors count alike, so rows are divided by their seconds; no cost is negative.
-        scale = terms.max(axis=0)
+        scale = np.maximum(terms.max(axis=0), 1.0)  # a column is all zero where no gradient is taken
         weights, _ = scipy.optimize.nnls(terms / scale / seconds[:, None], np.ones(len(keys)))
         self._weights = weights / scale
         self._fewest_seconds = float((seconds / terms[:, 1:3].sum(axis=1)).min())

@@ -9,12 +9,24 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from autotune._adjoints import Work
 from autotune._auto import AutoChoice, auto_choice
 from autotune._auto_probe import Ask
 from autotune._device import device_info
 from autotune._errors import AutotuneError
-from autotune._forecast import Forecast, Work
-from autotune._recommend import Evidence, Fit, Objective, Recommendation, Wish, describe, options, rank, recommend_from
+from autotune._forecast import Forecast
+from autotune._recommend import (
+    Evidence,
+    Fit,
+    Objective,
+    Recommendation,
+    Wish,
+    describe,
+    options,
+    rank,
+    recommend_from,
+    works_of,
+)
 from autotune._space import cell_of
 from profiles._records import AdjointName, Measurement, Profile, Scalar
 
@@ -206,11 +218,7 @@ def choose_at(choice: AutoChoice, work: Work, budget_bytes: int) -> Recommendati
     """Choose again from the rows of a choice, at other steps or within another budget."""
     before = choice.recommendation
     works = {cell_of(row).case: work for row in choice.rows}
-    works |= {
-        cell_of(row).case: Work(steps=row.steps, reversed_steps=row.accepted or row.steps)
-        for row in choice.rows
-        if row.steps
-    }
+    works |= works_of(choice.rows)
     # The case keeps its place in the laws under the steps that it had; the new steps are a case of their own.
     case = dataclasses.replace(before.case, horizon=float(work.steps), mesh="changed steps")
     forecast = Forecast(choice.rows, {**works, case: work}, AdjointName.OURS)

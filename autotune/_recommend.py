@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from autotune._adjoints import Work, passes, work_of_row
 from autotune._errors import AutotuneError
-from autotune._forecast import Forecast, Range, Work, passes
+from autotune._forecast import Forecast, Range
 from autotune._space import Cell, cell_of, grid_counts
 from profiles._records import AdjointName, Case, Measurement, PeakSource, Profile, Scalar, Status, Tier
 
@@ -36,10 +37,11 @@ class Objective(enum.StrEnum):
 
 
 class Fit(enum.StrEnum):
-    """Whether anything fits."""
+    """Whether anything fits; `FAILED` where the case could not be measured at all."""
 
     OK = "ok"
     NOTHING_FITS = "nothing_fits"
+    FAILED = "failed"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class Recommendation:
     evidence: Evidence | None = None
     between: str = ""
     smallest_bytes: int | None = None
+    message: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give the entry of the JSON that `tune` and `recommend` print."""
@@ -165,11 +168,7 @@ def rank(candidates: Iterable[Option], budget_bytes: int, objective: Objective =
 
 def works_of(rows: Iterable[Measurement]) -> dict[Case, Work]:
     """Read the observed steps of every case from its rows."""
-    return {
-        cell_of(row).case: Work(steps=row.steps, reversed_steps=row.accepted or row.steps)
-        for row in rows
-        if row.steps
-    }  # fmt: skip
+    return {cell_of(row).case: work for row in rows if (work := work_of_row(row)) is not None}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,8 +300,11 @@ def _on_line(known: Sequence[tuple[float, Work]], place: float) -> Work | None:
     def power_law(a: int, b: int) -> int:
         return max(1, round(math.exp(math.log(a) + share * (math.log(b) - math.log(a)))))
 
+    visited = left.reversed_steps and right.reversed_steps  # none at all where no gradient is taken
     return Work(
-        steps=power_law(left.steps, right.steps), reversed_steps=power_law(left.reversed_steps, right.reversed_steps)
+        steps=power_law(left.steps, right.steps),
+        reversed_steps=power_law(left.reversed_steps, right.reversed_steps) if visited else 0,
+        accepted=power_law(left.predicted, right.predicted),
     )
 
 
@@ -372,9 +374,9 @@ def describe(
         xla_flags=option.cell.xla_flags,
         tier=option.cell.tier,
         checkpoints=option.checkpoints,
-        expected_steps=work.reversed_steps if work and name is AdjointName.OURS else None,
+        expected_steps=work.predicted if work and name is AdjointName.OURS else None,
         steps=work.steps if work else None,
-        accepted=work.reversed_steps if work else None,
+        accepted=work.predicted if work else None,
         peak_bytes=math.ceil(option.peak.likely),
         peak_low_bytes=math.floor(option.peak.low),
         peak_high_bytes=math.ceil(option.peak.high),

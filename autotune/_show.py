@@ -87,7 +87,7 @@ RECOMMENDATION_COLUMNS = (
     "horizon", "tolerance", "set_values", "xla_flags", "tier", "windows", "transfer_cost", "directory",
     "status", "budget_bytes", "margin_bytes", "checkpoints", "expected_steps", "steps", "accepted",
     "peak_bytes", "peak_low_bytes", "peak_high_bytes", "peak_source", "run_seconds", "recompute_factor",
-    "evidence", "between", "smallest_bytes",
+    "evidence", "between", "smallest_bytes", "message",
 )  # fmt: skip
 
 
@@ -114,6 +114,8 @@ def show_recommendations(screen: Screen, chosen: Sequence[Recommendation]) -> No
                 choice.checkpoints, choice.expected_steps, _peak(choice), maybe_seconds(choice.run_seconds),
                 factor(choice.recompute_factor), choice.evidence,
             ]  # fmt: skip
+        elif choice.status is Fit.FAILED:
+            line += [None, None, None, None, None, "failed"]
         else:
             least = maybe_bytes(choice.smallest_bytes) or "unknown"
             line += [None, None, f"≥ {least}", None, None, "nothing fits"]

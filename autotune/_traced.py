@@ -14,6 +14,7 @@ temporaries outside its loops is overestimated by as much.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -184,6 +185,29 @@ def inner_jaxprs(equation: Any) -> list[Any]:
             elif isinstance(inner, jex_core.Jaxpr):
                 found.append(inner)
     return found
+
+
+def same_program(left: Any, right: Any) -> bool:
+    """Whether two open jaxprs make values of the same shapes and dtypes by the same primitives, inside loops too."""
+    return list(_shapes(left)) == list(_shapes(right))
+
+
+def _shapes(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        made = [(getattr(v.aval, "shape", None), str(getattr(v.aval, "dtype", ""))) for v in equation.outvars]
+        yield equation.primitive.name, made, [list(_shapes(inner)) for inner in inner_jaxprs(equation)]
+
+
+def calls_back(closed_jaxpr: Any) -> bool:
+    """Whether anything in a program calls Python while it runs."""
+    return _calls_back(closed_jaxpr.jaxpr)
+
+
+def _calls_back(jaxpr: Any) -> bool:
+    return any(
+        "callback" in equation.primitive.name or any(map(_calls_back, inner_jaxprs(equation)))
+        for equation in jaxpr.eqns
+    )
 
 
 def hands_over(closed_jaxpr: Any) -> bool:

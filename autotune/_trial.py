@@ -54,7 +54,8 @@ class Trial:
     measure something else. None compares nothing.
 
     `key`, `device` and the observed `steps`, `accepted`, `rejected` go into the row as they are; where a key is None
-    the runner finds it out, which costs one trace, and steps that are None stay unknown.
+    the runner finds it out, which costs one trace, and steps that are None stay unknown. `reversed_steps` are those
+    that the backward pass visits, all of `steps` where it is None.
     """
 
     study: str
@@ -79,6 +80,7 @@ class Trial:
     steps: int | None = None
     accepted: int | None = None
     rejected: int | None = None
+    reversed_steps: int | None = None
 
     def ends_compiled(self, compiled_bytes: int | None) -> bool:
         """Whether the trial is over once it is compiled: nothing more was asked for, or it is too large to be run."""

@@ -16,10 +16,10 @@ from autotune._dry_run import Planned, plan, total_seconds
 from autotune._errors import AutotuneError
 from autotune._forecast import Forecast
 from autotune._past import Question
-from autotune._prepare import VERIFIED, Machine, Prepared, Reuse, Store, prepare, reuse
+from autotune._prepare import NOT_COUNTED, Machine, Prepared, Reuse, Store, prepare, reuse
 from autotune._recommend import Fit, Recommendation
 from autotune._request import TuneRequest
-from autotune._rows import blank_row
+from autotune._rows import VERIFIED, blank_row
 from autotune._search import MATTERS, Request, Search
 from autotune._space import Cell, Space, cell_of
 from autotune._study import StudyPlan, make_study, scratch_url
@@ -28,7 +28,7 @@ from autotune._tier_space import TierSizes
 from autotune._trial import Trial
 from autotune._verify import Chooser
 from autotune._workers import local_workers, origin_of_study
-from profiles._records import AdjointName, Measurement, Status
+from profiles._records import AdjointName, Measurement, ProblemKey, Status
 
 SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
 """Makes XLA's CPU backend compile a loop over a small state into one kernel (fact 14); the default is 1024 bytes."""
@@ -160,6 +160,7 @@ class Tuning:
         self._sweep.close()
 
     def _run(self) -> TuneResult:
+        failed = self._store_failures()
         known = self._known()
         self._sweep.rebuild(known.rows)
         self._say_what_is_reused(known)
@@ -179,16 +180,53 @@ class Tuning:
                 self._sweep.end()
         self._note(chosen)
         found = self._known()
+        chosen = self._with_failures(chosen)
         return TuneResult(
             prepared=self._prepared,
             recommendations=chosen,
-            rows=(*found.rows, *found.verified),
+            rows=(*found.rows, *found.verified, *failed),
             reused=len(known.rows) + len(known.verified),
             measured=self._measured,
             stale=dict(known.stale),
             hints=tuple(self._hints(chosen)),
             store=self._store.place,
         )
+
+    def _store_failures(self) -> list[Measurement]:
+        """Store a row, with its message, for every case that could not be measured at all."""
+        prepared, rows = self._prepared, []
+        some = next(iter(prepared.keys.values()))
+        for case, failure in prepared.failures.items():
+            swept = " ".join(f"{key}={value!r}" for key, value in case.set_values)
+            trial = Trial(
+                study=prepared.study + NOT_COUNTED,
+                problem=prepared.problem,
+                adjoint=prepared.request.adjoint,
+                checkpoints=(prepared.space.counts or (1,))[0],
+                horizon=case.horizon,
+                tolerance=case.tolerance,
+                set_values=dict(case.set_values),
+                settings=prepared.request.settings,
+                key=prepared.keys.get(case.set_values)
+                or ProblemKey(name=some.name, components={**some.components, "set": swept}),
+                device=prepared.device.key,
+            )
+            message = "\n".join((failure.message, *failure.frames))
+            rows.append(dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message))
+            self._store.put(rows[-1])
+            self._progress.finished(rows[-1])
+        return rows
+
+    def _with_failures(self, chosen: Sequence[Recommendation]) -> tuple[Recommendation, ...]:
+        """Put the cases that could not be measured in their places among the others."""
+        prepared = self._prepared
+        found = {choice.case: choice for choice in chosen}
+        for case, failure in prepared.failures.items():
+            found[case] = Recommendation(
+                case=case, status=Fit.FAILED, budget_bytes=prepared.budget.bytes,
+                margin_bytes=prepared.budget.margin_bytes, message=failure.message,
+            )  # fmt: skip
+        return tuple(found[case] for case in prepared.cases)
 
     def _known(self) -> Reuse:
         return reuse(self._prepared, self._store.measurements(problem_name=self._prepared.name))
@@ -325,7 +363,7 @@ def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: b
         horizon=case.horizon,
         tolerance=case.tolerance,
         set_values=dict(case.set_values),
-        expected_steps=work.reversed_steps if work and ours else None,
+        expected_steps=work.predicted if work and ours else None,
         tier=asked.cell.tier,
         directory=prepared.request.directory_of(asked.cell.tier),
         repeat=asked.batch,
@@ -340,6 +378,7 @@ def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: b
         steps=seen.steps if seen else None,
         accepted=seen.accepted if seen else None,
         rejected=seen.rejected if seen else None,
+        reversed_steps=work.reversed_steps if work else None,
     )
 
 

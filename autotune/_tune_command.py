@@ -62,11 +62,13 @@ class TuneCommand:
                 )
             result = run_tune(request, store=place.store, machine=place.machine, progress=shown)
         self._print(screen, result, found)
+        if not result.everything_fits:
+            self._say_what_does_not_fit(screen, result)
         self._write_report(screen, result, place.store)
         if result.everything_fits:
             return Exit.DONE
-        missing = [choice for choice in result.recommendations if choice.status is Fit.NOTHING_FITS]
-        broken = [choice for choice in missing if _broken(result.rows, choice) is not None]
+        missing = [choice for choice in result.recommendations if choice.status is not Fit.OK]
+        broken = [c for c in missing if c.status is Fit.FAILED or _broken(result.rows, c) is not None]
         return Exit.MENDABLE if len(broken) == len(missing) else Exit.NOTHING_FITS
 
     def dry_run(self, screen: Screen) -> Exit:
@@ -146,11 +148,12 @@ class TuneCommand:
             screen.line(f"report      ckpt-tune report {result.prepared.name} --out DIR")
         for hint in result.hints:
             screen.line(f"hint        {hint}")
-        if not result.everything_fits:
-            self._say_what_does_not_fit(screen, result)
 
     def _say_what_does_not_fit(self, screen: Screen, result: TuneResult) -> None:
         for choice in result.recommendations:
+            if choice.status is Fit.FAILED:
+                failure = result.prepared.failures[choice.case]
+                screen.fail(f"{choice.case} could not be measured: {failure.message}", failure.frames)
             if choice.status is not Fit.NOTHING_FITS:
                 continue
             failed = _broken(result.rows, choice)

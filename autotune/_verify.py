@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from autotune._forecast import Forecast
-from autotune._prepare import VERIFIED, Prepared
+from autotune._prepare import Prepared
 from autotune._recommend import Evidence, Fit, Option, Recommendation, describe, options, rank
 from autotune._search import Request
 from autotune._space import Cell, cell_of
@@ -113,8 +113,3 @@ class Chooser:
         mine = [row.peak_bytes for row in rows if cell_of(row) in cells and row.peak_bytes]
         shared = [row.peak_bytes for row in rows if cell_of(row).program in programs and row.peak_bytes]
         return math.ceil(min(mine or shared)) if mine or shared else None
-
-
-def is_final(row: Measurement) -> bool:
-    """Whether a row is a final run under the user's own settings."""
-    return row.study.endswith(VERIFIED)

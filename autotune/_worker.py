@@ -172,11 +172,13 @@ class Worker:
 
         problem = self._same_problem(request)
         from autotune._probe import observe
+        from profiles._records import AdjointName
 
         return encode(
             observe(
                 problem, request["horizon"], request["tolerance"], repeats=request["repeats"],
                 variations=request["variations"],
+                adjoint=AdjointName(request["adjoint"]) if request["adjoint"] else None,
             )
         )  # fmt: skip
 

@@ -161,6 +161,12 @@ def tune(
     host_budget: HostBudget = None,
     disk_budget: DiskBudget = None,
     disk_directory: DiskDirectory = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How many steps a call takes, where they cannot be observed.")
+    ] = None,
+    forward_only: Annotated[
+        bool, typer.Option("--forward-only", help="Measure a function that takes no gradient through its solves.")
+    ] = False,
     timeout: Timeout = 600.0,
     seed: Seed = 0,
     platform: Platform = None,
@@ -195,6 +201,8 @@ def tune(
         exhaustive=exhaustive,
         workers=workers,
         seed=seed,
+        steps=steps,
+        forward_only=forward_only,
         tiers=read_tiers(tiers, host_budget=host_budget, disk_budget=disk_budget, disk_directory=disk_directory),
         settings=RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout),
     )
