@@ -266,6 +266,7 @@ def _stored(ask: Ask, key: ProblemKey, store: ProfileStore | None, info: DeviceI
         # A factory's own horizon, where none is asked for, is told by no row that was measured at some horizon.
         and (row.horizon is None) == (ask.horizon is None)
         and (row.tolerance is None) == (ask.tolerance is None)
+        and not row.xla_flags  # this process has started without them
         and not differences(row, key, info.key)
     ]
 
@@ -326,6 +327,7 @@ def _wish(ask: Ask, budget: Budget) -> Wish:
         objective=ask.objective,
         measured_only=True,
         tiers=ask.tiers,
+        xla_flags=("",),
     )
 
 

@@ -61,10 +61,11 @@ class Forecast:
         for (cell, count), samples in compared_samples(good).items():
             if cell.case in works:
                 timed.setdefault(cell.program, {})[(cell.case, count)] = samples
-        self._most_factor = {
-            program: max(sum(self._passes(program, at)) / self._works[at[0]].steps for at in samples)
+        factors = {
+            program: [sum(self._passes(program, at)) / self._works[at[0]].steps for at in samples]
             for program, samples in timed.items()
         }
+        self._factors = {program: (min(found), max(found)) for program, found in factors.items()}
         self._seconds = {
             program: _SecondsLaw(samples, functools.partial(self._costs, program)) for program, samples in timed.items()
         }
@@ -90,8 +91,14 @@ class Forecast:
         known = [count for counts in self._peaks.get(cell.program, {}).values() for count in counts]
         if not known or not min(known) <= checkpoints <= max(known):
             return False
-        most = self._most_factor.get(cell.program, math.inf)
+        _, most = self._factors.get(cell.program, (0.0, math.inf))
         return sum(passes(self._name, work, checkpoints, cell.tier)) <= most * work.steps
+
+    def times_around(self, cell: Cell, checkpoints: int, work: Work) -> bool:
+        """Whether counts that execute more, and counts that execute fewer steps were timed."""
+        factor = sum(passes(self._name, work, checkpoints, cell.tier)) / work.steps
+        least, most = self._factors.get(cell.program, (math.inf, -math.inf))
+        return least < most and least <= factor <= most
 
     def state_bytes(self, program: Program) -> float | None:
         """The steepest slope between neighbouring compiled counts: of a maximum of lines, the bytes of one state.

@@ -12,6 +12,7 @@ from typing import Any
 from autotune._adjoints import Work
 from autotune._auto import AutoChoice, auto_choice
 from autotune._auto_probe import Ask
+from autotune._describe import Known, describe
 from autotune._device import device_info
 from autotune._errors import AutotuneError
 from autotune._forecast import Forecast
@@ -21,7 +22,6 @@ from autotune._recommend import (
     Objective,
     Recommendation,
     Wish,
-    describe,
     options,
     rank,
     recommend_from,
@@ -234,9 +234,8 @@ def choose_at(choice: AutoChoice, work: Work, budget_bytes: int) -> Recommendati
     if not ranked:
         least = min((option.peak.likely for option in candidates), default=None)
         return dataclasses.replace(base, smallest_bytes=None if least is None else int(least))
-    return describe(
-        ranked[0], work, AdjointName.OURS, base, rows=rows, evidence=Evidence.INTERPOLATED, between="stored laws"
-    )
+    known = Known(rows=rows, forecast=forecast, evidence=Evidence.INTERPOLATED, between="stored laws")
+    return describe(ranked[0], work, AdjointName.OURS, base, known=known)
 
 
 def _work_of(before: Recommendation) -> Work:

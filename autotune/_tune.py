@@ -20,8 +20,8 @@ from autotune._prepare import NOT_COUNTED, Machine, Prepared, Reuse, Store, prep
 from autotune._recommend import Fit, Recommendation
 from autotune._request import TuneRequest
 from autotune._rows import VERIFIED, blank_row
-from autotune._search import MATTERS, Request, Search
-from autotune._space import Cell, Space, cell_of
+from autotune._search import Request, Search
+from autotune._space import Cell, Space
 from autotune._study import StudyPlan, make_study, scratch_url
 from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from autotune._tier_space import TierSizes
@@ -33,7 +33,7 @@ from profiles._records import AdjointName, Measurement, ProblemKey, Status
 SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
 """Makes XLA's CPU backend compile a loop over a small state into one kernel (fact 14); the default is 1024 bytes."""
 SMALL_STATE_BYTES = 2 * 2**10
-"""Up to how many bytes a checkpoint the flag is tried without being asked for."""
+"""Up to how many bytes a checkpoint the flag is named to the user; tried is what they asked for."""
 
 
 class TuneProgress(SweepProgress, Protocol):
@@ -136,7 +136,7 @@ class Tuning:
             raise AutotuneError(f"{prepared.request.workers} workers need a store that they can share; name a file")
         study = StudyPlan(
             name=prepared.study,
-            space=self._space_with_hint(),
+            space=prepared.space,
             most_checkpoints=max(most, *(prepared.space.counts or (1,))),
             tiers=tuple(tier.name for tier in prepared.request.tiers),
             seed=prepared.request.seed,
@@ -168,8 +168,6 @@ class Tuning:
         with helpers, _interruptible(self._sweep):
             try:
                 self._search(self._prepared.space)
-                if self._hint_cell() is not None:
-                    self._search(self._space_with_hint())
                 space = self._space_with_tiers()
                 if space != self._prepared.space:
                     self._search(space)
@@ -301,30 +299,6 @@ class Tuning:
                 ),
             )
 
-    def _hint_cell(self) -> Cell | None:
-        """The cell at which XLA's small-loop flag is worth a trial without being asked for, None where it is not."""
-        prepared = self._prepared
-        flags_given = any(cell.xla_flags for cell in prepared.space.cells)
-        if prepared.device.platform != "cpu" or flags_given or not prepared.works or prepared.request.exhaustive:
-            return None
-        reference = max(prepared.space.cells, key=lambda cell: _steps(prepared, cell))
-        forecast = Forecast(self._known().rows, prepared.works, prepared.request.adjoint)
-        counts = forecast.measured_counts(reference)
-        if len(counts) < 2:
-            return None
-        first, last = (forecast.bytes_at(reference, count) for count in (counts[0], counts[-1]))
-        assert first is not None
-        assert last is not None
-        per_checkpoint = (last.likely - first.likely) / (counts[-1] - counts[0])
-        return Cell(reference.case, SMALL_LOOP_FLAG) if 0 < per_checkpoint <= SMALL_STATE_BYTES else None
-
-    def _space_with_hint(self) -> Space:
-        """The space, and its largest case once more under the small-loop flag."""
-        prepared = self._prepared
-        reference = max(prepared.space.cells, key=lambda cell: _steps(prepared, cell))
-        extra = Cell(reference.case, SMALL_LOOP_FLAG)
-        return dataclasses.replace(prepared.space, cells=tuple(dict.fromkeys((*prepared.space.cells, extra))))
-
     def _hints(self, chosen: Sequence[Recommendation]) -> Iterator[str]:
         """Say what else was found out that the user may act on."""
         prepared = self._prepared
@@ -332,17 +306,18 @@ class Tuning:
             yield "compiled only: the arguments have shapes and no data, so nothing could be run or timed"
         if prepared.budget.note:
             yield f"budget: {prepared.budget.note}"
-        cell = self._hint_cell()
-        if cell is None:
-            return
+        if self._small_loops():
+            yield f"small states: --xla-flags '' --xla-flags {SMALL_LOOP_FLAG} times calls under that flag as well"
+
+    def _small_loops(self) -> bool:
+        """Whether a checkpoint is so small that XLA's small-loop flag may be worth a tune of its own."""
+        prepared = self._prepared
+        flags_given = any(cell.xla_flags for cell in prepared.space.cells)
+        if prepared.device.platform != "cpu" or flags_given or not prepared.works:
+            return False
         forecast = Forecast(self._known().rows, prepared.works, prepared.request.adjoint)
-        timed = _fastest(forecast, self._known().rows, cell)
-        plain = next((choice.run_seconds for choice in chosen if choice.case == cell.case), None)
-        if timed is not None and plain is not None and timed < (1 - 2 * MATTERS) * plain:
-            yield (
-                f"XLA_FLAGS={SMALL_LOOP_FLAG} makes a call {plain / timed:.1f} times faster here "
-                f"({timed * 1e3:.3g} ms instead of {plain * 1e3:.3g} ms): set it in your environment"
-            )
+        sizes = [forecast.state_bytes(program) for program in prepared.space.programs]
+        return any(size is not None and size <= SMALL_STATE_BYTES for size in sizes)
 
 
 def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: bool = False) -> Trial:
@@ -385,12 +360,6 @@ def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: b
 def _steps(prepared: Prepared, cell: Cell) -> int:
     work = prepared.works.get(cell.case)
     return work.steps if work else 0
-
-
-def _fastest(forecast: Forecast, rows: Sequence[Measurement], cell: Cell) -> float | None:
-    """Least median seconds of a row at a cell."""
-    seconds = [row.run_median_seconds for row in rows if row.run_median_seconds and cell_of(row) == cell]
-    return min(seconds, default=None)
 
 
 def _rounds(seconds: float | None) -> int:

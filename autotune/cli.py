@@ -237,6 +237,9 @@ def recommend(
     allow_extrapolation: Annotated[
         bool, typer.Option("--allow-extrapolation", help="Answer beyond what was measured too.")
     ] = False,
+    xla_flags: Annotated[
+        list[str] | None, typer.Option(help="XLA flags that you will run under, as measured; none otherwise.")
+    ] = None,
     problem: Annotated[
         str | None, typer.Option(help="FILE.py:factory, whose code is then compared with what was measured.")
     ] = None,
@@ -259,6 +262,7 @@ def recommend(
         horizon=None if horizon is None else _space.number(horizon, option="--horizon"),
         tolerance=None if tolerance is None else float(_space.number(tolerance, option="--tolerance")),
         set_values={key: listed[0] for key, listed in values.items()},
+        xla_flags=tuple(xla_flags) if xla_flags else None,
         objective=_recommend.Objective(objective),
         allow_extrapolation=allow_extrapolation,
     )
