@@ -19,6 +19,7 @@ from autotune._trial import Rung, RunSettings, Trial
 from profiles._errors import ProfilesError
 from profiles._records import AdjointName, Measurement, ProblemKey, Scalar
 from profiles._store import ProfileStore
+from profiles._values import read_values
 
 logger = logging.getLogger("autotune")
 
@@ -41,6 +42,9 @@ class Ask:
     tiers: tuple[str, ...] = ()
     directory: str | None = None
     device: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "set_values", read_values(self.set_values))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from autotune._runners import Question
 from autotune._space import scalar_items
 from autotune._trial import RunSettings
 from profiles._records import AdjointName, Case, DeviceKey, Measurement, ProblemKey, Profile
+from profiles._values import read_values
 
 CHOICE_NOTE = "choice"
 """Kind of the notes that hold what was recommended, by problem, device, adjoint and case."""
@@ -142,7 +143,7 @@ def _key_today(
     stem = problem.rpartition("/")[2].replace(".py:", ":").split(":")[0].rpartition(".")[2]
     if expected.partition(":")[0] != stem:
         return None
-    at = scalar_items(choice["set_values"])
+    at = scalar_items(read_values(choice["set_values"]))
     if at not in keys:
         question = Question(
             problem=problem,

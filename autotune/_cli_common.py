@@ -27,7 +27,8 @@ Horizon = Annotated[list[str] | None, typer.Option(help="Horizons to sweep, comm
 Tolerance = Annotated[list[str] | None, typer.Option(help="Tolerances to sweep, comma-separated, repeatable.")]
 Checkpoints = Annotated[list[str] | None, typer.Option(help="Counts to try, comma-separated, or auto.")]
 SetValues = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE[,VALUE…] handed to the factory; repeatable.")
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE[,VALUE…] for the factory, Python literals, else texts; repeatable."),
 ]
 Store = Annotated[
     str | None, typer.Option(help="SQLite path or SQLAlchemy URL; else $CKPT_TUNE_STORE, else your data folder.")

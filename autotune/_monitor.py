@@ -29,6 +29,7 @@ from autotune._recommend import (
 )
 from autotune._space import cell_of
 from profiles._records import AdjointName, Measurement, Profile, Scalar
+from profiles._values import read_values
 
 logger = logging.getLogger("autotune")
 
@@ -152,7 +153,7 @@ class AdjointSchedule:
         Raises:
             AutotuneError: as `auto_adjoint`.
         """
-        values = dict(set_values or {})
+        values = read_values(set_values or {})
         rows: dict[str, Measurement] = {}
         choice = None
         ends = [(h, t) for h in _ends(horizons) for t in _ends(tolerances)]

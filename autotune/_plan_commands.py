@@ -17,6 +17,7 @@ from autotune._tiers import HOST
 from profiles._plan import MOST_STEPS
 from profiles._records import AdjointName, Tier
 from profiles._units import format_bytes, format_seconds
+from profiles._values import plain
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,11 @@ def _windowed(steps: int, checkpoints: int, windows: int) -> float:
 
 def _plan_record(profile: str, row: profiles.PlanRow) -> dict[str, Any]:
     case = row.case
-    place = {"horizon": case.horizon, "tolerance": case.tolerance, "set_values": dict(case.set_values)}
+    place = {
+        "horizon": case.horizon,
+        "tolerance": case.tolerance,
+        "set_values": {key: plain(value) for key, value in case.set_values},
+    }
     figures = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "case"}
     return {"profile": profile, **place, **figures}
 

@@ -24,7 +24,8 @@ check_own_packages()
 # Ours are imported before any folder of the user's is searched, so theirs can never take our place; what is left to
 # do is to name a file of theirs that ours hides from them.
 import adjoint as _adjoint  # noqa: E402, F401  (imported for its place in sys.modules)
-from profiles._records import Scalar  # noqa: E402
+from profiles._errors import RecordError  # noqa: E402
+from profiles._values import Scalar, plain, read_values  # noqa: E402
 
 _SWEPT = ("adjoint", "horizon", "tolerance")
 
@@ -74,7 +75,12 @@ class Problem:
                 raise AutotuneError(f"--set {key}=… is not for `{key}`, which ckpt-tune gives itself; use --{key}")
             if not self.takes(key):
                 raise AutotuneError(f"--set {key}=…: {self.name} takes no parameter `{key}` ({self._takes_text()})")
-        return dataclasses.replace(self, set_values=MappingProxyType(dict(values)))
+        try:
+            return dataclasses.replace(self, set_values=MappingProxyType(read_values(values)))
+        except RecordError as error:
+            raise AutotuneError(
+                f"{error}; it keys what is measured, so it must be one that can be written down"
+            ) from error
 
     def worker_spec(self) -> str:
         """Return `spec`.
@@ -111,7 +117,7 @@ class Problem:
                     f"({self._takes_text()}); leave --{parameter} out, or add the parameter to the factory"
                 )
             given[parameter] = value
-        given |= self.set_values
+        given |= {key: plain(value) for key, value in self.set_values.items()}
         missing = [parameter for parameter in self.required if parameter not in given]
         if missing:
             options = " ".join(f"--{p} VALUE" if p in _SWEPT else f"--set {p}=VALUE" for p in missing)

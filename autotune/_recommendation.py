@@ -7,6 +7,7 @@ from typing import Any
 from autotune._forecast import Range
 from autotune._space import Cell
 from profiles._records import Case, PeakSource, Tier
+from profiles._values import plain
 
 
 class Evidence(enum.StrEnum):
@@ -91,7 +92,7 @@ class Recommendation:
         return {
             "horizon": self.case.horizon,
             "tolerance": self.case.tolerance,
-            "set_values": dict(self.case.set_values),
+            "set_values": {key: plain(value) for key, value in self.case.set_values},
             "xla_flags": self.xla_flags,
             "tier": self.tier.name if self.tier else None,
             "windows": self.tier.windows if self.tier else None,

@@ -10,6 +10,7 @@ from autotune._tiers import DISK
 from profiles._pareto import Objective, Point, pareto_front, points
 from profiles._records import Case, Measurement, Profile, Status
 from profiles._units import format_bytes, format_seconds
+from profiles._values import plain
 
 if TYPE_CHECKING:
     from autotune._device import DeviceInfo
@@ -108,7 +109,7 @@ def show_recommendations(screen: Screen, chosen: Sequence[Recommendation]) -> No
         tolerance = choice.case.tolerance
         line: list[Any] = [choice.case.horizon] if has_horizon else []
         line += [None if tolerance is None else f"{tolerance:g}"] if has_tolerance else []
-        line += [values.get(key) for key in keys]
+        line += [str(values[key]) if key in values else None for key in keys]
         if choice.status is Fit.OK:
             line += [
                 choice.checkpoints, choice.expected_steps, _peak(choice), maybe_seconds(choice.run_seconds),
@@ -184,7 +185,7 @@ def point_record(case: Case, point: Point, fronts: Mapping[Objective, Iterable[P
     return {
         "horizon": case.horizon,
         "tolerance": case.tolerance,
-        "set_values": dict(case.set_values),
+        "set_values": {key: plain(value) for key, value in case.set_values},
         "checkpoints": point.checkpoints,
         "expected_steps": point.expected_steps,
         "tier": point.tier.name if point.tier else None,

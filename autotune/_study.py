@@ -23,6 +23,7 @@ from autotune._space import Space
 from autotune._trial import Trial
 from profiles._records import Measurement, Status
 from profiles._urls import hide_in, without_password
+from profiles._values import stored
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 20
@@ -178,7 +179,7 @@ def params_of(place: Trial | Measurement) -> dict[str, Any]:
     flags = place.settings.xla_flags if isinstance(place, Trial) else place.xla_flags
     tier = place.tier.name if place.tier else ""
     listed = {"horizon": place.horizon, "tolerance": place.tolerance, "xla_flags": flags, "tier": tier}
-    listed |= {f"set:{key}": value for key, value in place.set_values.items()}
+    listed |= {f"set:{key}": stored(value) for key, value in place.set_values.items()}
     return {"checkpoints": place.checkpoints, **{name: json.dumps(value) for name, value in listed.items()}}
 
 
@@ -190,7 +191,7 @@ def choices_of(space: Space, tiers: Sequence[str] = ()) -> dict[str, list[str]]:
         listed["tolerance"].append(cell.case.tolerance)
         listed["xla_flags"].append(cell.xla_flags)
         for key, value in cell.case.set_values:
-            listed.setdefault(f"set:{key}", []).append(value)
+            listed.setdefault(f"set:{key}", []).append(stored(value))
     return {name: list(dict.fromkeys(json.dumps(value) for value in values)) for name, values in listed.items()}
 
 

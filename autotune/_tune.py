@@ -29,6 +29,7 @@ from autotune._trial import Trial
 from autotune._verify import Chooser
 from autotune._workers import local_workers, origin_of_study
 from profiles._records import AdjointName, Measurement, ProblemKey, Status
+from profiles._values import stored_values
 
 SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
 """Makes XLA's CPU backend compile a loop over a small state into one kernel (fact 14); the default is 1024 bytes."""
@@ -295,7 +296,7 @@ class Tuning:
                     key,
                     self._prepared.device.key,
                     self._prepared.request.adjoint,
-                    choice.to_json(),
+                    choice.to_json() | {"set_values": stored_values(dict(choice.case.set_values))},
                 ),
             )
 

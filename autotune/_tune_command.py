@@ -17,6 +17,7 @@ from autotune._tune import TuneResult, foresee, run_tune
 from profiles._records import Measurement, Status
 from profiles._store import ProfileStore, open_store
 from profiles._units import format_bytes, format_seconds
+from profiles._values import Scalar, plain, read_value
 
 IN_MEMORY = "sqlite://"
 """Where a replay keeps its rows when no store is named: nowhere."""
@@ -77,7 +78,9 @@ class TuneCommand:
             planned = foresee(self._request, store=place.store, machine=place.machine, progress=shown)
         records = [_planned_record(one) for one in planned]
         if self._format is Format.JSON:
-            screen.json({"schema_version": 1, "trials": records, "seconds": total_seconds(planned)})
+            swept = {key: [type(plain(v)).__name__ for v in listed] for key, listed in self._swept().items()}
+            document = {"schema_version": 1, "trials": records, "seconds": total_seconds(planned), "set_types": swept}
+            screen.json(document)
         elif self._format is Format.CSV:
             screen.csv(records)
         else:
@@ -87,11 +90,17 @@ class TuneCommand:
                 (r["checkpoints"], r["case"], r["rung"], time, r["why"])
                 for r, time in zip(records, seconds, strict=True)
             ]
+            for key, listed in self._swept().items():
+                screen.line(f"{key}: " + "; ".join(f"{value} ({type(plain(value)).__name__})" for value in listed))
             screen.table(columns, lines)
             known = total_seconds(planned)
             said = "unknown until a trial of it was compiled" if known is None else f"about {format_seconds(known)}"
             screen.line(f"{len(planned)} trials, time {said}; what is measured may shorten or change the list")
         return Exit.DONE
+
+    def _swept(self) -> dict[str, tuple[Scalar, ...]]:
+        """The `--set` values, as the factory will get them."""
+        return {key: tuple(map(read_value, listed)) for key, listed in self._request.listed.set_values.items()}
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[Place]:
@@ -203,6 +212,7 @@ def _planned_record(one: Planned) -> dict:
     return {
         "checkpoints": asked.checkpoints,
         "case": str(asked.cell),
+        "set_values": {key: plain(value) for key, value in asked.cell.case.set_values},
         "rung": "final run" if one.final else str(asked.rung),
         "seconds": one.seconds,
         "why": asked.why,

@@ -20,6 +20,7 @@ from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from autotune._trial import RunSettings
 from profiles._engine import STORE_VARIABLE
 from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey
+from profiles._values import read_values, stored_values
 
 POLL_SECONDS = 0.5
 END_SECONDS = 10.0
@@ -69,7 +70,7 @@ def origin_of_study(prepared: Prepared) -> dict[str, Any]:
         "adjoint": str(prepared.request.adjoint),
         "name": key.name,
         "components": dict(key.components),
-        "set_values": dict(case.set_values),
+        "set_values": stored_values(dict(case.set_values)),
         "horizon": case.horizon,
         "tolerance": case.tolerance,
         "budget_bytes": prepared.budget.bytes,
@@ -178,7 +179,7 @@ def _check_same(origin: Mapping[str, Any], problem: str, machine: WorkerMachine)
     device = machine.device_info().key
     question = Question(
         problem=problem,
-        set_values=origin["set_values"],
+        set_values=read_values(origin["set_values"]),
         horizon=origin["horizon"],
         tolerance=origin["tolerance"],
     )

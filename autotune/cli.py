@@ -180,6 +180,7 @@ def tune(
     from autotune import _space
     from autotune._largest import Asked
     from autotune._request import TuneRequest
+    from autotune._set_option import set_option
     from autotune._tiers import read_tiers
     from autotune._trial import RunSettings
     from autotune._tune_command import TuneCommand
@@ -187,7 +188,7 @@ def tune(
     listed = _space.Listed(
         horizons=_space.numbers(horizon or (), option="--horizon"),
         tolerances=tuple(map(float, _space.numbers(tolerance or (), option="--tolerance"))),
-        set_values=_space.set_option(set_values or ()),
+        set_values=set_option(set_values or ()),
         xla_flags=tuple(xla_flags or ()),
         counts=_space.checkpoint_counts(checkpoints or ()),
         x64=x64,
@@ -254,9 +255,10 @@ def recommend(
     """Recommend a count for a budget from a stored profile, and say what more and less memory would buy."""
     from autotune import _profile_commands as commands
     from autotune import _recommend, _space
+    from autotune._set_option import set_option
     from autotune._trial import RunSettings
 
-    values = _space.set_option(set_values or ())
+    values = set_option(set_values or ())
     wish = _recommend.Wish(
         budget_bytes=1,
         horizon=None if horizon is None else _space.number(horizon, option="--horizon"),
