@@ -86,6 +86,11 @@ class Sweep:
         self._interrupted = threading.Event()
 
     @property
+    def name(self) -> str:
+        """The name of this tune's own study."""
+        return self._study.study_name
+
+    @property
     def waiting(self) -> int:
         """How many trials nobody has taken yet."""
         return len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))

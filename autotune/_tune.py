@@ -165,7 +165,7 @@ class Tuning:
         known = self._known()
         self._sweep.rebuild(known.rows)
         self._say_what_is_reused(known)
-        helpers = local_workers(self._prepared, self._store.url, self._prepared.request.workers - 1)
+        helpers = local_workers(self._prepared, self._sweep.name, self._store.url, self._prepared.request.workers - 1)
         with helpers, _interruptible(self._sweep):
             try:
                 self._search(self._prepared.space)

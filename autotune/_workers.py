@@ -78,9 +78,9 @@ def origin_of_study(prepared: Prepared) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def local_workers(prepared: Prepared, store_url: str, count: int) -> Iterator[None]:
+def local_workers(prepared: Prepared, study: str, store_url: str, count: int) -> Iterator[None]:
     """Run `count` workers of a study on this host, and end them with it."""
-    command = [sys.executable, "-P", "-m", "autotune.cli", "worker", prepared.study, "--quiet"]
+    command = [sys.executable, "-P", "-m", "autotune.cli", "worker", study, "--quiet"]
     command += ["--problem", prepared.problem, "--parent", str(os.getpid())]
     for folder in prepared.search_path:
         command += ["--search", folder]

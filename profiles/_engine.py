@@ -11,6 +11,7 @@ Known inefficiency: connecting for each call costs milliseconds, nothing beside 
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import platformdirs
@@ -23,6 +24,7 @@ from profiles._errors import StoreError
 from profiles._urls import STORE_VARIABLE as STORE_VARIABLE
 from profiles._urls import hide_in, without_password
 
+_LOCKED_POLL_SECONDS = 0.05
 _FILE_NAME = "profiles.db"
 _WRITE = "write a path, sqlite:///FILE or postgresql://USER@HOST/NAME"
 
@@ -125,20 +127,28 @@ def _take_transactions_over(engine: sa.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def use_write_ahead_log(engine: sa.Engine) -> str:
+def use_write_ahead_log(engine: sa.Engine, busy_seconds: float) -> str:
     """Turn write-ahead logging on, once per file; SQLite remembers.
+
+    SQLite waits for no other process here, so this does: processes that start at once all ask.
 
     Returns:
         The mode that the file is in: `wal`, or what its file system allows.
     """
-    raw = engine.raw_connection()
-    try:
-        cursor = raw.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        answer = cursor.fetchone()
-        return str(answer[0]) if answer else "unknown"
-    finally:
-        raw.close()
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        raw = engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA journal_mode=WAL")
+            answer = cursor.fetchone()
+            return str(answer[0]) if answer else "unknown"
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        finally:
+            raw.close()
+        time.sleep(_LOCKED_POLL_SECONDS)
 
 
 _SQLITE_ADVICE = (

@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import importlib.metadata
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -71,6 +72,7 @@ class ProfileStore:
         """The store's name for people: a path, or a URL without its password."""
         self.read_only = read_only
         """Whether writing is refused."""
+        self._busy_seconds = busy_seconds
         if is_file(self._url):
             _prepare_file(Path(str(self._url.database)), read_only)
         self._engine = make_engine(self._url, read_only=read_only, busy_seconds=busy_seconds)
@@ -284,7 +286,7 @@ class ProfileStore:
                 "command that measures does), or name another"
             )
         if is_file(self._url):
-            use_write_ahead_log(self._engine)
+            use_write_ahead_log(self._engine, self._busy_seconds)
         applied_by = importlib.metadata.version("ckpt-tune")
         migrate(self._begin, self.place, applied_by=applied_by)
 
@@ -330,7 +332,7 @@ class ProfileStore:
         """Turn a database's complaint, or a row that cannot be read, into one line."""
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise explain(error, self._url) from cause_of(error, self._url)
         except (RecordError, json.JSONDecodeError) as error:
             raise StoreError(f"the store {self.place} holds a row that was changed by hand: {error}") from error
