@@ -72,7 +72,7 @@ class Commands(typer.core.TyperGroup):
 
 @contextlib.contextmanager
 def _usage_without_passwords() -> Iterator[None]:
-    usage_error = typer.BadParameter.__mro__[1]
+    usage_error: Any = typer.BadParameter.__mro__[1]
     try:
         yield
     except usage_error as error:

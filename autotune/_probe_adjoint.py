@@ -117,8 +117,9 @@ class ProbeAdjoint(diffrax.RecursiveCheckpointAdjoint):
         """Run the solve's loop without any means of going back, and report."""
         del passed_solver_state, passed_controller_state
         site = call_site()
-        if isinstance(self.report, Hears):
-            self.report.solve_was_traced()
+        listener: Any = self.report
+        if isinstance(listener, Hears):
+            listener.solve_was_traced()
 
         def solve(inputs: Any) -> Any:
             terms, saveat, init_state, rest = inputs
