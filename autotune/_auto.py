@@ -24,7 +24,7 @@ from autotune._problem import Problem, load_problem
 from autotune._recommend import Evidence, Fit, Objective, Recommendation, Wish, recommend_from
 from autotune._tiers import DISK, HOST, usable_directory
 from profiles._errors import NoSuchProfile, ProfilesError
-from profiles._records import AdjointName, Measurement, ProblemKey, Profile, Scalar, digest
+from profiles._records import AdjointName, Measurement, ProblemKey, Profile, digest
 from profiles._store import ProfileStore, open_store
 
 logger = logging.getLogger("autotune")
@@ -81,7 +81,7 @@ def auto_adjoint(
     device: int | Any | None = None,
     store: str | None = None,
     objective: str = "time",
-    set_values: Mapping[str, Scalar] | None = None,
+    set_values: Mapping[str, Any] | None = None,
     tiers: Sequence[str] = (),
     directory: str | None = None,
 ) -> Any:

@@ -28,7 +28,7 @@ from autotune._recommend import (
     works_of,
 )
 from autotune._space import cell_of
-from profiles._records import AdjointName, Measurement, Profile, Scalar
+from profiles._records import AdjointName, Measurement, Profile
 from profiles._values import read_values
 
 logger = logging.getLogger("autotune")
@@ -56,7 +56,7 @@ class StepMonitor:
         budget: str | int,
         horizon: int | float | None = None,
         tolerance: float | None = None,
-        set_values: Mapping[str, Scalar] | None = None,
+        set_values: Mapping[str, Any] | None = None,
         store: str | None = None,
         device: int = 0,
     ) -> None:
@@ -144,7 +144,7 @@ class AdjointSchedule:
         budget: str | int,
         horizons: Sequence[int | float] = (),
         tolerances: Sequence[float] = (),
-        set_values: Mapping[str, Scalar] | None = None,
+        set_values: Mapping[str, Any] | None = None,
         store: str | None = None,
         device: int = 0,
     ) -> None:

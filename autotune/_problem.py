@@ -64,7 +64,7 @@ class Problem:
         """Tell whether the factory takes a parameter of this name."""
         return self.takes_any or parameter in self.parameters
 
-    def with_set(self, values: Mapping[str, Scalar]) -> "Problem":
+    def with_set(self, values: Mapping[str, Any]) -> "Problem":
         """Return the same problem with these `--set` values in the place of its own.
 
         Raises:
@@ -135,7 +135,7 @@ class Problem:
         return "it takes " + (", ".join(self.parameters) or "nothing")
 
 
-def load_problem(spec: str | Callable[..., Any], *, set_values: Mapping[str, Scalar] | None = None) -> Problem:
+def load_problem(spec: str | Callable[..., Any], *, set_values: Mapping[str, Any] | None = None) -> Problem:
     """Load a problem by the command line's name for it, or wrap a factory that is already at hand.
 
     Args:
