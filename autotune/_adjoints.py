@@ -1,9 +1,11 @@
-"""Make the adjoint that a trial asks for, and count what it executes."""
+"""Make the adjoint that a trial asks for, and count what it executes: the one answer to how many passes there are."""
 
+import dataclasses
+import functools
 from typing import Any
 
 from autotune._stock import stock_executed_steps
-from profiles._records import AdjointName, Tier
+from profiles._records import AdjointName, Measurement, Tier
 
 
 def make_adjoint(
@@ -65,17 +67,51 @@ def transfer_steps(steps: int, checkpoints: int, tier: Tier | None) -> float:
     return (planned.windows - 1) * tier.transfer_cost
 
 
-def reversed_steps(name: AdjointName, steps: int, accepted: int | None) -> int:
-    """Count the steps that the backward pass visits, which is what `expected_steps` predicts.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """How much a case asks for.
 
-    Diffrax's visits every pass of the forward solve, rejected ones too. Ours leaves rejected ones out of an adaptive
-    solve that is not mapped; which solves are cannot be told from here, so they are counted, and what is said of ours
-    is never less than what it executes.
-
-    Args:
-        name: whose adjoint.
-        steps: passes of the body in the forward solve.
-        accepted: those that were accepted, None for a plain loop.
+    `steps` are passes of the body in the forward solve, `reversed_steps` those that the backward pass visits: our
+    adjoint leaves rejected steps out of an adaptive solve that is not mapped; 0 where no gradient is taken.
+    `accepted` is what our adjoint is told to expect; None where it is the same as `reversed_steps`.
     """
-    del name, accepted
-    return steps
+
+    steps: int
+    reversed_steps: int
+    accepted: int | None = None
+
+    @property
+    def predicted(self) -> int:
+        """What `expected_steps` is to say."""
+        return self.reversed_steps if self.accepted is None else self.accepted
+
+
+@functools.lru_cache(maxsize=65536)
+def passes(name: AdjointName, work: Work, checkpoints: int, tier: Tier | None = None) -> tuple[int, int]:
+    """Split the executed steps of a call into untaped advances and taped passes; transfers are not counted.
+
+    Our adjoint is asked for its placement with the prediction that it gets; passes that were rejected and are not
+    visited again are made once only.
+    """
+    if work.reversed_steps == 0:
+        return work.steps, 0
+    if name is AdjointName.DIFFRAX:
+        return executed_steps(name, work.steps, checkpoints) - work.steps, work.steps
+    taped = work.reversed_steps
+    executed = executed_steps(name, taped, checkpoints, work.predicted, tier)
+    return executed - taped + (work.steps - taped), taped
+
+
+def work_of_row(row: Measurement) -> Work | None:
+    """Read a row's work back; None where its steps were not counted.
+
+    A row keeps what was executed, and that tells which steps were visited: accepted ones, all, or none.
+    """
+    if not row.steps:
+        return None
+    accepted = row.accepted or row.steps
+    found = [Work(steps=row.steps, reversed_steps=taped, accepted=accepted) for taped in (accepted, row.steps, 0)]
+    for work in found:
+        if row.executed_steps == sum(passes(row.adjoint, work, row.checkpoints, row.tier)):
+            return work
+    return found[0]

@@ -18,13 +18,13 @@ from autotune._auto_probe import Ask, Probe
 from autotune._budget import Budget, learn_margin, resolve_budget
 from autotune._device import DeviceInfo, device_info, smallest
 from autotune._errors import AutotuneError
+from autotune._keys import differences
 from autotune._lock import device_lock
-from autotune._prepare import differences
 from autotune._problem import Problem, load_problem
 from autotune._recommend import Evidence, Fit, Objective, Recommendation, Wish, recommend_from
 from autotune._tiers import DISK, HOST, usable_directory
 from profiles._errors import NoSuchProfile, ProfilesError
-from profiles._records import AdjointName, Measurement, ProblemKey, Profile, Scalar, digest
+from profiles._records import AdjointName, Measurement, ProblemKey, Profile, digest
 from profiles._store import ProfileStore, open_store
 
 logger = logging.getLogger("autotune")
@@ -81,7 +81,7 @@ def auto_adjoint(
     device: int | Any | None = None,
     store: str | None = None,
     objective: str = "time",
-    set_values: Mapping[str, Scalar] | None = None,
+    set_values: Mapping[str, Any] | None = None,
     tiers: Sequence[str] = (),
     directory: str | None = None,
 ) -> Any:
@@ -266,6 +266,7 @@ def _stored(ask: Ask, key: ProblemKey, store: ProfileStore | None, info: DeviceI
         # A factory's own horizon, where none is asked for, is told by no row that was measured at some horizon.
         and (row.horizon is None) == (ask.horizon is None)
         and (row.tolerance is None) == (ask.tolerance is None)
+        and not row.xla_flags  # this process has started without them
         and not differences(row, key, info.key)
     ]
 
@@ -326,6 +327,7 @@ def _wish(ask: Ask, budget: Budget) -> Wish:
         objective=ask.objective,
         measured_only=True,
         tiers=ask.tiers,
+        xla_flags=("",),
     )
 
 
@@ -345,8 +347,9 @@ def _budget(ask: Ask, problem: Problem, info: DeviceInfo, rows: Sequence[Measure
     if not _is_share(ask.budget):
         return resolve_budget(ask.budget, info)
     from autotune._live import arguments_alive, devices_of
+    from autotune._probe_adjoint import ProbeAdjoint
 
-    call = problem.make(_Unused(), ask.horizon, ask.tolerance)
+    call = problem.make(ProbeAdjoint(), ask.horizon, ask.tolerance)
     spanned = devices_of(call.args)
     if len(spanned) > 1:
         info = smallest([device_info(device=index) for index in spanned])
@@ -355,11 +358,3 @@ def _budget(ask: Ask, problem: Problem, info: DeviceInfo, rows: Sequence[Measure
     if info.free_bytes is not None:
         info = dataclasses.replace(info, free_bytes=info.free_bytes + alive)
     return resolve_budget(ask.budget, info, margin=_margin(ask, rows))
-
-
-class _Unused:
-    """Stands for the adjoint where a factory is called for its arguments alone."""
-
-    checkpoints = 1
-    expected_steps = tier = windows = tier_bytes = directory = None
-    transfer_cost = 1.0

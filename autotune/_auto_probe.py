@@ -8,9 +8,9 @@ from typing import Any
 
 from autotune._budget import Budget
 from autotune._device import DeviceInfo
-from autotune._forecast import Work
+from autotune._errors import AutotuneError
 from autotune._past import Past, Question
-from autotune._prepare import STEPS_NOTE, study_name
+from autotune._prepare import STEPS_NOTE, no_gradient, study_name
 from autotune._problem import Problem
 from autotune._recommend import Objective
 from autotune._space import Cell, Listed, build_space
@@ -19,6 +19,7 @@ from autotune._trial import Rung, RunSettings, Trial
 from profiles._errors import ProfilesError
 from profiles._records import AdjointName, Measurement, ProblemKey, Scalar
 from profiles._store import ProfileStore
+from profiles._values import read_values
 
 logger = logging.getLogger("autotune")
 
@@ -41,6 +42,9 @@ class Ask:
     tiers: tuple[str, ...] = ()
     directory: str | None = None
     device: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "set_values", read_values(self.set_values))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +122,8 @@ class Probe:
         )
         space = build_space(listed)
         case = space.cells[0].case
-        works = {} if not seen.steps else {case: Work(steps=seen.steps, reversed_steps=seen.accepted or seen.steps)}
+        work = seen.work()
+        works = {} if work is None else {case: work}
         question = Question(
             space=space, works=works, adjoint=AdjointName.OURS, budget_bytes=self._budget.bytes
         )  # fmt: skip
@@ -131,7 +136,9 @@ class Probe:
         stored = self._store.get_note(STEPS_NOTE, note) if self._store is not None else None
         if stored is not None:
             return decode_observation(stored)
-        seen = observe(self._problem, self._ask.horizon, self._ask.tolerance)
+        seen = observe(self._problem, self._ask.horizon, self._ask.tolerance, adjoint=AdjointName.OURS)
+        if seen.differentiated is False:
+            raise AutotuneError(no_gradient(self._problem.name))
         self._write(lambda store: store.put_note(STEPS_NOTE, note, dataclasses.asdict(seen)))
         return seen
 
@@ -139,7 +146,7 @@ class Probe:
         """Measure counts in this process, and store the rows."""
         from autotune._runners import InProcessRunner
 
-        ask = self._ask
+        ask, work = self._ask, seen.work()
         trials = [
             Trial(
                 study=study_name(self._key, self._info.key, AdjointName.OURS) + "/auto",
@@ -159,6 +166,7 @@ class Probe:
                 steps=seen.steps,
                 accepted=seen.accepted,
                 rejected=seen.rejected,
+                reversed_steps=work.reversed_steps if work else None,
             )
             for count in counts
         ]

@@ -5,17 +5,18 @@ latter for our adjoint only, whose memory and speed follow it).
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from autotune._console import Exit, Format, Screen
 from autotune._device import DeviceInfo, versions
 from autotune._errors import AutotuneError
-from autotune._prepare import differences
+from autotune._keys import differences
 from autotune._runners import Question
 from autotune._space import scalar_items
 from autotune._trial import RunSettings
 from profiles._records import AdjointName, Case, DeviceKey, Measurement, ProblemKey, Profile
+from profiles._values import read_values
 
 CHOICE_NOTE = "choice"
 """Kind of the notes that hold what was recommended, by problem, device, adjoint and case."""
@@ -115,22 +116,18 @@ def stale_reasons(profile: Profile, *, problem: str | None, asked: Asked) -> lis
 
     Args:
         profile: what was stored.
-        problem: the command line's name for the problem, None where it is not known or no longer there.
+        problem: the user's own name for the problem; None where they gave none. A store's is never taken: it would run
+            whatever code a stranger wrote into it.
         asked: who knows the device and the problem of today.
     """
     row = profile.newest
     device = asked.device_info().key
     if problem is None:
-        today = dict(row.problem.components) | {"versions": component_versions()}
+        today = dict(row.problem.components)
+        today |= {"versions": component_versions()} if "versions" in today else {}
         return differences(row, ProblemKey(name=row.problem.name, components=today), device)
     question = Question(problem=problem, set_values=dict(row.set_values), horizon=row.horizon, tolerance=row.tolerance)
     return differences(row, asked.problem_key(question), device)
-
-
-def origin_of(profile: Profile, store: NoteStore) -> str | None:
-    """Find by what name the problem of a profile was tuned, None where no choice was stored."""
-    notes: Sequence[Mapping[str, Any]] = list(store.notes(CHOICE_NOTE).values())
-    return next((note["problem"] for note in reversed(notes) if note["name"] == profile.problem.name), None)
 
 
 def component_versions() -> str:
@@ -146,7 +143,7 @@ def _key_today(
     stem = problem.rpartition("/")[2].replace(".py:", ":").split(":")[0].rpartition(".")[2]
     if expected.partition(":")[0] != stem:
         return None
-    at = scalar_items(choice["set_values"])
+    at = scalar_items(read_values(choice["set_values"]))
     if at not in keys:
         question = Question(
             problem=problem,

@@ -3,18 +3,21 @@
 Like `cli`, it loads nothing heavy.
 """
 
+import contextlib
 import functools
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from autotune._console import Exit, Format, Screen
 from autotune._errors import AutotuneError
 from profiles._errors import ProfilesError
 from profiles._records import AdjointName
+from profiles._urls import hide_in, named_stores
 
 Problem = Annotated[str, typer.Argument(help="FILE.py:factory or package.module:factory.", metavar="PROBLEM")]
 ProfileName = Annotated[str, typer.Argument(help="A profile's name, as `profiles list` shows it.", metavar="PROFILE")]
@@ -24,7 +27,8 @@ Horizon = Annotated[list[str] | None, typer.Option(help="Horizons to sweep, comm
 Tolerance = Annotated[list[str] | None, typer.Option(help="Tolerances to sweep, comma-separated, repeatable.")]
 Checkpoints = Annotated[list[str] | None, typer.Option(help="Counts to try, comma-separated, or auto.")]
 SetValues = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE[,VALUE…] handed to the factory; repeatable.")
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE[,VALUE…] for the factory, Python literals, else texts; repeatable."),
 ]
 Store = Annotated[
     str | None, typer.Option(help="SQLite path or SQLAlchemy URL; else $CKPT_TUNE_STORE, else your data folder.")
@@ -52,6 +56,30 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes that measure; compi
 Force = Annotated[bool, typer.Option("--force", help="Use the profile although device, versions or code differ.")]
 
 
+class Commands(typer.core.TyperGroup):
+    """The command line; what it repeats of a wrong call is shown without passwords."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the words up to the command."""
+        with _usage_without_passwords():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the command's own words, and run it."""
+        with _usage_without_passwords():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _usage_without_passwords() -> Iterator[None]:
+    usage_error: Any = typer.BadParameter.__mro__[1]
+    try:
+        yield
+    except usage_error as error:
+        error.message = hide_in(error.message, named_stores())  # pyright: ignore[reportAttributeAccessIssue]
+        raise
+
+
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """Map what a command raises to exit codes: one line where the user can mend it, a traceback where we must."""
 
@@ -72,7 +100,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception:
-            traceback.print_exc()
+            print(hide_in(traceback.format_exc(), named_stores()), end="", file=sys.stderr)
             screen.fail("this is a bug of ckpt-tune; the traceback above is what a report of it needs")
             raise typer.Exit(Exit.BUG) from None
 

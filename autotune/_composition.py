@@ -16,7 +16,7 @@ from autotune._adjoints import make_adjoint
 from autotune._compile import trace
 from autotune._parts import Composition
 from autotune._problem import Call, Problem
-from autotune._traced import inner_jaxprs
+from autotune._traced import inner_jaxprs, loop_carry
 from profiles._records import Measurement
 
 Shape = tuple[int, ...]
@@ -88,8 +88,7 @@ def _carries(jaxpr: Any) -> list[list[Any]]:
         for inner in inner_jaxprs(equation):
             found += _carries(inner)
         if equation.primitive.name in ("while", "scan"):
-            count = equation.params.get("num_carry", len(equation.outvars))
-            found.append([v.aval for v in equation.outvars[:count] if hasattr(v.aval, "dtype")])
+            found.append([v.aval for v in loop_carry(equation) if hasattr(v.aval, "dtype")])
     return found
 
 

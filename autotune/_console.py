@@ -21,6 +21,7 @@ from rich.text import Text
 from autotune._trial import Rung, Trial
 from profiles._records import Measurement, Status
 from profiles._units import format_bytes, format_seconds
+from profiles._urls import hide_in, named_stores
 
 PLAIN_WIDTH = 160
 """Width of a table that does not go to a terminal."""
@@ -64,13 +65,12 @@ class Screen:
     def say(self, text: str) -> None:
         """Write a remark."""
         if not self.quiet:
-            self.err.print(Text(text))
+            self.err.print(Text(hide_in(text, named_stores())))
 
     def fail(self, text: str, frames: Sequence[str] = ()) -> None:
         """Write an error: its line, then the user's own frames."""
-        self.err.print(Text(f"ckpt-tune: {text}"))
-        for frame in frames:
-            self.err.print(Text(frame))
+        for line in (f"ckpt-tune: {text}", *frames):
+            self.err.print(Text(hide_in(line, named_stores())))
 
     def line(self, text: str = "") -> None:
         """Write one line of data for people."""

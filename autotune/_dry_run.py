@@ -11,7 +11,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from autotune._forecast import Forecast, passes
+from autotune._adjoints import passes
+from autotune._forecast import Forecast
 from autotune._past import Question
 from autotune._recommend import options, rank
 from autotune._search import Request, Search

@@ -18,6 +18,10 @@ class AutotuneError(Exception):
         self.frames = frames
 
 
+class ProblemChangedError(AutotuneError):
+    """The problem that a process loaded is not the one that is being tuned: somebody edited it meanwhile."""
+
+
 _OURS = tuple(str(Path(__file__).resolve().parent.parent / name) for name in ("adjoint", "autotune", "profiles"))
 _STOCK = "'RecursiveCheckpointAdjoint' object has no attribute 'expected_steps'"
 _STOCK_HINT = (

@@ -15,11 +15,8 @@ The components:
 They are the same in every process on every machine with the same versions of these packages and of Python.
 """
 
-import ast
 import contextlib
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,6 +27,7 @@ from autotune._device import versions
 from autotune._errors import AutotuneError
 from autotune._probe_adjoint import ProbeAdjoint, ignore_steps, watching
 from autotune._problem import Call, Problem
+from autotune._sources import normalised_sources
 from autotune._traced import inner_jaxprs
 from profiles._records import ProblemKey, digest
 
@@ -58,7 +56,7 @@ def problem_key(problem: Problem, *, horizon: int | float | None = None, toleran
         name=problem.name,
         components={
             "program": digest(skeleton),
-            "source": digest(_sources(problem)),
+            "source": digest(normalised_sources(problem.path, problem.loaded)),
             "set": " ".join(f"{key}={value!r}" for key, value in sorted(problem.set_values.items())),
             "shapes": _shapes(problem, call, horizon, tolerance),
             "x64": str(jnp.result_type(float) == jnp.float64),
@@ -79,56 +77,6 @@ def _skeleton(jaxpr: Any) -> Iterator[Any]:
 
 def _kind(aval: Any) -> str:
     return f"{getattr(aval, 'dtype', 'token')}/{len(getattr(aval, 'shape', ()))}"
-
-
-def _sources(problem: Problem) -> dict[str, str]:
-    """Collect the normalised sources of the factory's module and of its neighbours that are imported, by file name."""
-    if problem.path is None:
-        return {}
-    folder = Path(problem.path).resolve().parent
-    files = {Path(problem.path).resolve()}
-    for name in _imported_names(Path(problem.path)):
-        module = sys.modules.get(name)
-        path = Path(getattr(module, "__file__", None) or "").resolve()
-        if path.suffix == ".py" and path.is_relative_to(folder):
-            files.add(path)
-    return {str(path.relative_to(folder)): _normalised(path) for path in sorted(files)}
-
-
-def _imported_names(path: Path) -> set[str]:
-    """List what a file imports, and what those of its imports that lie in its folder import in turn."""
-    seen: set[str] = set()
-    waiting = [path]
-    while waiting:
-        try:
-            tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
-        except (OSError, SyntaxError, ValueError):
-            continue
-        names = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        for name in names - seen:
-            neighbour = path.resolve().parent.joinpath(*name.split(".")).with_suffix(".py")
-            if neighbour.is_file():
-                waiting.append(neighbour)
-        seen |= names
-    return seen
-
-
-def _normalised(path: Path) -> str:
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        return ""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node, clean=False
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
 
 
 def _shapes(problem: Problem, call: Call, horizon: int | float | None, tolerance: float | None) -> str:

@@ -22,11 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import scipy.optimize
 
-from autotune._adjoints import executed_steps, transfer_steps
+from autotune._adjoints import Work, passes, transfer_steps
 from autotune._laws import fit_bytes_law
 from autotune._space import Cell, Program, cell_of
 from autotune._speed import compared_samples
-from profiles._records import AdjointName, Case, Measurement, Status, Tier
+from profiles._records import AdjointName, Case, Measurement, Status
 
 PRIOR_SPREAD = 0.15
 """Standard deviation, as a log ratio, by which seconds may leave the law far from any sample (facts 7 and 20)."""
@@ -47,27 +47,6 @@ class Range:
     high: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """How much a case asks for: passes of the body in the forward solve, and those that the reversal visits."""
-
-    steps: int
-    reversed_steps: int
-
-
-@functools.lru_cache(maxsize=65536)
-def passes(name: AdjointName, work: Work, checkpoints: int, tier: Tier | None = None) -> tuple[int, int]:
-    """Split the executed steps of a gradient into untaped advances and taped passes; transfers are not counted.
-
-    Our adjoint is asked for its placement with an exact prediction; passes that were rejected are made once only.
-    """
-    if name is AdjointName.DIFFRAX:
-        return executed_steps(name, work.steps, checkpoints) - work.steps, work.steps
-    taped = work.reversed_steps
-    executed = executed_steps(name, taped, checkpoints, taped, tier)
-    return executed - taped + (work.steps - taped), taped
-
-
 class Forecast:
     """Bytes and seconds at any cell and count, from measured rows; made anew when rows arrive, never changed."""
 
@@ -82,10 +61,11 @@ class Forecast:
         for (cell, count), samples in compared_samples(good).items():
             if cell.case in works:
                 timed.setdefault(cell.program, {})[(cell.case, count)] = samples
-        self._most_factor = {
-            program: max(sum(self._passes(program, at)) / self._works[at[0]].steps for at in samples)
+        factors = {
+            program: [sum(self._passes(program, at)) / self._works[at[0]].steps for at in samples]
             for program, samples in timed.items()
         }
+        self._factors = {program: (min(found), max(found)) for program, found in factors.items()}
         self._seconds = {
             program: _SecondsLaw(samples, functools.partial(self._costs, program)) for program, samples in timed.items()
         }
@@ -111,8 +91,14 @@ class Forecast:
         known = [count for counts in self._peaks.get(cell.program, {}).values() for count in counts]
         if not known or not min(known) <= checkpoints <= max(known):
             return False
-        most = self._most_factor.get(cell.program, math.inf)
+        _, most = self._factors.get(cell.program, (0.0, math.inf))
         return sum(passes(self._name, work, checkpoints, cell.tier)) <= most * work.steps
+
+    def times_around(self, cell: Cell, checkpoints: int, work: Work) -> bool:
+        """Whether counts that execute more, and counts that execute fewer steps were timed."""
+        factor = sum(passes(self._name, work, checkpoints, cell.tier)) / work.steps
+        least, most = self._factors.get(cell.program, (math.inf, -math.inf))
+        return least < most and least <= factor <= most
 
     def state_bytes(self, program: Program) -> float | None:
         """The steepest slope between neighbouring compiled counts: of a maximum of lines, the bytes of one state.
@@ -217,7 +203,7 @@ class _SecondsLaw:
         seconds = np.array([float(np.median(samples[key])) for key in keys])
         terms = np.array([self._terms(*key) for key in keys])
         # Relative errors count alike, so rows are divided by their seconds; no cost is negative.
-        scale = terms.max(axis=0)
+        scale = np.maximum(terms.max(axis=0), 1.0)  # a column is all zero where no gradient is taken
         weights, _ = scipy.optimize.nnls(terms / scale / seconds[:, None], np.ones(len(keys)))
         self._weights = weights / scale
         self._fewest_seconds = float((seconds / terms[:, 1:3].sum(axis=1)).min())

@@ -9,8 +9,9 @@ fits, in a time that nobody waits for.
 import dataclasses
 from collections.abc import Callable
 
+from autotune._adjoints import passes
 from autotune._errors import AutotuneError
-from autotune._forecast import Forecast, passes
+from autotune._forecast import Forecast
 from autotune._prepare import Machine, Prepared, Store, prepare
 from autotune._request import TuneRequest
 from autotune._search import Request
@@ -123,6 +124,8 @@ def _only(request: TuneRequest, key: str, value: int | float) -> TuneRequest:
 def _excess(request: TuneRequest, asked: Asked, *, store: Store, machine: Machine, progress: TuneProgress) -> int:
     """Compile, at every case of a value, the fewest checkpoints that are bearable; return the largest excess."""
     prepared = prepare(request, store, machine, progress.say)
+    for failed in prepared.failures.values():
+        raise AutotuneError(f"{asked.key} cannot be searched: {failed.message}", frames=failed.frames)
     trials = [
         trial_of(
             prepared,

@@ -10,7 +10,7 @@ from autotune._recommend import Recommendation, Wish, recommend_from
 from autotune._request import DEFAULT_BUDGET, TuneRequest
 from autotune._trial import Trial
 from autotune._tune import TuneResult, run_tune
-from profiles._records import Measurement, Profile, Scalar
+from profiles._records import Measurement, Profile
 from profiles._store import open_store
 
 
@@ -39,7 +39,7 @@ def tune(
     budget: str | int = DEFAULT_BUDGET,
     horizons: Sequence[int | float] = (),
     tolerances: Sequence[float] = (),
-    set_values: Mapping[str, Sequence[Scalar]] | None = None,
+    set_values: Mapping[str, Sequence[Any]] | None = None,
     store: str | None = None,
     request: TuneRequest | None = None,
 ) -> TuneResult:

@@ -12,7 +12,7 @@ from autotune._lock import device_lock
 from autotune._prepare import Machine
 from autotune._rows import blank_row
 from autotune._runners import Question, SubprocessRunner
-from autotune._steps import Observation, SiteSteps
+from autotune._steps import Observation, SiteSteps, seen_or_failed
 from autotune._tiers import TierQuestion
 from autotune._trial import Rung, RunSettings, Trial
 from profiles._records import DeviceKey, Measurement, ProblemKey, Status, Tier
@@ -128,7 +128,7 @@ class ReplayMachine(ReplayRunner):
 
     def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
         """Give the recorded steps of cases."""
-        return [self._observe(question) for question in questions]
+        return [seen_or_failed(self._observe, question) for question in questions]
 
     def tier(self, question: TierQuestion) -> Tier:
         """Give the recorded tier.

@@ -9,14 +9,27 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from autotune._adjoints import Work
 from autotune._auto import AutoChoice, auto_choice
 from autotune._auto_probe import Ask
+from autotune._describe import Known, describe
 from autotune._device import device_info
 from autotune._errors import AutotuneError
-from autotune._forecast import Forecast, Work
-from autotune._recommend import Evidence, Fit, Objective, Recommendation, Wish, describe, options, rank, recommend_from
+from autotune._forecast import Forecast
+from autotune._recommend import (
+    Evidence,
+    Fit,
+    Objective,
+    Recommendation,
+    Wish,
+    options,
+    rank,
+    recommend_from,
+    works_of,
+)
 from autotune._space import cell_of
-from profiles._records import AdjointName, Measurement, Profile, Scalar
+from profiles._records import AdjointName, Measurement, Profile
+from profiles._values import read_values
 
 logger = logging.getLogger("autotune")
 
@@ -43,7 +56,7 @@ class StepMonitor:
         budget: str | int,
         horizon: int | float | None = None,
         tolerance: float | None = None,
-        set_values: Mapping[str, Scalar] | None = None,
+        set_values: Mapping[str, Any] | None = None,
         store: str | None = None,
         device: int = 0,
     ) -> None:
@@ -131,7 +144,7 @@ class AdjointSchedule:
         budget: str | int,
         horizons: Sequence[int | float] = (),
         tolerances: Sequence[float] = (),
-        set_values: Mapping[str, Scalar] | None = None,
+        set_values: Mapping[str, Any] | None = None,
         store: str | None = None,
         device: int = 0,
     ) -> None:
@@ -140,7 +153,7 @@ class AdjointSchedule:
         Raises:
             AutotuneError: as `auto_adjoint`.
         """
-        values = dict(set_values or {})
+        values = read_values(set_values or {})
         rows: dict[str, Measurement] = {}
         choice = None
         ends = [(h, t) for h in _ends(horizons) for t in _ends(tolerances)]
@@ -206,11 +219,7 @@ def choose_at(choice: AutoChoice, work: Work, budget_bytes: int) -> Recommendati
     """Choose again from the rows of a choice, at other steps or within another budget."""
     before = choice.recommendation
     works = {cell_of(row).case: work for row in choice.rows}
-    works |= {
-        cell_of(row).case: Work(steps=row.steps, reversed_steps=row.accepted or row.steps)
-        for row in choice.rows
-        if row.steps
-    }
+    works |= works_of(choice.rows)
     # The case keeps its place in the laws under the steps that it had; the new steps are a case of their own.
     case = dataclasses.replace(before.case, horizon=float(work.steps), mesh="changed steps")
     forecast = Forecast(choice.rows, {**works, case: work}, AdjointName.OURS)
@@ -226,9 +235,8 @@ def choose_at(choice: AutoChoice, work: Work, budget_bytes: int) -> Recommendati
     if not ranked:
         least = min((option.peak.likely for option in candidates), default=None)
         return dataclasses.replace(base, smallest_bytes=None if least is None else int(least))
-    return describe(
-        ranked[0], work, AdjointName.OURS, base, rows=rows, evidence=Evidence.INTERPOLATED, between="stored laws"
-    )
+    known = Known(rows=rows, forecast=forecast, evidence=Evidence.INTERPOLATED, between="stored laws")
+    return describe(ranked[0], work, AdjointName.OURS, base, known=known)
 
 
 def _work_of(before: Recommendation) -> Work:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune._errors import AutotuneError
+from autotune._set_option import as_written
 
 TABLE = "ckpt-tune"
 
@@ -81,4 +82,9 @@ def _value(path: Path, key: str, value: Any) -> Any:
 
 def _listed(path: Path, key: str, value: Any) -> str:
     items = value if isinstance(value, list) else [value]
-    return ",".join(str(_value(path, key, item)) for item in items)
+    for item in items:
+        if not isinstance(item, bool | int | float | str | list | dict):
+            raise AutotuneError(
+                f"{path}: {key} in [tool.{TABLE}] holds a {type(item).__name__}; write text or a number"
+            )
+    return ",".join(as_written(item) for item in items)

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from autotune._forecast import Forecast, Range, Work, passes
+from autotune._adjoints import Work, passes
+from autotune._forecast import Forecast, Range
 from autotune._space import Cell, Program, Space, cell_of, grid_counts
 from autotune._trial import Rung
 from profiles._records import AdjointName, Case, Measurement, Status

@@ -2,20 +2,22 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import profiles
 from autotune import _show
-from autotune._adjoints import executed_steps
+from autotune._adjoints import Work, executed_steps, passes
 from autotune._console import Exit, Format, Screen
 from autotune._opening import reading
+from autotune._recommend import works_of
 from autotune._stock import stock_most_executed_steps
 from autotune._tiers import HOST
 from profiles._plan import MOST_STEPS
 from profiles._records import AdjointName, Tier
 from profiles._units import format_bytes, format_seconds
+from profiles._values import plain
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ def plan_command(screen: Screen, options: PlanOptions, store_url: str | None, fo
             profile,
             devices,
             options.request,
-            recompute=lambda n, c, a=profile.adjoint: _recompute(a, n, c),
+            recompute=_recompute(profile),
             windowed=_windowed if profile.adjoint is AdjointName.OURS else None,
         )
         for profile in found
@@ -65,12 +67,26 @@ def plan_command(screen: Screen, options: PlanOptions, store_url: str | None, fo
     return Exit.DONE if fits else Exit.NOTHING_FITS
 
 
-def _recompute(name: AdjointName, steps: int, checkpoints: int) -> float:
-    """The recompute factor of a count, by theory, with an exact prediction; infinite where theory tells nothing."""
-    if name is AdjointName.OURS:
-        return executed_steps(name, steps, checkpoints, steps) / steps
-    most = stock_most_executed_steps(steps, checkpoints)
-    return math.inf if most is None else most / steps
+def _recompute(profile: profiles.Profile) -> Callable[[int, int], float]:
+    """Make the recompute factor of (steps, checkpoints), by theory; infinite where theory tells nothing.
+
+    Of our adjoint it is that of the profile's own work, which may leave rejected steps out; at steps that were not
+    measured their share is that of the nearest which were.
+    """
+    works = {work.steps: work for case in profile.cases for work in works_of(profile.rows(case)).values()}
+
+    def factor(steps: int, checkpoints: int) -> float:
+        if profile.adjoint is not AdjointName.OURS:
+            most = stock_most_executed_steps(steps, checkpoints)
+            return math.inf if most is None else most / steps
+        near = works[min(works, key=lambda known: abs(math.log(known / steps)))] if works else None
+        share = near.reversed_steps / near.steps if near else 1.0
+        visited = near.reversed_steps if near and near.steps == steps else round(share * steps)
+        accepted = near.predicted if near and near.steps == steps else visited
+        work = Work(steps=steps, reversed_steps=visited, accepted=accepted)
+        return sum(passes(AdjointName.OURS, work, checkpoints)) / steps
+
+    return factor
 
 
 def _windowed(steps: int, checkpoints: int, windows: int) -> float:
@@ -81,7 +97,11 @@ def _windowed(steps: int, checkpoints: int, windows: int) -> float:
 
 def _plan_record(profile: str, row: profiles.PlanRow) -> dict[str, Any]:
     case = row.case
-    place = {"horizon": case.horizon, "tolerance": case.tolerance, "set_values": dict(case.set_values)}
+    place = {
+        "horizon": case.horizon,
+        "tolerance": case.tolerance,
+        "set_values": {key: plain(value) for key, value in case.set_values},
+    }
     figures = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "case"}
     return {"profile": profile, **place, **figures}
 
@@ -96,7 +116,7 @@ def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanReque
         line = [
             row.device, str(row.case), format_bytes(row.usable_bytes), row.checkpoints or "nothing fits",
             _show.maybe_bytes(row.peak_bytes), _show.factor(row.recompute_factor), _show.maybe_bytes(row.needed_bytes),
-            _show.maybe_bytes(row.saturated_bytes), _show.maybe_seconds(row.run_seconds),
+            _show.maybe_bytes(row.saturated_bytes), _a_call(row),
         ]  # fmt: skip
         cost = None if row.cost is None else f"{row.cost * 1e6:.3g} {row.currency}"
         lines.append([*line, cost] if priced else line)
@@ -121,6 +141,13 @@ def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanReque
     screen.line()
     for note in plan.notes:
         screen.line(note)
+
+
+def _a_call(row: profiles.PlanRow) -> str | None:
+    """Write the seconds of a call, and of which count they are where it is another."""
+    seconds = _show.maybe_seconds(row.run_seconds)
+    other = row.seconds_checkpoints not in (None, row.checkpoints)
+    return f"{seconds} at {row.seconds_checkpoints}" if seconds and other else seconds
 
 
 def _helped(row: profiles.PlanRow, request: profiles.PlanRequest) -> str:

@@ -8,22 +8,26 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from autotune._adjoints import Work
 from autotune._budget import Budget, learn_margin, resolve_budget
-from autotune._device import DeviceInfo, versions
-from autotune._errors import AutotuneError
-from autotune._forecast import Work
+from autotune._device import DeviceInfo
+from autotune._errors import AutotuneError, ProblemChangedError
+from autotune._keys import differences
 from autotune._request import TuneRequest
+from autotune._rows import is_final
 from autotune._runners import MOST_LANES, Question
 from autotune._space import Space, build_space
-from autotune._steps import Observation
+from autotune._steps import Observation, SiteSteps
 from autotune._tiers import TierQuestion
-from autotune._trial import Runner
+from autotune._trial import KeyPlace, Runner
 from profiles._records import AdjointName, Case, DeviceKey, Measurement, ProblemKey, Tier, digest
 
 STEPS_NOTE = "steps"
 """Kind of the notes that hold observed steps, so that a tune that goes on does not count them again."""
-VERIFIED = "/verified"
-"""Ending of the study's name for rows that were measured under the user's own settings."""
+
+
+NOT_COUNTED = "/not counted"
+"""Ending of the study's name for rows that say why a case could not be measured at all: they tell a search nothing."""
 
 
 class Machine(Runner, Protocol):
@@ -77,8 +81,25 @@ class Store(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a case cannot be measured: one line, and the user's own frames."""
+
+    message: str
+    frames: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, text: str) -> "Failure":
+        """Read a line and the frames that follow it."""
+        message, *frames = text.splitlines()
+        return cls(message=message, frames=tuple(frames))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A tune that is ready to measure. `keys` are by `--set` values; `works` lack cases that cannot run."""
+    """A tune that is ready to measure. `keys` are by `--set` values; `works` lack cases that cannot run.
+
+    `cases` are all that were asked for; those of `failures` are not in `space`.
+    """
 
     request: TuneRequest
     problem: str
@@ -90,11 +111,17 @@ class Prepared:
     keys: Mapping[tuple, ProblemKey]
     works: Mapping[Case, Work]
     observations: Mapping[Case, Observation]
+    failures: Mapping[Case, Failure] = dataclasses.field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
 
     @property
     def name(self) -> str:
         """The problem's name for people."""
         return next(iter(self.keys.values())).name
+
+    def key_place(self, set_values: tuple) -> KeyPlace:
+        """Where the key of these `--set` values was taken: at the first of their cases."""
+        return key_place(self.space, set_values)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +140,9 @@ class Reuse:
 def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[[str], None]) -> Prepared:
     """Ask the machine for what has to be known first.
 
+    A case that fails here (a factory that raises at some `--set` value, a solve that meets its `max_steps`) is left out
+    of the space and told in `failures`; the others go on.
+
     Args:
         request: the tune.
         store: where steps that were counted before are noted.
@@ -120,26 +150,28 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
         say: is told in one line what is being done.
 
     Raises:
-        AutotuneError: the problem cannot be loaded or run, or the budget cannot be resolved.
+        AutotuneError: the problem cannot be loaded or run at any case, no backward pass goes through its solves, or the
+            budget cannot be resolved.
     """
     problem, search_path = request.located()
     space = build_space(request.listed)
     device = machine.device_info()
     _budget(request, device, ())  # a text that is no budget is refused before anything runs
-    keys: dict[tuple, ProblemKey] = {}
-    questions = {
+    asked = {
         case: Question(
             problem=problem, set_values=dict(case.set_values), horizon=case.horizon, tolerance=case.tolerance
         )
         for case in space.cases
     }
-    for case, question in questions.items():
-        if case.set_values not in keys:
-            say(f"reading {problem.rpartition('/')[2]}")
-            keys[case.set_values] = machine.problem_key(question)
-    observations = _observed(keys, questions, store, machine, say)
-    works = {case: _work(seen) for case, seen in observations.items() if seen.steps}
+    keys, failures = _keys(space, asked, machine, lambda: say(f"reading {problem.rpartition('/')[2]}"))
+    observations = _observed(keys, _keyed(space, asked, keys, request), store, machine, say)
+    failures |= {case: Failure.of(seen.failure) for case, seen in observations.items() if seen.failure}
+    observations = {case: seen for case, seen in observations.items() if not seen.failure}
+    if not observations:
+        first = next(failures[case] for case in space.cases)
+        raise AutotuneError(first.message, frames=first.frames)
     first = next(iter(keys.values()))
+    observations = _with_steps(first.name, observations, request)
     return Prepared(
         request=request,
         problem=problem,
@@ -147,11 +179,88 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
         study=study_name(first, device.key, request.adjoint),
         device=device,
         budget=_budget(request, device, store.measurements(problem_name=first.name)),
-        space=space,
+        space=dataclasses.replace(space, cells=tuple(cell for cell in space.cells if cell.case in observations)),
         keys=keys,
-        works=works,
+        works={
+            case: work
+            for case, seen in observations.items()
+            if (work := seen.work(forward_only=request.forward_only)) is not None
+        },
         observations=observations,
+        failures={case: failures[case] for case in space.cases if case in failures},
+        cases=space.cases,
     )
+
+
+def _keys(
+    space: Space, asked: Mapping[Case, Question], machine: Machine, say: Callable[[], None]
+) -> tuple[dict[tuple, ProblemKey], dict[Case, Failure]]:
+    """Fingerprint the problem at every `--set` value, and tell at which it failed."""
+    keys: dict[tuple, ProblemKey] = {}
+    lost: dict[tuple, Failure] = {}
+    for case in space.cases:
+        if case.set_values in keys or case.set_values in lost:
+            continue
+        say()
+        try:
+            keys[case.set_values] = machine.problem_key(asked[case])
+        except ProblemChangedError:
+            raise
+        except AutotuneError as error:
+            lost[case.set_values] = Failure(message=str(error), frames=error.frames)
+    return keys, {case: lost[case.set_values] for case in space.cases if case.set_values in lost}
+
+
+def _keyed(
+    space: Space, asked: Mapping[Case, Question], keys: Mapping[tuple, ProblemKey], request: TuneRequest
+) -> dict[Case, Question]:
+    """Add to the questions what a worker has to compare, and to the first of each key whether a gradient is taken."""
+    found: dict[Case, Question] = {}
+    for case, question in asked.items():
+        if case.set_values in keys:
+            place = key_place(space, case.set_values)
+            first = (case.horizon, case.tolerance) == (place.horizon, place.tolerance)
+            looks = request.adjoint if first and not request.forward_only else None
+            found[case] = dataclasses.replace(
+                question, key=keys[case.set_values], key_place=place, adjoint=looks
+            )  # fmt: skip
+    return found
+
+
+def _with_steps(name: str, observations: Mapping[Case, Observation], request: TuneRequest) -> dict[Case, Observation]:
+    """Put the user's own number of steps where none could be observed, and refuse what no count would change.
+
+    Raises:
+        AutotuneError: no backward pass goes through a solve, or the number of steps is needed.
+    """
+    found = dict(observations)
+    for case, seen in observations.items():
+        if seen.differentiated is False and not request.forward_only:
+            raise AutotuneError(f"{no_gradient(name)}, or add --forward-only to measure it as it is")
+        if not seen.reads_counts:
+            continue
+        if request.steps is None:
+            raise AutotuneError(
+                f"{name} hands adjoint.checkpoints to code whose steps cannot be observed; say how many steps it takes "
+                "with --steps N"
+            )
+        given = SiteSteps(site="--steps", steps=(request.steps,))
+        found[case] = dataclasses.replace(seen, sites=(given,), note="")
+    return found
+
+
+def no_gradient(name: str) -> str:
+    """Say that a problem's gradient was forgotten."""
+    return (
+        f"{name} returns a function that takes no gradient through its solves: its program is the same for one "
+        "checkpoint and for two, so no count would change anything; return jax.value_and_grad(loss) in its place"
+    )
+
+
+def key_place(space: Space, set_values: tuple) -> KeyPlace:
+    """Choose where in a space the key of some `--set` values is taken."""
+    case = next(case for case in space.cases if case.set_values == set_values)
+    return KeyPlace(horizon=case.horizon, tolerance=case.tolerance)
 
 
 def study_name(problem: ProblemKey, device: DeviceKey, adjoint: AdjointName) -> str:
@@ -164,7 +273,7 @@ def reuse(prepared: Prepared, rows: Iterable[Measurement]) -> Reuse:
     good: list[Measurement] = []
     stale: collections.Counter[str] = collections.Counter()
     for row in rows:
-        if row.adjoint is not prepared.request.adjoint:
+        if row.adjoint is not prepared.request.adjoint or row.study.endswith(NOT_COUNTED):
             continue
         key = prepared.keys.get(tuple(sorted(row.set_values.items())))
         if key is None:
@@ -175,46 +284,10 @@ def reuse(prepared: Prepared, rows: Iterable[Measurement]) -> Reuse:
         else:
             good.append(row)
     return Reuse(
-        rows=tuple(row for row in good if not row.study.endswith(VERIFIED)),
-        verified=tuple(row for row in good if row.study.endswith(VERIFIED)),
+        rows=tuple(row for row in good if not is_final(row)),
+        verified=tuple(row for row in good if is_final(row)),
         stale=dict(stale),
     )
-
-
-def differences(row: Measurement, problem: ProblemKey, device: DeviceKey) -> list[str]:
-    """Say by component how a row's problem, device and versions differ from those of today; empty when they agree."""
-    found = []
-    for name in sorted({*row.problem.components, *problem.components}):
-        stored, here = row.problem.components.get(name, "none"), problem.components.get(name, "none")
-        if stored != here:
-            found.append(_both_sides(name, stored, here))
-    if row.device.fingerprint != device.fingerprint:
-        found.append(f"device: stored {_device_text(row.device)}, here {_device_text(device)}")
-    stored, here = row.versions.get("ckpt-tune"), versions().get("ckpt-tune")
-    if row.adjoint is AdjointName.OURS and stored is not None and stored != here:
-        found.append(f"ckpt-tune: stored {stored}, here {here}")
-    return found
-
-
-def _both_sides(name: str, stored: str, here: str) -> str:
-    """Name a component with both its values, leaving out what is equal in a list of words."""
-    left, right = stored.split(), here.split()
-    if name == "versions":
-        pairs = dict(zip(left[::2], left[1::2], strict=False)), dict(zip(right[::2], right[1::2], strict=False))
-        return ", ".join(
-            f"{package}: stored {pairs[0].get(package, 'none')}, here {pairs[1].get(package, 'none')}"
-            for package in sorted({*pairs[0], *pairs[1]})
-            if pairs[0].get(package) != pairs[1].get(package)
-        )
-    if name == "shapes" and len(left) == len(right):
-        changed = [(a, b) for a, b in zip(left, right, strict=True) if a != b]
-        stored, here = " ".join(a for a, _ in changed), " ".join(b for _, b in changed)
-    words = {"source": "source of the module", "program": "traced program", "set": "--set values"}
-    return f"{words.get(name, name)}: stored {stored or 'none'}, here {here or 'none'}"
-
-
-def _device_text(device: DeviceKey) -> str:
-    return device.kind if device.count == 1 else f"{device.count} x {device.kind}"
 
 
 def _observed(
@@ -228,15 +301,19 @@ def _observed(
     notes = {case: f"{keys[case.set_values].fingerprint} {case.horizon!r} {case.tolerance!r}" for case in questions}
     stored = {case: store.get_note(STEPS_NOTE, note) for case, note in notes.items()}
     found = {case: _from_note(known, case) for case, known in stored.items() if known is not None}
+    for case, question in questions.items():
+        if case in found and found[case].differentiated is None and question.adjoint is not None:
+            del found[case]  # noted before that was looked at
     missing = [case for case in questions if case not in found]
     for few in (missing[k : k + MOST_LANES] for k in range(0, len(missing), MOST_LANES)):
         named = " and ".join(str(case) for case in few if str(case) != "the only case")
         say(f"counting steps at {named}" if named else "counting steps")
         for case, seen in zip(few, machine.observe_all([questions[case] for case in few]), strict=True):
-            if seen.steps is None and not seen.note:
+            if seen.steps is None and not seen.note and not seen.failure:
                 name = keys[case.set_values].name
-                raise AutotuneError(f"{name} took no steps at {case}; give a longer horizon")
-            store.put_note(STEPS_NOTE, notes[case], _to_note(seen))
+                seen = dataclasses.replace(seen, failure=f"{name} took no steps at {case}; give a longer horizon")
+            if not seen.failure:
+                store.put_note(STEPS_NOTE, notes[case], _to_note(seen))
             found[case] = seen
     return {case: found[case] for case in questions}
 
@@ -249,11 +326,6 @@ def _from_note(known: Mapping[str, Any], case: Case) -> Observation:
     from autotune._steps import decode_observation
 
     return dataclasses.replace(decode_observation(known), horizon=case.horizon, tolerance=case.tolerance)
-
-
-def _work(seen: Observation) -> Work:
-    assert seen.steps is not None
-    return Work(steps=seen.steps, reversed_steps=seen.accepted or seen.steps)
 
 
 def _budget(request: TuneRequest, device: DeviceInfo, rows: Sequence[Measurement]) -> Budget:

@@ -9,12 +9,13 @@ that changed nothing.
 """
 
 import contextlib
+import dataclasses
 import functools
 import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -30,20 +31,59 @@ Report = Callable[..., None]
 """Called at run time as `report(site=…, steps=…, accepted=…, rejected=…, hit_max=…, okay=…, time=…, end=…, …)`."""
 
 
+def _some_count() -> int:
+    """Draw a count that nobody else has; its square fits 32 bits, since loops count with such squares."""
+    return 20_000 + secrets.randbelow(45_000)
+
+
+@runtime_checkable
+class Hears(Protocol):
+    """A report that also hears what is seen while a program is traced."""
+
+    def counts_were_read(self) -> None:
+        """Somebody read the adjoint's counts."""
+        ...
+
+    def solve_was_traced(self) -> None:
+        """A solve with this adjoint was traced."""
+        ...
+
+
 def ignore_steps(**_: Any) -> None:
     """Report to nobody."""
 
 
-class ProbeAdjoint(diffrax.AbstractAdjoint):
+_PYTREES = tuple(str(Path(module.__file__).parent) for module in (eqx, jax) if module.__file__)
+
+
+def _reads_for_itself(filename: str) -> bool:
+    """Whether code of a file reads every field of a module, as flattening, comparing and printing do; or is ours."""
+    folder = str(Path(filename).parent)
+    return filename == __file__ or filename == dataclasses.__file__ or folder.startswith(_PYTREES)
+
+
+class ProbeAdjoint(diffrax.RecursiveCheckpointAdjoint):
     """Solve forward, report the steps, give zero gradients.
 
-    `report` is called with host scalars. What plain loops take of an adjoint is there too: `checkpoints`
-    is a number that no other probe and no real run has, so that no jit cache takes one for the other; nothing is
-    allocated for it, since no backward pass is run.
+    A subclass of Diffrax's class, as the adjoint that is tuned is one: code that asks `isinstance` takes the same path
+    here as in training.
+
+    `report` is called with host scalars; what else it hears is in `Hears`. What plain loops take of an adjoint is
+    there too: `checkpoints` is a number that no other probe and no real run has, so that no jit cache takes one for the
+    other; nothing is allocated for it where our loop or Diffrax's solve runs, since no backward pass does.
     """
 
+    checkpoints: int = eqx.field(static=True, default_factory=_some_count)
     report: Report = eqx.field(static=True, default=ignore_steps)
-    checkpoints: int = eqx.field(static=True, default_factory=lambda: 10**6 + secrets.randbelow(10**9))
+
+    def __getattribute__(self, name: str) -> Any:
+        """Tell who listens that the counts were read, by other code than that which moves PyTrees about."""
+        value = super().__getattribute__(name)
+        if name == "checkpoints" and not _reads_for_itself(sys._getframe(1).f_code.co_filename):
+            report = super().__getattribute__("report")
+            if isinstance(report, Hears):
+                report.counts_were_read()
+        return value
 
     @property
     def expected_steps(self) -> None:
@@ -77,6 +117,9 @@ class ProbeAdjoint(diffrax.AbstractAdjoint):
         """Run the solve's loop without any means of going back, and report."""
         del passed_solver_state, passed_controller_state
         site = call_site()
+        listener: Any = self.report
+        if isinstance(listener, Hears):
+            listener.solve_was_traced()
 
         def solve(inputs: Any) -> Any:
             terms, saveat, init_state, rest = inputs
@@ -107,6 +150,7 @@ class ProbeAdjoint(diffrax.AbstractAdjoint):
                 "okay": jnp.asarray(diffrax.is_okay(result)),
                 "time": jnp.asarray(final_state.tprev),
                 "end": jnp.asarray(rest["t1"]),
+                "mapped": jnp.asarray(False),
             },
         )
         if throw:
@@ -137,7 +181,7 @@ def _tell_lanes(report: Report, figures: dict[str, jax.Array]) -> None:
             name: figure if batched[0][name] else jnp.broadcast_to(figure, (size, *jnp.shape(figure)))
             for name, figure in figures.items()
         }
-        return tell(lanes), False
+        return tell(lanes | {"mapped": jnp.ones_like(lanes["mapped"])}), False
 
     tell(figures)
 

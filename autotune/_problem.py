@@ -17,13 +17,15 @@ from typing import Any
 
 from autotune._errors import AutotuneError, from_user
 from autotune._shadowing import OUR_NAMES, OUR_ROOT, check_own_packages
+from autotune._sources import sources_now
 
 check_own_packages()
 
 # Ours are imported before any folder of the user's is searched, so theirs can never take our place; what is left to
 # do is to name a file of theirs that ours hides from them.
 import adjoint as _adjoint  # noqa: E402, F401  (imported for its place in sys.modules)
-from profiles._records import Scalar  # noqa: E402
+from profiles._errors import RecordError  # noqa: E402
+from profiles._values import Scalar, plain, read_values  # noqa: E402
 
 _SWEPT = ("adjoint", "horizon", "tolerance")
 
@@ -43,6 +45,7 @@ class Problem:
 
     `spec` is what a worker process loads it by; None where there is none, and then `refusal` says why. `path` is the
     file that defines the factory, where there is one. `search_path` are the folders that a worker adds to its own.
+    `loaded` are the texts of that file and its neighbours as they were loaded, by whole path.
     """
 
     name: str
@@ -55,12 +58,13 @@ class Problem:
     path: str | None = None
     set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     search_path: tuple[str, ...] = ()
+    loaded: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def takes(self, parameter: str) -> bool:
         """Tell whether the factory takes a parameter of this name."""
         return self.takes_any or parameter in self.parameters
 
-    def with_set(self, values: Mapping[str, Scalar]) -> "Problem":
+    def with_set(self, values: Mapping[str, Any]) -> "Problem":
         """Return the same problem with these `--set` values in the place of its own.
 
         Raises:
@@ -71,7 +75,12 @@ class Problem:
                 raise AutotuneError(f"--set {key}=… is not for `{key}`, which ckpt-tune gives itself; use --{key}")
             if not self.takes(key):
                 raise AutotuneError(f"--set {key}=…: {self.name} takes no parameter `{key}` ({self._takes_text()})")
-        return dataclasses.replace(self, set_values=MappingProxyType(dict(values)))
+        try:
+            return dataclasses.replace(self, set_values=MappingProxyType(read_values(values)))
+        except RecordError as error:
+            raise AutotuneError(
+                f"{error}; it keys what is measured, so it must be one that can be written down"
+            ) from error
 
     def worker_spec(self) -> str:
         """Return `spec`.
@@ -108,7 +117,7 @@ class Problem:
                     f"({self._takes_text()}); leave --{parameter} out, or add the parameter to the factory"
                 )
             given[parameter] = value
-        given |= self.set_values
+        given |= {key: plain(value) for key, value in self.set_values.items()}
         missing = [parameter for parameter in self.required if parameter not in given]
         if missing:
             options = " ".join(f"--{p} VALUE" if p in _SWEPT else f"--set {p}=VALUE" for p in missing)
@@ -126,7 +135,7 @@ class Problem:
         return "it takes " + (", ".join(self.parameters) or "nothing")
 
 
-def load_problem(spec: str | Callable[..., Any], *, set_values: Mapping[str, Scalar] | None = None) -> Problem:
+def load_problem(spec: str | Callable[..., Any], *, set_values: Mapping[str, Any] | None = None) -> Problem:
     """Load a problem by the command line's name for it, or wrap a factory that is already at hand.
 
     Args:
@@ -145,11 +154,11 @@ def load_problem(spec: str | Callable[..., Any], *, set_values: Mapping[str, Sca
     place, factory_name = _split(spec)
     if place.endswith(".py"):
         path = Path(place).expanduser()
-        module = _load_file(path, spec)
+        module, text = _load_file(path, spec)
         stem, search_path = path.stem, (str(path.resolve().parent),)
         spec = f"{path.resolve()}:{factory_name}"
     else:
-        search_path = (os.getcwd(),)
+        search_path, text = (os.getcwd(),), None
         module = _load_module(place, spec, search_path)
         stem = place.rpartition(".")[2]
     factory = getattr(module, factory_name, None)
@@ -163,8 +172,16 @@ def load_problem(spec: str | Callable[..., Any], *, set_values: Mapping[str, Sca
         found = "has no" if factory is None else f"has a {type(factory).__name__}, not a function, under"
         raise AutotuneError(f"{place} {found} `{factory_name}`; it offers: {offers}")
     return _problem(
-        factory, f"{stem}:{factory_name}", set_values, spec=spec, path=module.__file__, search_path=search_path
-    )
+        factory, f"{stem}:{factory_name}", set_values, spec=spec, path=module.__file__, search_path=search_path,
+        loaded=_loaded(module.__file__, text),
+    )  # fmt: skip
+
+
+def _loaded(path: str | None, text: str | None) -> dict[str, str]:
+    """Keep the sources of a module that was just loaded; `text` is its own where it is known for certain."""
+    if path is None:
+        return {}
+    return sources_now(Path(path)) | ({} if text is None else {str(Path(path).resolve()): text})
 
 
 def _split(spec: str) -> tuple[str, str]:
@@ -223,7 +240,8 @@ def _check_not_shadowing(path: Path) -> None:
                 )
 
 
-def _load_file(path: Path, spec: str) -> ModuleType:
+def _load_file(path: Path, spec: str) -> tuple[ModuleType, str]:
+    """Load a file as a module; returns it with the very text that was run, which no cache of bytecode stands for."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         neighbours = sorted(p.name for p in path.parent.glob("*.py"))[:8] if path.parent.is_dir() else []
@@ -241,11 +259,12 @@ def _load_file(path: Path, spec: str) -> ModuleType:
     _extend_search_path((str(path.resolve().parent),))
     sys.modules[name] = module
     try:
-        module_spec.loader.exec_module(module)
+        source = path.read_bytes()
+        exec(compile(source, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
+        return module, importlib.util.decode_source(source)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise from_user(f"{path} raised while it was imported", error) from error
-    return module
 
 
 def _load_module(name: str, spec: str, search_path: tuple[str, ...]) -> ModuleType:

@@ -18,7 +18,7 @@ from typing import IO, Any
 import psutil
 
 from autotune._cache import compilation_cache
-from autotune._errors import AutotuneError
+from autotune._errors import AutotuneError, ProblemChangedError
 from autotune._host import host_memory, oom_kills
 from autotune._trial import RunSettings
 from profiles._records import Status
@@ -141,7 +141,8 @@ class WorkerProcess:
                 raise WorkerEndedError(Status.OUT_OF_MEMORY, f"{_DOING.get(op, op)}: {error['message']}")
             if error["trace"] is not None:
                 raise WorkerBugError(error["trace"])
-            raise AutotuneError(error["message"], frames=tuple(error["frames"]))
+            kind = ProblemChangedError if error.get("changed") else AutotuneError
+            raise kind(error["message"], frames=tuple(error["frames"]))
         self.resident_bytes = reply.get("resident_bytes") or self.resident_bytes
         return reply["ok"]
 

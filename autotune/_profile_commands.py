@@ -15,9 +15,10 @@ from autotune._machine import described_device, make_machine
 from autotune._opening import reading, store_exists
 from autotune._recommend import Fit, Recommendation, Wish, recommend_from
 from autotune._report import write_report
+from autotune._request import TuneRequest
 from autotune._trial import RunSettings
 from profiles._records import AdjointName, Profile, Status
-from profiles._store import ProfileStore, open_store
+from profiles._store import open_store
 from profiles._units import format_bytes, format_seconds
 
 GIB = 2**30
@@ -25,9 +26,13 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RecommendRequest:
-    """One call of `ckpt-tune recommend`: of which profile, what is wished, and whether staleness is overlooked."""
+    """One call of `ckpt-tune recommend`: of which profile, what is wished, and whether staleness is overlooked.
+
+    `problem` is the user's own name for the problem, whose code is then compared; None compares device and versions.
+    """
 
     profile: str
+    problem: str | None
     budget: str
     margin: float | None
     wish: Wish
@@ -39,7 +44,7 @@ def recommend_command(screen: Screen, request: RecommendRequest, store_url: str 
     """Recommend from a stored profile, and say what more and less memory would buy."""
     with open_store(store_url, read_only=store_exists(store_url)) as store:
         profile = store.profile(request.profile)
-        device = _here(profile, store, request)
+        device = _here(screen, profile, request)
         budget = resolve_budget(request.budget, device, margin=request.margin)
         wish = dataclasses.replace(request.wish, budget_bytes=budget.bytes, margin_bytes=budget.margin_bytes)
         chosen = recommend_from(profile, wish)
@@ -66,14 +71,19 @@ def recommend_command(screen: Screen, request: RecommendRequest, store_url: str 
     return Exit.DONE if all(choice.status is Fit.OK for choice in chosen) else Exit.NOTHING_FITS
 
 
-def _here(profile: Profile, store: ProfileStore, request: RecommendRequest) -> DeviceInfo:
-    """Read the device of today, refusing a profile of another one, of other versions, or of other code."""
+def _here(screen: Screen, profile: Profile, request: RecommendRequest) -> DeviceInfo:
+    """Read the device of today, refusing a profile of another one, of other versions, or of other code.
+
+    Code is compared where the user named it: what a store says of where the code lies is never followed.
+    """
     if request.force:
         return described_device(profile.device)
-    problem = _check.origin_of(profile, store)
-    if problem is not None and problem.startswith("/") and not Path(problem.rpartition(":")[0]).is_file():
-        problem = None
-    machine = make_machine(request.settings, search_path=())
+    problem, search_path = None, ()
+    if request.problem is None:
+        screen.say("its code was not compared with that of today: name it with --problem FILE.py:factory")
+    else:
+        problem, search_path = TuneRequest(problem=request.problem).located()
+    machine = make_machine(request.settings, search_path=search_path)
     try:
         reasons = _check.stale_reasons(profile, problem=problem, asked=machine)
         device = machine.device_info()

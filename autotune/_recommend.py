@@ -6,100 +6,23 @@ costs time too). What was never measured is said to be so: between measured coun
 """
 
 import dataclasses
-import enum
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from autotune._adjoints import Work, passes, work_of_row
+from autotune._describe import Known, describe
 from autotune._errors import AutotuneError
-from autotune._forecast import Forecast, Range, Work, passes
-from autotune._space import Cell, cell_of, grid_counts
-from profiles._records import AdjointName, Case, Measurement, PeakSource, Profile, Scalar, Status, Tier
+from autotune._forecast import Forecast
+from autotune._recommendation import Evidence as Evidence
+from autotune._recommendation import Fit as Fit
+from autotune._recommendation import Objective as Objective
+from autotune._recommendation import Option as Option
+from autotune._recommendation import Recommendation as Recommendation
+from autotune._space import Cell, Program, cell_of, grid_counts
+from profiles._records import AdjointName, Case, Measurement, Profile, Scalar, Status
 
 TIE = 0.02
 """An unmeasured count has to promise this much more than a measured one to be chosen before it."""
-
-
-class Evidence(enum.StrEnum):
-    """What a recommendation rests on."""
-
-    MEASURED = "measured"
-    INTERPOLATED = "interpolated"
-    EXTRAPOLATED = "extrapolated"
-
-
-class Objective(enum.StrEnum):
-    """What is minimised within the budget: measured seconds, or executed steps, which need no timing."""
-
-    TIME = "time"
-    MEMORY = "memory"
-
-
-class Fit(enum.StrEnum):
-    """Whether anything fits."""
-
-    OK = "ok"
-    NOTHING_FITS = "nothing_fits"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One count at one cell as a candidate: its forecast bytes, seconds and executed steps."""
-
-    cell: Cell
-    checkpoints: int
-    peak: Range
-    seconds: Range | None
-    executed_steps: int | None
-    timed: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Recommendation:
-    """What to use at one case, or that nothing fits there and the smallest bytes that would do.
-
-    `peak_low_bytes` and `peak_high_bytes` bound the peak; they equal it where it was measured. `between` says in words
-    what an interpolated figure lies between. `tier` is where the first states of windows are held, None for nowhere;
-    `directory` is where the disk tier's file lay as it was measured.
-    """
-
-    case: Case
-    status: Fit
-    budget_bytes: int
-    margin_bytes: int = 0
-    xla_flags: str = ""
-    tier: Tier | None = None
-    directory: str | None = None
-    checkpoints: int | None = None
-    expected_steps: int | None = None
-    steps: int | None = None
-    accepted: int | None = None
-    peak_bytes: int | None = None
-    peak_low_bytes: int | None = None
-    peak_high_bytes: int | None = None
-    peak_source: PeakSource | None = None
-    run_seconds: float | None = None
-    recompute_factor: float | None = None
-    evidence: Evidence | None = None
-    between: str = ""
-    smallest_bytes: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the entry of the JSON that `tune` and `recommend` print."""
-        return {
-            "horizon": self.case.horizon,
-            "tolerance": self.case.tolerance,
-            "set_values": dict(self.case.set_values),
-            "xla_flags": self.xla_flags,
-            "tier": self.tier.name if self.tier else None,
-            "windows": self.tier.windows if self.tier else None,
-            "transfer_cost": self.tier.transfer_cost if self.tier else None,
-            **{
-                field.name: getattr(self, field.name)
-                for field in dataclasses.fields(self)
-                if field.name not in ("case", "xla_flags", "tier")
-            },
-        }
 
 
 def options(
@@ -165,11 +88,7 @@ def rank(candidates: Iterable[Option], budget_bytes: int, objective: Objective =
 
 def works_of(rows: Iterable[Measurement]) -> dict[Case, Work]:
     """Read the observed steps of every case from its rows."""
-    return {
-        cell_of(row).case: Work(steps=row.steps, reversed_steps=row.accepted or row.steps)
-        for row in rows
-        if row.steps
-    }  # fmt: skip
+    return {cell_of(row).case: work for row in rows if (work := work_of_row(row)) is not None}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +97,8 @@ class Wish:
 
     None for horizon or tolerance means each that was measured; `set_values` likewise, by key. `measured_only` keeps to
     counts that were run (compiled, where none was) wherever the case itself was measured. `tiers` are those that may be
-    used beside the device; None for all that were measured.
+    used beside the device; None for all that were measured. `xla_flags` are those that the user will run under; None
+    takes no flags where anything was measured without, else those that were measured.
     """
 
     budget_bytes: int
@@ -190,6 +110,7 @@ class Wish:
     allow_extrapolation: bool = False
     measured_only: bool = False
     tiers: tuple[str, ...] | None = None
+    xla_flags: tuple[str, ...] | None = None
 
 
 def recommend_from(profile: Profile, wish: Wish) -> tuple[Recommendation, ...]:
@@ -301,16 +222,20 @@ def _on_line(known: Sequence[tuple[float, Work]], place: float) -> Work | None:
     def power_law(a: int, b: int) -> int:
         return max(1, round(math.exp(math.log(a) + share * (math.log(b) - math.log(a)))))
 
+    visited = left.reversed_steps and right.reversed_steps  # none at all where no gradient is taken
     return Work(
-        steps=power_law(left.steps, right.steps), reversed_steps=power_law(left.reversed_steps, right.reversed_steps)
+        steps=power_law(left.steps, right.steps),
+        reversed_steps=power_law(left.reversed_steps, right.reversed_steps) if visited else 0,
+        accepted=power_law(left.predicted, right.predicted),
     )
 
 
 def _recommend_at(
     place: _Place, rows: Sequence[Measurement], forecast: Forecast, name: AdjointName, wish: Wish
 ) -> Recommendation:
-    """Choose at one case, over every XLA flag setting that was measured for its program."""
+    """Choose at one case, over the programs that were measured as they will be used."""
     programs = {cell_of(row).program for row in rows if cell_of(row).program.set_values == place.case.set_values}
+    programs = _under_flags(programs, wish)
     if wish.tiers is not None:
         programs = {program for program in programs if program.tier is None or program.tier.name in wish.tiers}
     cells = [Cell(place.case, program.xla_flags, program.tier) for program in sorted(programs, key=str)]
@@ -338,52 +263,23 @@ def _recommend_at(
         ]
         smallest = min((row.peak_bytes for row in known if row.peak_bytes), default=None)
         return dataclasses.replace(base, smallest_bytes=smallest)
-    return describe(ranked[0], place.work, name, base, rows=rows, evidence=place.evidence, between=place.between)
+    known = Known(rows=rows, forecast=forecast, evidence=place.evidence, between=place.between)
+    return describe(ranked[0], place.work, name, base, known=known)
 
 
-def describe(
-    option: Option,
-    work: Work | None,
-    name: AdjointName,
-    base: Recommendation,
-    *,
-    rows: Sequence[Measurement],
-    evidence: Evidence,
-    between: str = "",
-) -> Recommendation:
-    """Write a chosen option as a recommendation; a count that was not measured itself is an interpolated one."""
-    row = next(
-        (
-            row
-            for row in reversed(rows)
-            if cell_of(row) == option.cell and row.checkpoints == option.checkpoints and row.status is Status.OK
-        ),
-        None,
-    )
-    if row is None and evidence is Evidence.MEASURED:
-        measured = sorted({r.checkpoints for r in rows if cell_of(r).program == option.cell.program and r.peak_bytes})
-        below = [count for count in measured if count < option.checkpoints]
-        above = [count for count in measured if count > option.checkpoints]
-        evidence = Evidence.INTERPOLATED if below and above else Evidence.EXTRAPOLATED
-        between = f"{option.checkpoints} of the measured counts {_listed(map(str, below[-1:] + above[:1]))}"
-    return dataclasses.replace(
-        base,
-        status=Fit.OK,
-        xla_flags=option.cell.xla_flags,
-        tier=option.cell.tier,
-        checkpoints=option.checkpoints,
-        expected_steps=work.reversed_steps if work and name is AdjointName.OURS else None,
-        steps=work.steps if work else None,
-        accepted=work.reversed_steps if work else None,
-        peak_bytes=math.ceil(option.peak.likely),
-        peak_low_bytes=math.floor(option.peak.low),
-        peak_high_bytes=math.ceil(option.peak.high),
-        peak_source=row.peak_source if row else PeakSource.COMPILED,
-        run_seconds=option.seconds.likely if option.seconds else None,
-        recompute_factor=option.executed_steps / work.steps if work and option.executed_steps else None,
-        evidence=evidence,
-        between=between,
-    )
+def _under_flags(programs: set[Program], wish: Wish) -> set[Program]:
+    """Keep the programs that were measured under the XLA flags that are wished for.
+
+    Raises:
+        AutotuneError: none was.
+    """
+    there = {program.xla_flags for program in programs}
+    wanted = ({""} if "" in there else there) if wish.xla_flags is None else set(wish.xla_flags)
+    if there and not wanted & there:
+        said = " or ".join(repr(flags) for flags in sorted(wanted))
+        known = _listed(map(repr, sorted(there)))
+        raise AutotuneError(f"nothing was measured under XLA_FLAGS {said}, only under {known}; tune with them first")
+    return {program for program in programs if program.xla_flags in wanted}
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import adjoint
-from autotune._forecast import Forecast, Work
+from autotune._adjoints import Work
+from autotune._forecast import Forecast
 from autotune._recommend import Fit, Recommendation, works_of
 from autotune._space import Cell, cell_of, grid_counts
 from profiles._extras import BytesLaw, Optimum, Recommended, ReportExtras, Tree

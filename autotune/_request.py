@@ -24,7 +24,8 @@ class TuneRequest:
 
     `problem` is `FILE.py:factory`, `package.module:factory` or a factory that lies in a file. `budget` is bytes,
     `6GiB`, `80%` or `auto`. `exhaustive` runs the whole grid. `settings` hold platform, device, x64 and timeout.
-    `tiers` are tried beside the device alone.
+    `tiers` are tried beside the device alone. `steps` stands for those of a problem whose steps cannot be observed;
+    `forward_only` says that no gradient is meant.
     """
 
     problem: str | Callable[..., Any]
@@ -36,6 +37,8 @@ class TuneRequest:
     workers: int = 1
     seed: int = 0
     tiers: tuple[TierBudget, ...] = ()
+    steps: int | None = None
+    forward_only: bool = False
     settings: RunSettings = dataclasses.field(
         default_factory=lambda: RunSettings(timeout_seconds=DEFAULT_TIMEOUT_SECONDS)
     )

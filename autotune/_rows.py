@@ -2,13 +2,21 @@
 
 import socket
 
-from autotune._adjoints import executed_steps
+from autotune._adjoints import Work, executed_steps, passes
 from autotune._device import versions
 from autotune._trial import Trial
 from profiles._records import DeviceKey, Measurement, ProblemKey
 
+VERIFIED = "/verified"
+"""Ending of the study's name for rows that were measured under the user's own settings."""
+
 UNKNOWN_DEVICE = DeviceKey(platform="unknown", kind="unknown")
 """Stands where the process died before it could say what device it had."""
+
+
+def is_final(row: Measurement) -> bool:
+    """Whether a row is a final run under the user's own settings."""
+    return row.study.endswith(VERIFIED)
 
 
 def blank_row(trial: Trial, *, name: str | None = None, device: DeviceKey | None = None) -> Measurement:
@@ -21,7 +29,12 @@ def blank_row(trial: Trial, *, name: str | None = None, device: DeviceKey | None
     """
     executed = None
     if trial.steps:
-        executed = executed_steps(trial.adjoint, trial.steps, trial.checkpoints, trial.expected_steps, trial.tier)
+        reversed_steps = trial.steps if trial.reversed_steps is None else trial.reversed_steps
+        if trial.expected_steps is None and reversed_steps:  # placed as well as an adjoint can without a prediction
+            executed = executed_steps(trial.adjoint, trial.steps, trial.checkpoints, None, trial.tier)
+        else:
+            work = Work(steps=trial.steps, reversed_steps=reversed_steps, accepted=trial.expected_steps)
+            executed = sum(passes(trial.adjoint, work, trial.checkpoints, trial.tier))
     return Measurement(
         study=trial.study, problem=trial.key or ProblemKey(name=name or trial.problem, components={}),
         device=trial.device or device or UNKNOWN_DEVICE, adjoint=trial.adjoint, checkpoints=trial.checkpoints,

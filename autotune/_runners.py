@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from autotune._batch import Failure, run_batch
 from autotune._cache import compilation_cache, prune
 from autotune._device import DeviceInfo
-from autotune._errors import AutotuneError
+from autotune._errors import AutotuneError, ProblemChangedError
 from autotune._parts import Composition, decode_composition
 from autotune._problem import Problem, load_problem
 from autotune._process import WorkerEndedError, WorkerProcess
 from autotune._rows import UNKNOWN_DEVICE
-from autotune._steps import Observation, decode_observation
+from autotune._steps import Observation, decode_observation, seen_or_failed
 from autotune._tiers import TierQuestion, transfer_cost
-from autotune._trial import RunSettings, Trial
+from autotune._trial import KeyPlace, RunSettings, Trial
 from autotune._wire import decode_device_info, decode_measurement, decode_problem_key, encode
-from profiles._records import Measurement, ProblemKey, Scalar, Status, Tier
+from profiles._records import AdjointName, Measurement, ProblemKey, Scalar, Status, Tier
 
 if TYPE_CHECKING:
     from autotune._measure import Prepared
@@ -40,12 +40,19 @@ DROP_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What to probe: a problem by its name for workers, its `--set` values, and where."""
+    """What to probe: a problem by its name for workers, its `--set` values, and where.
+
+    Where `key` is given, it was taken at `key_place`, and a worker that has loaded something else says so. Where
+    `adjoint` is given, counting steps also sees whether a backward pass goes through a solve.
+    """
 
     problem: str
     set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     horizon: int | float | None = None
     tolerance: float | None = None
+    key: ProblemKey | None = None
+    key_place: KeyPlace | None = None
+    adjoint: AdjointName | None = None
 
 
 class SubprocessRunner:
@@ -120,12 +127,16 @@ class SubprocessRunner:
     def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
         """Count the steps of several cases, in as many processes as there are lanes.
 
+        Returns:
+            What was seen; of a case that cannot be counted, why.
+
         Raises:
-            AutotuneError: of the first case that cannot be counted.
+            ProblemChangedError: somebody edited the problem meanwhile.
         """
 
         def ask(lane: int) -> list[Observation]:
-            return [self._observe(question, lane) for question in questions[lane :: self._lanes]]
+            mine = questions[lane :: self._lanes]
+            return [seen_or_failed(lambda asked: self._observe(asked, lane), question) for question in mine]
 
         found: list[Observation | None] = [None] * len(questions)
         for lane, seen in enumerate(self._side_by_side(ask, list(range(min(self._lanes, len(questions)))))):
@@ -245,6 +256,8 @@ class SubprocessRunner:
                 )  # fmt: skip
             except WorkerEndedError as error:
                 return {"status": error.status, "message": str(error)}
+            except ProblemChangedError:
+                raise  # no failure of this trial: nothing that follows would be about the problem that is tuned
             except AutotuneError as error:
                 return {"status": Status.FAILED, "message": "\n".join((str(error), *error.frames))}
             except BaseException:
@@ -345,7 +358,10 @@ class InProcessRunner:
         from autotune._probe import observe
 
         problem = self._named(question.problem, question.set_values)
-        return observe(problem, question.horizon, question.tolerance, repeats=repeats, variations=variations)
+        return observe(
+            problem, question.horizon, question.tolerance, repeats=repeats, variations=variations,
+            adjoint=question.adjoint,
+        )  # fmt: skip
 
     def composition(self, problem: str, row: Measurement) -> Composition | None:
         """Part a row's compiled bytes."""

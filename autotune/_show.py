@@ -10,6 +10,7 @@ from autotune._tiers import DISK
 from profiles._pareto import Objective, Point, pareto_front, points
 from profiles._records import Case, Measurement, Profile, Status
 from profiles._units import format_bytes, format_seconds
+from profiles._values import plain
 
 if TYPE_CHECKING:
     from autotune._device import DeviceInfo
@@ -87,7 +88,7 @@ RECOMMENDATION_COLUMNS = (
     "horizon", "tolerance", "set_values", "xla_flags", "tier", "windows", "transfer_cost", "directory",
     "status", "budget_bytes", "margin_bytes", "checkpoints", "expected_steps", "steps", "accepted",
     "peak_bytes", "peak_low_bytes", "peak_high_bytes", "peak_source", "run_seconds", "recompute_factor",
-    "evidence", "between", "smallest_bytes",
+    "peak_evidence", "seconds_evidence", "recompute_evidence", "evidence", "between", "smallest_bytes", "message",
 )  # fmt: skip
 
 
@@ -108,18 +109,29 @@ def show_recommendations(screen: Screen, chosen: Sequence[Recommendation]) -> No
         tolerance = choice.case.tolerance
         line: list[Any] = [choice.case.horizon] if has_horizon else []
         line += [None if tolerance is None else f"{tolerance:g}"] if has_tolerance else []
-        line += [values.get(key) for key in keys]
+        line += [str(values[key]) if key in values else None for key in keys]
         if choice.status is Fit.OK:
             line += [
                 choice.checkpoints, choice.expected_steps, _peak(choice), maybe_seconds(choice.run_seconds),
-                factor(choice.recompute_factor), choice.evidence,
+                factor(choice.recompute_factor), evidence(choice),
             ]  # fmt: skip
+        elif choice.status is Fit.FAILED:
+            line += [None, None, None, None, None, "failed"]
         else:
             least = maybe_bytes(choice.smallest_bytes) or "unknown"
             line += [None, None, f"≥ {least}", None, None, "nothing fits"]
         line += [str(choice.tier or "")] if tiered else []
         lines.append([*line, choice.xla_flags] if flagged else line)
     screen.table(columns, lines)
+
+
+def evidence(choice: Recommendation) -> str:
+    """Name what each figure rests on, in one word where they agree."""
+    if choice.seconds_evidence is None:
+        return f"{choice.peak_evidence}, not timed"
+    if choice.peak_evidence == choice.seconds_evidence:
+        return str(choice.peak_evidence)
+    return f"peak {choice.peak_evidence}, seconds {choice.seconds_evidence}"
 
 
 def _peak(choice: Recommendation) -> str | None:
@@ -139,7 +151,8 @@ def usage_lines(choice: Recommendation) -> str:
         held = f', tier="{choice.tier.name}", windows={choice.tier.windows}'
         held += f', directory="{choice.directory or "DIR"}"' if choice.tier.name == DISK else ""
         held += f", transfer_cost={choice.tier.transfer_cost:g}"
-    return f"RecursiveCheckpointAdjoint(checkpoints={choice.checkpoints}{expected}{held})"
+    made = f"RecursiveCheckpointAdjoint(checkpoints={choice.checkpoints}{expected}{held})"
+    return made + (f"   with XLA_FLAGS='{choice.xla_flags}' in the environment" if choice.xla_flags else "")
 
 
 def profile_record(profile: Profile) -> dict[str, Any]:
@@ -172,7 +185,7 @@ def point_record(case: Case, point: Point, fronts: Mapping[Objective, Iterable[P
     return {
         "horizon": case.horizon,
         "tolerance": case.tolerance,
-        "set_values": dict(case.set_values),
+        "set_values": {key: plain(value) for key, value in case.set_values},
         "checkpoints": point.checkpoints,
         "expected_steps": point.expected_steps,
         "tier": point.tier.name if point.tier else None,
@@ -180,8 +193,11 @@ def point_record(case: Case, point: Point, fronts: Mapping[Objective, Iterable[P
         "xla_flags": point.xla_flags,
         "peak_bytes": point.peak_bytes,
         "peak_source": str(point.peak_source),
+        "peak_evidence": "measured",
         "run_seconds": point.run_seconds,
+        "seconds_evidence": None if point.run_seconds is None else "measured",
         "recompute_factor": point.recompute_factor,
+        "recompute_evidence": None if point.recompute_factor is None else "computed",
         "fastest_for_its_bytes": point in fronts[Objective.SECONDS],
         "least_recompute_for_its_bytes": point in fronts[Objective.RECOMPUTE],
         "measured_at": point.rows[-1].measured_at.isoformat(timespec="seconds"),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from autotune._errors import AutotuneError
 from profiles._records import Case, Measurement, Scalar, Tier
+from profiles._values import read_value
 
 AUTO = "auto"
 MAX_GRID_COUNTS = 12
@@ -96,7 +97,7 @@ def build_space(listed: Listed) -> Space:
     """Cross the listed values into a space, horizons and tolerances varying fastest."""
     keys = sorted(listed.set_values)
     crossed = itertools.product(
-        itertools.product(*(_unique(listed.set_values[key]) for key in keys)),
+        itertools.product(*(_unique(map(read_value, listed.set_values[key])) for key in keys)),
         _unique(listed.xla_flags) or [""],
         _unique(listed.horizons) or [None],
         _unique(listed.tolerances) or [None],
@@ -160,30 +161,6 @@ def checkpoint_counts(texts: Iterable[str]) -> tuple[int, ...] | None:
             raise AutotuneError(f"--checkpoints {part!r} is neither `auto` nor a whole number of at least 1")
         counts.append(int(part))
     return tuple(sorted(set(counts)))
-
-
-def scalar(text: str) -> Scalar:
-    """Read one `--set` value: `true`/`false` as bool, then int, then float, else the text itself."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
-
-
-def set_option(texts: Iterable[str]) -> dict[str, tuple[Scalar, ...]]:
-    """Read `--set KEY=VALUE,VALUE` (repeatable; the same key again adds values)."""
-    values: dict[str, list[Scalar]] = {}
-    for text in texts:
-        key, equals, listed = text.partition("=")
-        parts = [part.strip() for part in listed.split(",") if part.strip()]
-        if not equals or not key.strip().isidentifier() or not parts:
-            raise AutotuneError(f"--set {text!r} is not KEY=VALUE[,VALUE…], KEY a parameter that the factory takes")
-        values.setdefault(key.strip(), []).extend(scalar(part) for part in parts)
-    return {key: tuple(_unique(listed)) for key, listed in values.items()}
 
 
 def scalar_items(values: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:

@@ -8,7 +8,7 @@ seconds has to part: many advances, about three times the steps, and everything 
 import dataclasses
 from collections.abc import Sequence
 
-from autotune._adjoints import executed_steps, reversed_steps
+from autotune._adjoints import executed_steps, work_of_row
 from autotune._laws import BytesLaw, SecondsLaw, TimeSample, fit_bytes_law, fit_seconds_law
 from autotune._trial import Rung, Runner, Trial
 from profiles._records import AdjointName, Measurement, Status
@@ -166,7 +166,8 @@ def seconds_law(rows: Sequence[Measurement]) -> SecondsLaw | None:
     samples = []
     for row in rows:
         if row.status is Status.OK and row.run_seconds and row.executed_steps and row.steps:
-            taped = reversed_steps(row.adjoint, row.steps, row.accepted)
+            work = work_of_row(row)
+            taped = work.reversed_steps if work else row.steps
             samples.append(
                 TimeSample(
                     advances=row.executed_steps - taped, reversed_steps=taped, seconds=row.run_seconds

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import TrialState
 
+from autotune._errors import ProblemChangedError
 from autotune._rendezvous import Rendezvous
 from autotune._study import JoinedStudy, distributions_of, known_experimental, objectives_of, params_of
 from autotune._trial import Rung, Runner, Trial
@@ -28,6 +29,8 @@ from autotune._wire import decode_trial, encode
 from profiles._records import Measurement, Status
 
 IDLE_POLL_SECONDS = 0.5
+CHANGED = "changed"
+"""The attribute of a trial whose worker had loaded another problem than the tune's."""
 
 
 class SweepProgress(Protocol):
@@ -74,12 +77,18 @@ class Sweep:
     def __init__(self, joined: JoinedStudy, tools: SweepTools) -> None:
         """Take part in a study; see `make_study` and `join_study`."""
         self._study = study = joined.study
+        self._joined = joined
         self._storage = joined.storage
         self._seeded: set[int] = set()
         self._tools = tools
         self._choices: dict[str, list[str]] = study.user_attrs["choices"]
         self._measured: list[Measurement] = []
         self._interrupted = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """The name of this tune's own study."""
+        return self._study.study_name
 
     @property
     def waiting(self) -> int:
@@ -109,6 +118,10 @@ class Sweep:
     def end(self) -> None:
         """Tell every worker that no trial will come."""
         self._study.set_user_attr("closed", True)
+
+    def close(self) -> None:
+        """Let go of the study's database."""
+        self._joined.close()
 
     def reap(self) -> None:
         """Hand out again, once, what dead workers had taken."""
@@ -147,6 +160,7 @@ class Sweep:
 
         Raises:
             SweepInterrupted: `interrupt` was called.
+            ProblemChangedError: somebody edited the problem; what was finished is stored.
         """
         first = len(self._study.get_trials(deepcopy=False))
         for trial in trials:
@@ -156,6 +170,8 @@ class Sweep:
         while True:
             self.work(together=len(trials) if timed or alone else 1)
             batch = self._study.get_trials(deepcopy=False)[first:]
+            if said := next((trial.user_attrs[CHANGED] for trial in batch if CHANGED in trial.user_attrs), None):
+                raise ProblemChangedError(said)
             if not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in batch):
                 return list(self._measured)
             time.sleep(IDLE_POLL_SECONDS)
@@ -229,7 +245,11 @@ class Sweep:
         except BaseException:
             meeting.leave()
             raise
-        row = meeting.bring(trial)
+        try:
+            row = meeting.bring(trial)
+        except ProblemChangedError as error:
+            handed.set_user_attr(CHANGED, str(error))  # for the process that made the study
+            raise
         handed.set_user_attr("key", row.key)
         handed.set_user_attr("status", str(row.status))
         for name, excess in (self._constraints(row) or {}).items():

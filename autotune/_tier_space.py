@@ -117,6 +117,7 @@ class TierSizes:
             rung=Rung.TRACED,
             settings=dataclasses.replace(prepared.request.settings, xla_flags=program.xla_flags),
             key=prepared.keys[case.set_values],
+            key_place=prepared.key_place(case.set_values),
             device=prepared.device.key,
         )
         return per_checkpoint_bytes(machine, template, TRACED_COUNTS)

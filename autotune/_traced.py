@@ -14,6 +14,7 @@ temporaries outside its loops is overestimated by as much.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -113,8 +114,9 @@ def _equation_peak(equation: Any, dying: set[Any], made: list[Any]) -> int:
         carry = frozenset(range(equation.params["body_nconsts"], len(body.invars)))
         return _copied(equation.invars[first:], dying) + _peak(body, carry)
     if name == "scan":
-        consts, carried = equation.params["num_consts"], equation.params["num_carry"]
         body = equation.params["jaxpr"].jaxpr
+        carried = len(loop_carry(equation))
+        consts = _sliced_from(equation) - carried
         carry = frozenset(range(consts, consts + carried))
         stacked = sum(map(_padded, equation.outvars[carried:]))
         slices = sum(map(_padded, body.invars[consts + carried :]))
@@ -149,6 +151,30 @@ def _fresh(dying: list[int], made: list[int]) -> int:
     return fresh
 
 
+def loop_carry(equation: Any) -> list[Any]:
+    """List the carry of a `while` or `scan` equation, as the variables that it leaves.
+
+    Of a scan they are told by their shapes: what is stacked has one axis more outside than in the body. (The names of
+    the parameters that count them differ between versions of JAX.)
+    """
+    outside = list(equation.outvars)
+    if equation.primitive.name != "scan":
+        return outside
+    inside = equation.params["jaxpr"].jaxpr.outvars
+    carried = sum(_rank(variable) == _rank(body) for variable, body in zip(outside, inside, strict=True))
+    return outside[:carried]
+
+
+def _sliced_from(equation: Any) -> int:
+    """Count the operands of a scan that are constants or carry; those that are sliced come after them."""
+    inside = equation.params["jaxpr"].jaxpr.invars
+    return sum(_rank(variable) == _rank(body) for variable, body in zip(equation.invars, inside, strict=True))
+
+
+def _rank(variable: Any) -> int:
+    return len(getattr(variable.aval, "shape", ()))
+
+
 def inner_jaxprs(equation: Any) -> list[Any]:
     """List the open jaxprs among an equation's parameters."""
     found = []
@@ -159,6 +185,29 @@ def inner_jaxprs(equation: Any) -> list[Any]:
             elif isinstance(inner, jex_core.Jaxpr):
                 found.append(inner)
     return found
+
+
+def same_program(left: Any, right: Any) -> bool:
+    """Whether two open jaxprs make values of the same shapes and dtypes by the same primitives, inside loops too."""
+    return list(_shapes(left)) == list(_shapes(right))
+
+
+def _shapes(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        made = [(getattr(v.aval, "shape", None), str(getattr(v.aval, "dtype", ""))) for v in equation.outvars]
+        yield equation.primitive.name, made, [list(_shapes(inner)) for inner in inner_jaxprs(equation)]
+
+
+def calls_back(closed_jaxpr: Any) -> bool:
+    """Whether anything in a program calls Python while it runs."""
+    return _calls_back(closed_jaxpr.jaxpr)
+
+
+def _calls_back(jaxpr: Any) -> bool:
+    return any(
+        "callback" in equation.primitive.name or any(map(_calls_back, inner_jaxprs(equation)))
+        for equation in jaxpr.eqns
+    )
 
 
 def hands_over(closed_jaxpr: Any) -> bool:
@@ -180,6 +229,5 @@ def _largest_carry(jaxpr: Any) -> int:
     for equation in jaxpr.eqns:
         largest = max(largest, *(_largest_carry(body) for body in inner_jaxprs(equation)), 0)
         if equation.primitive.name in ("while", "scan"):
-            count = equation.params.get("num_carry", len(equation.outvars))
-            largest = max(largest, sum(_bytes(v) for v in equation.outvars[:count]))
+            largest = max(largest, sum(map(_bytes, loop_carry(equation))))
     return largest

@@ -34,6 +34,14 @@ class RunSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPlace:
+    """Where in its sweep a problem's key was taken; whoever loads the problem takes it there again and compares."""
+
+    horizon: int | float | None = None
+    tolerance: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One point of the space. `problem` is the command line's `FILE.py:factory` or `module:factory`.
 
@@ -42,8 +50,12 @@ class Trial:
 
     `directory` is where the file of a disk tier lies on the host that measures.
 
+    `key_place` is where `key` was taken: a worker process compares the key of what it loaded with it, and refuses to
+    measure something else. None compares nothing.
+
     `key`, `device` and the observed `steps`, `accepted`, `rejected` go into the row as they are; where a key is None
-    the runner finds it out, which costs one trace, and steps that are None stay unknown.
+    the runner finds it out, which costs one trace, and steps that are None stay unknown. `reversed_steps` are those
+    that the backward pass visits, all of `steps` where it is None.
     """
 
     study: str
@@ -63,10 +75,12 @@ class Trial:
     seed: int = 0
     settings: RunSettings = dataclasses.field(default_factory=RunSettings)
     key: ProblemKey | None = None
+    key_place: KeyPlace | None = None
     device: DeviceKey | None = None
     steps: int | None = None
     accepted: int | None = None
     rejected: int | None = None
+    reversed_steps: int | None = None
 
     def ends_compiled(self, compiled_bytes: int | None) -> bool:
         """Whether the trial is over once it is compiled: nothing more was asked for, or it is too large to be run."""

@@ -16,24 +16,25 @@ from autotune._dry_run import Planned, plan, total_seconds
 from autotune._errors import AutotuneError
 from autotune._forecast import Forecast
 from autotune._past import Question
-from autotune._prepare import VERIFIED, Machine, Prepared, Reuse, Store, prepare, reuse
+from autotune._prepare import NOT_COUNTED, Machine, Prepared, Reuse, Store, prepare, reuse
 from autotune._recommend import Fit, Recommendation
 from autotune._request import TuneRequest
-from autotune._rows import blank_row
-from autotune._search import MATTERS, Request, Search
-from autotune._space import Cell, Space, cell_of
+from autotune._rows import VERIFIED, blank_row
+from autotune._search import Request, Search
+from autotune._space import Cell, Space
 from autotune._study import StudyPlan, make_study, scratch_url
 from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from autotune._tier_space import TierSizes
 from autotune._trial import Trial
 from autotune._verify import Chooser
 from autotune._workers import local_workers, origin_of_study
-from profiles._records import AdjointName, Measurement, Status
+from profiles._records import AdjointName, Measurement, ProblemKey, Status
+from profiles._values import stored_values
 
 SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
 """Makes XLA's CPU backend compile a loop over a small state into one kernel (fact 14); the default is 1024 bytes."""
 SMALL_STATE_BYTES = 2 * 2**10
-"""Up to how many bytes a checkpoint the flag is tried without being asked for."""
+"""Up to how many bytes a checkpoint the flag is named to the user; tried is what they asked for."""
 
 
 class TuneProgress(SweepProgress, Protocol):
@@ -136,7 +137,7 @@ class Tuning:
             raise AutotuneError(f"{prepared.request.workers} workers need a store that they can share; name a file")
         study = StudyPlan(
             name=prepared.study,
-            space=self._space_with_hint(),
+            space=prepared.space,
             most_checkpoints=max(most, *(prepared.space.counts or (1,))),
             tiers=tuple(tier.name for tier in prepared.request.tiers),
             seed=prepared.request.seed,
@@ -150,15 +151,24 @@ class Tuning:
 
     def run(self) -> TuneResult:
         """Search, choose, and note the choices."""
+        try:
+            return self._run()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the study's database."""
+        self._sweep.close()
+
+    def _run(self) -> TuneResult:
+        failed = self._store_failures()
         known = self._known()
         self._sweep.rebuild(known.rows)
         self._say_what_is_reused(known)
-        helpers = local_workers(self._prepared.study, self._store.url, self._prepared.request.workers - 1)
+        helpers = local_workers(self._prepared, self._sweep.name, self._store.url, self._prepared.request.workers - 1)
         with helpers, _interruptible(self._sweep):
             try:
                 self._search(self._prepared.space)
-                if self._hint_cell() is not None:
-                    self._search(self._space_with_hint())
                 space = self._space_with_tiers()
                 if space != self._prepared.space:
                     self._search(space)
@@ -169,16 +179,53 @@ class Tuning:
                 self._sweep.end()
         self._note(chosen)
         found = self._known()
+        chosen = self._with_failures(chosen)
         return TuneResult(
             prepared=self._prepared,
             recommendations=chosen,
-            rows=(*found.rows, *found.verified),
+            rows=(*found.rows, *found.verified, *failed),
             reused=len(known.rows) + len(known.verified),
             measured=self._measured,
             stale=dict(known.stale),
             hints=tuple(self._hints(chosen)),
             store=self._store.place,
         )
+
+    def _store_failures(self) -> list[Measurement]:
+        """Store a row, with its message, for every case that could not be measured at all."""
+        prepared, rows = self._prepared, []
+        some = next(iter(prepared.keys.values()))
+        for case, failure in prepared.failures.items():
+            swept = " ".join(f"{key}={value!r}" for key, value in case.set_values)
+            trial = Trial(
+                study=prepared.study + NOT_COUNTED,
+                problem=prepared.problem,
+                adjoint=prepared.request.adjoint,
+                checkpoints=(prepared.space.counts or (1,))[0],
+                horizon=case.horizon,
+                tolerance=case.tolerance,
+                set_values=dict(case.set_values),
+                settings=prepared.request.settings,
+                key=prepared.keys.get(case.set_values)
+                or ProblemKey(name=some.name, components={**some.components, "set": swept}),
+                device=prepared.device.key,
+            )
+            message = "\n".join((failure.message, *failure.frames))
+            rows.append(dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message))
+            self._store.put(rows[-1])
+            self._progress.finished(rows[-1])
+        return rows
+
+    def _with_failures(self, chosen: Sequence[Recommendation]) -> tuple[Recommendation, ...]:
+        """Put the cases that could not be measured in their places among the others."""
+        prepared = self._prepared
+        found = {choice.case: choice for choice in chosen}
+        for case, failure in prepared.failures.items():
+            found[case] = Recommendation(
+                case=case, status=Fit.FAILED, budget_bytes=prepared.budget.bytes,
+                margin_bytes=prepared.budget.margin_bytes, message=failure.message,
+            )  # fmt: skip
+        return tuple(found[case] for case in prepared.cases)
 
     def _known(self) -> Reuse:
         return reuse(self._prepared, self._store.measurements(problem_name=self._prepared.name))
@@ -249,33 +296,9 @@ class Tuning:
                     key,
                     self._prepared.device.key,
                     self._prepared.request.adjoint,
-                    choice.to_json(),
+                    choice.to_json() | {"set_values": stored_values(dict(choice.case.set_values))},
                 ),
             )
-
-    def _hint_cell(self) -> Cell | None:
-        """The cell at which XLA's small-loop flag is worth a trial without being asked for, None where it is not."""
-        prepared = self._prepared
-        flags_given = any(cell.xla_flags for cell in prepared.space.cells)
-        if prepared.device.platform != "cpu" or flags_given or not prepared.works or prepared.request.exhaustive:
-            return None
-        reference = max(prepared.space.cells, key=lambda cell: _steps(prepared, cell))
-        forecast = Forecast(self._known().rows, prepared.works, prepared.request.adjoint)
-        counts = forecast.measured_counts(reference)
-        if len(counts) < 2:
-            return None
-        first, last = (forecast.bytes_at(reference, count) for count in (counts[0], counts[-1]))
-        assert first is not None
-        assert last is not None
-        per_checkpoint = (last.likely - first.likely) / (counts[-1] - counts[0])
-        return Cell(reference.case, SMALL_LOOP_FLAG) if 0 < per_checkpoint <= SMALL_STATE_BYTES else None
-
-    def _space_with_hint(self) -> Space:
-        """The space, and its largest case once more under the small-loop flag."""
-        prepared = self._prepared
-        reference = max(prepared.space.cells, key=lambda cell: _steps(prepared, cell))
-        extra = Cell(reference.case, SMALL_LOOP_FLAG)
-        return dataclasses.replace(prepared.space, cells=tuple(dict.fromkeys((*prepared.space.cells, extra))))
 
     def _hints(self, chosen: Sequence[Recommendation]) -> Iterator[str]:
         """Say what else was found out that the user may act on."""
@@ -284,17 +307,18 @@ class Tuning:
             yield "compiled only: the arguments have shapes and no data, so nothing could be run or timed"
         if prepared.budget.note:
             yield f"budget: {prepared.budget.note}"
-        cell = self._hint_cell()
-        if cell is None:
-            return
+        if self._small_loops():
+            yield f"small states: --xla-flags '' --xla-flags {SMALL_LOOP_FLAG} times calls under that flag as well"
+
+    def _small_loops(self) -> bool:
+        """Whether a checkpoint is so small that XLA's small-loop flag may be worth a tune of its own."""
+        prepared = self._prepared
+        flags_given = any(cell.xla_flags for cell in prepared.space.cells)
+        if prepared.device.platform != "cpu" or flags_given or not prepared.works:
+            return False
         forecast = Forecast(self._known().rows, prepared.works, prepared.request.adjoint)
-        timed = _fastest(forecast, self._known().rows, cell)
-        plain = next((choice.run_seconds for choice in chosen if choice.case == cell.case), None)
-        if timed is not None and plain is not None and timed < (1 - 2 * MATTERS) * plain:
-            yield (
-                f"XLA_FLAGS={SMALL_LOOP_FLAG} makes a call {plain / timed:.1f} times faster here "
-                f"({timed * 1e3:.3g} ms instead of {plain * 1e3:.3g} ms): set it in your environment"
-            )
+        sizes = [forecast.state_bytes(program) for program in prepared.space.programs]
+        return any(size is not None and size <= SMALL_STATE_BYTES for size in sizes)
 
 
 def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: bool = False) -> Trial:
@@ -315,7 +339,7 @@ def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: b
         horizon=case.horizon,
         tolerance=case.tolerance,
         set_values=dict(case.set_values),
-        expected_steps=work.reversed_steps if work and ours else None,
+        expected_steps=work.predicted if work and ours else None,
         tier=asked.cell.tier,
         directory=prepared.request.directory_of(asked.cell.tier),
         repeat=asked.batch,
@@ -325,22 +349,18 @@ def trial_of(prepared: Prepared, asked: Request, forecast: Forecast, *, final: b
         seed=prepared.request.seed,
         settings=settings,
         key=prepared.keys[case.set_values],
+        key_place=prepared.key_place(case.set_values),
         device=prepared.device.key,
         steps=seen.steps if seen else None,
         accepted=seen.accepted if seen else None,
         rejected=seen.rejected if seen else None,
+        reversed_steps=work.reversed_steps if work else None,
     )
 
 
 def _steps(prepared: Prepared, cell: Cell) -> int:
     work = prepared.works.get(cell.case)
     return work.steps if work else 0
-
-
-def _fastest(forecast: Forecast, rows: Sequence[Measurement], cell: Cell) -> float | None:
-    """Least median seconds of a row at a cell."""
-    seconds = [row.run_median_seconds for row in rows if row.run_median_seconds and cell_of(row) == cell]
-    return min(seconds, default=None)
 
 
 def _rounds(seconds: float | None) -> int:

@@ -17,6 +17,7 @@ from autotune._tune import TuneResult, foresee, run_tune
 from profiles._records import Measurement, Status
 from profiles._store import ProfileStore, open_store
 from profiles._units import format_bytes, format_seconds
+from profiles._values import Scalar, plain, read_value
 
 IN_MEMORY = "sqlite://"
 """Where a replay keeps its rows when no store is named: nowhere."""
@@ -62,11 +63,13 @@ class TuneCommand:
                 )
             result = run_tune(request, store=place.store, machine=place.machine, progress=shown)
         self._print(screen, result, found)
+        if not result.everything_fits:
+            self._say_what_does_not_fit(screen, result)
         self._write_report(screen, result, place.store)
         if result.everything_fits:
             return Exit.DONE
-        missing = [choice for choice in result.recommendations if choice.status is Fit.NOTHING_FITS]
-        broken = [choice for choice in missing if _broken(result.rows, choice) is not None]
+        missing = [choice for choice in result.recommendations if choice.status is not Fit.OK]
+        broken = [c for c in missing if c.status is Fit.FAILED or _broken(result.rows, c) is not None]
         return Exit.MENDABLE if len(broken) == len(missing) else Exit.NOTHING_FITS
 
     def dry_run(self, screen: Screen) -> Exit:
@@ -75,7 +78,9 @@ class TuneCommand:
             planned = foresee(self._request, store=place.store, machine=place.machine, progress=shown)
         records = [_planned_record(one) for one in planned]
         if self._format is Format.JSON:
-            screen.json({"schema_version": 1, "trials": records, "seconds": total_seconds(planned)})
+            swept = {key: [type(plain(v)).__name__ for v in listed] for key, listed in self._swept().items()}
+            document = {"schema_version": 1, "trials": records, "seconds": total_seconds(planned), "set_types": swept}
+            screen.json(document)
         elif self._format is Format.CSV:
             screen.csv(records)
         else:
@@ -85,11 +90,17 @@ class TuneCommand:
                 (r["checkpoints"], r["case"], r["rung"], time, r["why"])
                 for r, time in zip(records, seconds, strict=True)
             ]
+            for key, listed in self._swept().items():
+                screen.line(f"{key}: " + "; ".join(f"{value} ({type(plain(value)).__name__})" for value in listed))
             screen.table(columns, lines)
             known = total_seconds(planned)
             said = "unknown until a trial of it was compiled" if known is None else f"about {format_seconds(known)}"
             screen.line(f"{len(planned)} trials, time {said}; what is measured may shorten or change the list")
         return Exit.DONE
+
+    def _swept(self) -> dict[str, tuple[Scalar, ...]]:
+        """The `--set` values, as the factory will get them."""
+        return {key: tuple(map(read_value, listed)) for key, listed in self._request.listed.set_values.items()}
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[Place]:
@@ -146,11 +157,12 @@ class TuneCommand:
             screen.line(f"report      ckpt-tune report {result.prepared.name} --out DIR")
         for hint in result.hints:
             screen.line(f"hint        {hint}")
-        if not result.everything_fits:
-            self._say_what_does_not_fit(screen, result)
 
     def _say_what_does_not_fit(self, screen: Screen, result: TuneResult) -> None:
         for choice in result.recommendations:
+            if choice.status is Fit.FAILED:
+                failure = result.prepared.failures[choice.case]
+                screen.fail(f"{choice.case} could not be measured: {failure.message}", failure.frames)
             if choice.status is not Fit.NOTHING_FITS:
                 continue
             failed = _broken(result.rows, choice)
@@ -200,6 +212,7 @@ def _planned_record(one: Planned) -> dict:
     return {
         "checkpoints": asked.checkpoints,
         "case": str(asked.cell),
+        "set_values": {key: plain(value) for key, value in asked.cell.case.set_values},
         "rung": "final run" if one.final else str(asked.rung),
         "seconds": one.seconds,
         "why": asked.why,

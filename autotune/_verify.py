@@ -8,9 +8,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from autotune._describe import Known, describe
 from autotune._forecast import Forecast
-from autotune._prepare import VERIFIED, Prepared
-from autotune._recommend import Evidence, Fit, Option, Recommendation, describe, options, rank
+from autotune._prepare import Prepared
+from autotune._recommend import Evidence, Fit, Option, Recommendation, options, rank
 from autotune._search import Request
 from autotune._space import Cell, cell_of
 from autotune._trial import Rung
@@ -87,23 +88,15 @@ class Chooser:
         return row.status is Status.OK and row.peak_bytes is not None and row.peak_bytes <= self._prepared.budget.bytes
 
     def _described(self, option: Option, row: Measurement, base: Recommendation) -> Recommendation:
-        """Report the figures of the final run itself."""
+        """Report the point that the final run belongs to, as every other output does."""
         name = self._prepared.request.adjoint
         work = self._prepared.works.get(option.cell.case)
-        said = describe(option, work, name, base, rows=[row], evidence=Evidence.MEASURED)
-        assert row.peak_bytes is not None
-        return dataclasses.replace(
-            said,
-            directory=self._prepared.request.directory_of(option.cell.tier),
-            expected_steps=row.expected_steps,
-            peak_bytes=row.peak_bytes,
-            peak_low_bytes=row.peak_bytes,
-            peak_high_bytes=row.peak_bytes,
-            peak_source=row.peak_source or PeakSource.COMPILED,
-            run_seconds=row.run_median_seconds,
-            recompute_factor=row.recompute_factor or said.recompute_factor,
-            evidence=Evidence.MEASURED,
-        )
+        rows = [*self._rows, *self._verified.values()]
+        forecast = Forecast(rows, self._prepared.works, name)
+        known = Known(rows=rows, forecast=forecast, evidence=Evidence.MEASURED)
+        said = describe(option, work, name, base, known=known)
+        directory = self._prepared.request.directory_of(option.cell.tier)
+        return dataclasses.replace(said, directory=directory, expected_steps=row.expected_steps)
 
     def _smallest(self, cells: Sequence[Cell]) -> int | None:
         """The least bytes that any count was found to need at the case, or at its program where it has no row."""
@@ -113,8 +106,3 @@ class Chooser:
         mine = [row.peak_bytes for row in rows if cell_of(row) in cells and row.peak_bytes]
         shared = [row.peak_bytes for row in rows if cell_of(row).program in programs and row.peak_bytes]
         return math.ceil(min(mine or shared)) if mine or shared else None
-
-
-def is_final(row: Measurement) -> bool:
-    """Whether a row is a final run under the user's own settings."""
-    return row.study.endswith(VERIFIED)

@@ -8,8 +8,9 @@ from typing import Any
 
 from autotune._device import DeviceInfo, LiveBuffer, OtherProcess
 from autotune._host import HostMemory
-from autotune._trial import Rung, RunSettings, Trial
+from autotune._trial import KeyPlace, Rung, RunSettings, Trial
 from profiles._records import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status, Tier
+from profiles._values import read_values
 
 
 def encode(record: Any) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def decode_trial(values: Mapping[str, Any]) -> Trial:
     made["rung"] = Rung(made["rung"])
     made["settings"] = RunSettings(**made["settings"])
     made["key"] = _maybe(decode_problem_key, made["key"])
+    made["set_values"] = read_values(made["set_values"])
+    made["key_place"] = _maybe(lambda place: KeyPlace(**place), made["key_place"])
     made["device"] = _maybe(lambda key: DeviceKey(**key), made["device"])
     made["tier"] = _maybe(lambda tier: Tier(**tier), made["tier"])
     return Trial(**made)

@@ -4,7 +4,10 @@ Its environment is set by whoever starts it, before jax does. Standard output be
 user's code prints goes to standard error. It ends itself when its input ends or its parent is gone.
 
 Requests are `{"id", "op", …}`; replies `{"id", "ok": …, "resident_bytes"}` or `{"id", "error": {"message", "frames",
-"trace"}}`, `trace` only for what is a bug here and not an error of the user's.
+"trace", "changed"}}`, `trace` only for what is a bug here and not an error of the user's.
+
+A problem is loaded once. Before anything is measured of it, its key is compared with that of the tune: the file may
+have been edited since the tune began.
 """
 
 import argparse
@@ -62,13 +65,14 @@ def _die_with(parent: int) -> None:
 
 
 def _safely(answer: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> dict[str, Any]:
-    from autotune._errors import AutotuneError, one_line
+    from autotune._errors import AutotuneError, ProblemChangedError, one_line
     from autotune._host import resident_bytes
 
     try:
         return {"ok": answer(request), "resident_bytes": resident_bytes()}
     except AutotuneError as error:
-        return {"error": {"message": str(error), "frames": list(error.frames), "trace": None}}
+        changed = isinstance(error, ProblemChangedError)
+        return {"error": {"message": str(error), "frames": list(error.frames), "trace": None, "changed": changed}}
     except Exception as error:
         return {"error": {"message": one_line(error), "frames": [], "trace": traceback.format_exc()}}
 
@@ -82,6 +86,7 @@ class Worker:
         self._device_index = device
         self._problems: dict[str, Any] = {}
         self._trials: dict[str, Any] = {}
+        self._keys: dict[str, Any] = {}
         self._info: Any = None
 
     def answer(self, request: dict[str, Any]) -> Any:
@@ -109,6 +114,34 @@ class Worker:
             self._problems[spec] = load_problem(spec)
         return self._problems[spec].with_set(request["set_values"])
 
+    def _key(self, request: dict[str, Any], horizon: Any, tolerance: Any) -> Any:
+        """Take the key of a loaded problem somewhere, once."""
+        from autotune._fingerprint import problem_key
+
+        at = json.dumps([request["problem"], request["set_values"], repr(horizon), tolerance])
+        if at not in self._keys:
+            self._keys[at] = problem_key(self._problem(request), horizon=horizon, tolerance=tolerance)
+        return self._keys[at]
+
+    def _same_problem(self, request: dict[str, Any]) -> Any:
+        """Load a problem, and refuse it where it is not the one whose key the request carries."""
+        problem = self._problem(request)
+        place = request["key_place"]
+        if request["key"] is None or place is None:
+            return problem
+        here = self._key(request, place["horizon"], place["tolerance"])
+        if dict(here.components) != dict(request["key"]["components"]):
+            from autotune._errors import ProblemChangedError
+            from autotune._keys import component_differences
+            from autotune._wire import decode_problem_key
+
+            what = "; ".join(component_differences(decode_problem_key(request["key"]), here))
+            raise ProblemChangedError(
+                f"{here.name} was changed while it was tuned ({what}); what was measured before is stored and stays: "
+                "run the same command again to tune it as it is now"
+            )
+        return problem
+
     def _do_hello(self, request: dict[str, Any]) -> Any:
         """Start jax and Diffrax, so that no later request pays for that."""
         from autotune._errors import AutotuneError, one_line
@@ -132,21 +165,20 @@ class Worker:
     def _do_key(self, request: dict[str, Any]) -> Any:
         from autotune._wire import encode
 
-        problem = self._problem(request)
-        from autotune._fingerprint import problem_key
-
-        return encode(problem_key(problem, horizon=request["horizon"], tolerance=request["tolerance"]))
+        return encode(self._key(request, request["horizon"], request["tolerance"]))
 
     def _do_observe(self, request: dict[str, Any]) -> Any:
         from autotune._wire import encode
 
-        problem = self._problem(request)
+        problem = self._same_problem(request)
         from autotune._probe import observe
+        from profiles._records import AdjointName
 
         return encode(
             observe(
                 problem, request["horizon"], request["tolerance"], repeats=request["repeats"],
                 variations=request["variations"],
+                adjoint=AdjointName(request["adjoint"]) if request["adjoint"] else None,
             )
         )  # fmt: skip
 
@@ -176,7 +208,7 @@ class Worker:
         from autotune._wire import decode_trial, encode
 
         trial = decode_trial(request["trial"])
-        problem = self._problem({"problem": trial.problem, "set_values": dict(trial.set_values)})
+        problem = self._same_problem(request["trial"])
         from autotune._measure import compile_trial
 
         row, prepared = compile_trial(problem, trial, device=self._device())

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from autotune._errors import AutotuneError
+from autotune._keys import differences
 from autotune._machine import WorkerMachine
-from autotune._prepare import Prepared, differences
+from autotune._prepare import Prepared
+from autotune._request import TuneRequest
 from autotune._runners import Question
-from autotune._study import join_study, scratch_url
+from autotune._study import JoinedStudy, join_study, scratch_url
 from autotune._sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from autotune._trial import RunSettings
 from profiles._engine import STORE_VARIABLE
 from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey
+from profiles._values import read_values, stored_values
 
 POLL_SECONDS = 0.5
 END_SECONDS = 10.0
@@ -47,10 +50,11 @@ class WorkerStore(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRequest:
-    """Which study to join. `problem` replaces the study's own name for it, where the file lies elsewhere here."""
+    """Which study to join, and what this host's user calls its problem: code that only a study names is not run."""
 
     study: str
     problem: str | None = None
+    search_path: tuple[str, ...] = ()
     idle_seconds: float = 300.0
     parent: int | None = None
 
@@ -61,13 +65,12 @@ def origin_of_study(prepared: Prepared) -> dict[str, Any]:
     key = prepared.keys[case.set_values]
     return {
         "problem": prepared.problem,
-        "search_path": list(prepared.search_path),
         "settings": dataclasses.asdict(prepared.request.settings),
         "device": dataclasses.asdict(prepared.device.key),
         "adjoint": str(prepared.request.adjoint),
         "name": key.name,
         "components": dict(key.components),
-        "set_values": dict(case.set_values),
+        "set_values": stored_values(dict(case.set_values)),
         "horizon": case.horizon,
         "tolerance": case.tolerance,
         "budget_bytes": prepared.budget.bytes,
@@ -75,9 +78,12 @@ def origin_of_study(prepared: Prepared) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def local_workers(study: str, store_url: str, count: int) -> Iterator[None]:
+def local_workers(prepared: Prepared, study: str, store_url: str, count: int) -> Iterator[None]:
     """Run `count` workers of a study on this host, and end them with it."""
-    command = [sys.executable, "-P", "-m", "autotune.cli", "worker", study, "--quiet", "--parent", str(os.getpid())]
+    command = [sys.executable, "-P", "-m", "autotune.cli", "worker", study, "--quiet"]
+    command += ["--problem", prepared.problem, "--parent", str(os.getpid())]
+    for folder in prepared.search_path:
+        command += ["--search", folder]
     # The URL goes through the environment: it may hold a password, and arguments are for everybody to see.
     environment = {**os.environ, STORE_VARIABLE: store_url}
     # Their own session, so that Ctrl-C reaches the tune alone, which then ends them.
@@ -107,10 +113,18 @@ def run_worker(request: WorkerRequest, store: WorkerStore, progress: WorkerProgr
         AutotuneError: there is no such study, or device or problem here are not the study's.
     """
     joined = join_study(scratch_url(store.url), request.study)
+    try:
+        return _join(joined, request, store, progress)
+    finally:
+        joined.close()
+
+
+def _join(joined: JoinedStudy, request: WorkerRequest, store: WorkerStore, progress: WorkerProgress) -> int:
+    """Measure for a study that was joined."""
     origin = dict(joined.study.user_attrs["origin"])
     settings = RunSettings(**origin["settings"])
-    problem = request.problem or origin["problem"]
-    machine = WorkerMachine(settings, search_path=origin["search_path"])
+    problem, search_path = _named_here(request, origin)
+    machine = WorkerMachine(settings, search_path=search_path)
     try:
         if request.parent is None:  # a tune's own workers are on its host, with its files
             _check_same(origin, problem, machine)
@@ -122,6 +136,21 @@ def run_worker(request: WorkerRequest, store: WorkerStore, progress: WorkerProgr
         return _serve(Sweep(joined, tools), request, progress.say)
     finally:
         machine.close()
+
+
+def _named_here(request: WorkerRequest, origin: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Give the problem as this host's user named it, and the folders that it needs.
+
+    Raises:
+        AutotuneError: they named none: what is written in a store that others write to is not imported.
+    """
+    if request.problem is None:
+        raise AutotuneError(
+            f"which code this worker is to run must be said here: add --problem FILE.py:factory (the tune calls it "
+            f"{origin['problem']})"
+        )
+    problem, search_path = TuneRequest(problem=request.problem).located()
+    return problem, (*search_path, *request.search_path)
 
 
 class _Moved:
@@ -150,7 +179,7 @@ def _check_same(origin: Mapping[str, Any], problem: str, machine: WorkerMachine)
     device = machine.device_info().key
     question = Question(
         problem=problem,
-        set_values=origin["set_values"],
+        set_values=read_values(origin["set_values"]),
         horizon=origin["horizon"],
         tolerance=origin["tolerance"],
     )

@@ -15,6 +15,7 @@ from autotune._cli_common import (
     Adjoint,
     Budget,
     Checkpoints,
+    Commands,
     Device,
     DiskBudget,
     DiskDirectory,
@@ -52,6 +53,7 @@ class Objective(enum.StrEnum):
 
 app = typer.Typer(
     name="ckpt-tune",
+    cls=Commands,
     help="Choose the number of checkpoints for differentiating through ODE/SDE/CDE solves from a memory budget.",
     no_args_is_help=True,
     add_completion=False,
@@ -116,6 +118,7 @@ def device(
     from autotune._machine import make_machine
     from autotune._trial import RunSettings
     from profiles._engine import default_url
+    from profiles._urls import without_password
 
     machine = make_machine(RunSettings(platform=platform, device=device, x64=x64, own_environment=True))
     try:
@@ -123,7 +126,8 @@ def device(
     finally:
         machine.close()
     screen = Screen()
-    document = info.to_json() | {"compilation_cache": str(compilation_cache({})), "store": default_url()}
+    places = {"compilation_cache": str(compilation_cache({})), "store": without_password(default_url())}
+    document = info.to_json() | places
     if format is Format.JSON:
         screen.json(document)
     elif format is Format.CSV:
@@ -157,6 +161,12 @@ def tune(
     host_budget: HostBudget = None,
     disk_budget: DiskBudget = None,
     disk_directory: DiskDirectory = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How many steps a call takes, where they cannot be observed.")
+    ] = None,
+    forward_only: Annotated[
+        bool, typer.Option("--forward-only", help="Measure a function that takes no gradient through its solves.")
+    ] = False,
     timeout: Timeout = 600.0,
     seed: Seed = 0,
     platform: Platform = None,
@@ -170,6 +180,7 @@ def tune(
     from autotune import _space
     from autotune._largest import Asked
     from autotune._request import TuneRequest
+    from autotune._set_option import set_option
     from autotune._tiers import read_tiers
     from autotune._trial import RunSettings
     from autotune._tune_command import TuneCommand
@@ -177,7 +188,7 @@ def tune(
     listed = _space.Listed(
         horizons=_space.numbers(horizon or (), option="--horizon"),
         tolerances=tuple(map(float, _space.numbers(tolerance or (), option="--tolerance"))),
-        set_values=_space.set_option(set_values or ()),
+        set_values=set_option(set_values or ()),
         xla_flags=tuple(xla_flags or ()),
         counts=_space.checkpoint_counts(checkpoints or ()),
         x64=x64,
@@ -191,6 +202,8 @@ def tune(
         exhaustive=exhaustive,
         workers=workers,
         seed=seed,
+        steps=steps,
+        forward_only=forward_only,
         tiers=read_tiers(tiers, host_budget=host_budget, disk_budget=disk_budget, disk_directory=disk_directory),
         settings=RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout),
     )
@@ -225,6 +238,12 @@ def recommend(
     allow_extrapolation: Annotated[
         bool, typer.Option("--allow-extrapolation", help="Answer beyond what was measured too.")
     ] = False,
+    xla_flags: Annotated[
+        list[str] | None, typer.Option(help="XLA flags that you will run under, as measured; none otherwise.")
+    ] = None,
+    problem: Annotated[
+        str | None, typer.Option(help="FILE.py:factory, whose code is then compared with what was measured.")
+    ] = None,
     force: Force = False,
     store: Store = None,
     platform: Platform = None,
@@ -236,19 +255,22 @@ def recommend(
     """Recommend a count for a budget from a stored profile, and say what more and less memory would buy."""
     from autotune import _profile_commands as commands
     from autotune import _recommend, _space
+    from autotune._set_option import set_option
     from autotune._trial import RunSettings
 
-    values = _space.set_option(set_values or ())
+    values = set_option(set_values or ())
     wish = _recommend.Wish(
         budget_bytes=1,
         horizon=None if horizon is None else _space.number(horizon, option="--horizon"),
         tolerance=None if tolerance is None else float(_space.number(tolerance, option="--tolerance")),
         set_values={key: listed[0] for key, listed in values.items()},
+        xla_flags=tuple(xla_flags) if xla_flags else None,
         objective=_recommend.Objective(objective),
         allow_extrapolation=allow_extrapolation,
     )
     request = commands.RecommendRequest(
         profile=profile,
+        problem=problem,
         budget=budget,
         margin=margin,
         wish=wish,
@@ -282,9 +304,12 @@ def check(
 def worker(
     study: Annotated[str, typer.Argument(help="The study's name, which `tune` prints.", metavar="STUDY")],
     store: Store = None,
-    problem: Annotated[str | None, typer.Option(help="Where the problem lies here, if elsewhere.")] = None,
+    problem: Annotated[
+        str | None, typer.Option(help="FILE.py:factory here; no code is run that only the study names.")
+    ] = None,
     idle: Annotated[float, typer.Option(help="Seconds without anything to do after which to end.")] = 300.0,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    search: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
     quiet: Quiet = False,
 ) -> None:
     """Help a tune that runs elsewhere: take its trials until it ends."""
@@ -292,7 +317,9 @@ def worker(
     from autotune._workers import WorkerRequest, run_worker
     from profiles._store import open_store
 
-    request = WorkerRequest(study=study, problem=problem, idle_seconds=idle, parent=parent)
+    request = WorkerRequest(
+        study=study, problem=problem, search_path=tuple(search or ()), idle_seconds=idle, parent=parent
+    )
     screen = Screen(quiet=quiet)
     with open_store(store) as opened, TuneScreen(screen) as shown:
         measured = run_worker(request, opened, shown)

@@ -11,6 +11,7 @@ Known inefficiency: connecting for each call costs milliseconds, nothing beside 
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import platformdirs
@@ -20,11 +21,12 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from profiles._errors import StoreError
+from profiles._urls import STORE_VARIABLE as STORE_VARIABLE
+from profiles._urls import hide_in, without_password
 
-STORE_VARIABLE = "CKPT_TUNE_STORE"
-"""The environment variable that names the store where `--store` does not."""
-
+_LOCKED_POLL_SECONDS = 0.05
 _FILE_NAME = "profiles.db"
+_WRITE = "write a path, sqlite:///FILE or postgresql://USER@HOST/NAME"
 
 
 def default_url() -> str:
@@ -39,14 +41,17 @@ def parse_url(text: str) -> sa.URL:
     Raises:
         StoreError: it is neither.
     """
+    if "://" not in text and without_password(text) != text:
+        raise StoreError(f"the store {without_password(text)!r} is neither a path nor a URL; {_WRITE}")
     if "://" not in text:
         return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
         url = sa.engine.make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):  # not chained: what they say repeats parts of the text
         raise StoreError(
-            f"the store {text!r} is not a database URL; write a path, sqlite:///FILE or postgresql://USER@HOST/NAME"
-        ) from error
+            f"the store {without_password(text)!r} is not a database URL; {_WRITE}, with %40 for an @ in a password "
+            "and %2F for a /"
+        ) from None
     if url.drivername in ("postgres", "postgresql"):
         return url.set(drivername="postgresql+psycopg")
     return url
@@ -54,9 +59,7 @@ def parse_url(text: str) -> sa.URL:
 
 def place_of(url: sa.URL) -> str:
     """Name a store in messages: an SQLite file by its path, others by their URL without the password."""
-    if is_file(url):
-        return str(url.database)
-    return url.render_as_string(hide_password=True)
+    return without_password(str(url.database) if is_file(url) else url.render_as_string(hide_password=False))
 
 
 def is_file(url: sa.URL) -> bool:
@@ -83,6 +86,9 @@ def make_engine(url: sa.URL, *, read_only: bool, busy_seconds: float) -> sa.Engi
     except (NoSuchModuleError, ImportError) as error:
         hint = "pip install 'ckpt-tune[postgresql]'" if url.get_backend_name() == "postgresql" else "install its driver"
         raise StoreError(f"the store {place_of(url)} needs a database driver ({error}): {hint}") from error
+    except (ArgumentError, TypeError, ValueError) as error:
+        said = hide_in(str(error), [url.render_as_string(hide_password=False)])
+        raise StoreError(f"the store {place_of(url)} has an option that its database does not know: {said}") from None
     if engine.dialect.name == "sqlite":
         _take_transactions_over(engine)
     return engine
@@ -100,7 +106,11 @@ def _open_file(path: Path, read_only: bool, busy_seconds: float) -> sqlite3.Conn
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode={mode}", uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
     )
-    connection.execute("PRAGMA synchronous=FULL")
+    try:
+        connection.execute("PRAGMA synchronous=FULL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -117,20 +127,28 @@ def _take_transactions_over(engine: sa.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def use_write_ahead_log(engine: sa.Engine) -> str:
+def use_write_ahead_log(engine: sa.Engine, busy_seconds: float) -> str:
     """Turn write-ahead logging on, once per file; SQLite remembers.
+
+    SQLite waits for no other process here, so this does: processes that start at once all ask.
 
     Returns:
         The mode that the file is in: `wal`, or what its file system allows.
     """
-    raw = engine.raw_connection()
-    try:
-        cursor = raw.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        answer = cursor.fetchone()
-        return str(answer[0]) if answer else "unknown"
-    finally:
-        raw.close()
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        raw = engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA journal_mode=WAL")
+            answer = cursor.fetchone()
+            return str(answer[0]) if answer else "unknown"
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        finally:
+            raw.close()
+        time.sleep(_LOCKED_POLL_SECONDS)
 
 
 _SQLITE_ADVICE = (
@@ -150,9 +168,15 @@ _SQLITE_ADVICE = (
 )  # fmt: skip
 
 
+def cause_of(error: BaseException, url: sa.URL) -> BaseException | None:
+    """Return what an explanation is raised from: the complaint, or None where it repeats a part of the password."""
+    return error if hide_in(str(error), [url.render_as_string(hide_password=False)]) == str(error) else None
+
+
 def explain(error: BaseException, url: sa.URL) -> StoreError:
     """Turn a database's complaint into one line: the store, what was found, what to do."""
     found = " ".join(str(getattr(error, "orig", None) or error).split())
+    found = hide_in(found, [url.render_as_string(hide_password=False)])
     place = place_of(url)
     if url.get_backend_name() == "sqlite":
         for signs, advice in _SQLITE_ADVICE:

@@ -13,6 +13,7 @@ from typing import Any
 
 from profiles._errors import RecordError
 from profiles._records import DeviceKey, Measurement, ProblemKey, Tier
+from profiles._values import stored_values
 
 
 class Kind(enum.StrEnum):
@@ -123,7 +124,7 @@ def flatten(row: Measurement) -> dict[str, Any]:
         "status": str(row.status),
         "peak_source": None if row.peak_source is None else str(row.peak_source),
         "run_seconds": list(row.run_seconds),
-        "set_values": dict(row.set_values),
+        "set_values": stored_values(row.set_values),
         "tier": row.tier.name if row.tier else "",
         "windows": row.tier.windows if row.tier else None,
         "transfer_cost": row.tier.transfer_cost if row.tier else None,

@@ -245,7 +245,8 @@ def _cells(row: Measurement) -> list[Any]:
 def _cell(column: Column, value: Any, row: Measurement) -> Any:
     """Write one cell."""
     if column.kind is Kind.MAPPING:
-        return ", ".join(f"{key}={text}" for key, text in value.items())
+        held = row.set_values if column.name == "set_values" else value
+        return ", ".join(f"{key}={text}" for key, text in held.items())
     if column.kind is Kind.TIME:
         return _moment(row)
     if column.kind is Kind.BOOLEAN:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from profiles._errors import ProfilesError
 from profiles._estimates import BytesByCheckpoints, StepsByHorizon
 from profiles._pareto import Point, points
-from profiles._records import Case, Profile
+from profiles._records import Case, Measurement, Profile
 from profiles.devices import Device
 
 Recompute = Callable[[int, int], float]
@@ -74,8 +74,10 @@ class PlanRow:
     `checkpoints`, `peak_bytes` and `recompute_factor` are None where nothing fits, the last also where theory does not
     tell it. `needed_bytes` is the smallest peak whose recompute factor is within the asked limit, `saturated_bytes` the
     peak above which memory buys nothing more, `smallest_bytes` the least that works at all. `bytes_evidence` and
-    `steps_evidence` are measured, interpolated or extrapolated. `run_seconds` and `cost` (of one call, in the device's
-    currency) are None where nothing supports them.
+    `steps_evidence` are measured, interpolated or extrapolated; recompute factors are computed from the steps. What was
+    measured at this very case and count is given as it was measured. `run_seconds` and `cost` (of one call, in the
+    device's currency) are those of `seconds_checkpoints`: the count itself where it was timed, else the fastest that
+    was and fits; None where nothing supports them.
 
     `host_windows` states of `host_bytes` together in host memory bring a device that falls short of the limit to
     `host_recompute_factor`: the fewest that keep the limit, else all that may be held. None where the device needs
@@ -98,6 +100,7 @@ class PlanRow:
     run_seconds: float | None = None
     cost: float | None = None
     currency: str = ""
+    seconds_checkpoints: int | None = None
     host_windows: int | None = None
     host_bytes: int | None = None
     host_recompute_factor: float | None = None
@@ -215,9 +218,8 @@ def plan(
                 for case, steps, evidence in _cases(profile, setting, tolerance, request):
                     row = _row(device, setting, _Factors(recompute, steps), request)
                     row = _helped(row, setting.sizes.state_bytes, windowed, request)
-                    rows.append(
-                        _priced(dataclasses.replace(row, case=case, steps_evidence=evidence), profile, device, setting)
-                    )
+                    row = _as_measured(dataclasses.replace(row, case=case, steps_evidence=evidence), setting)
+                    rows.append(_priced(row, profile, device, setting))
                 longest.append(_longest(device, setting, tolerance, request, recompute))
     return Plan(profile=profile.qualified_name, request=request, rows=tuple(rows), longest=tuple(longest))
 
@@ -229,7 +231,7 @@ def _settings(profile: Profile) -> list[_Setting]:
         groups.setdefault(Case(None, None, case.set_values, case.x64, case.mesh), []).append(case)
     found = []
     for setting, cases in groups.items():
-        timed = {case: points(row for row in profile.rows(case) if row.tier is None) for case in cases}
+        timed = {case: points(_as_used(profile.rows(case))) for case in cases}
         measured = [(p.checkpoints, p.peak_bytes) for group in timed.values() for p in group]
         steps: dict[float | None, dict[float | None, int]] = {}
         for case in cases:
@@ -243,6 +245,12 @@ def _settings(profile: Profile) -> list[_Setting]:
             f"{profile.qualified_name} has no measured bytes with counted steps to plan from: measure it first"
         )
     return found
+
+
+def _as_used(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Keep the rows without a tier and, where there are any, those without XLA flags: a plan sets none."""
+    alone = [row for row in rows if row.tier is None]
+    return [row for row in alone if not row.xla_flags] or alone
 
 
 def _tolerances(profile: Profile, setting: _Setting, request: PlanRequest) -> list[float | None]:
@@ -334,14 +342,28 @@ def _whole(size: float) -> int | None:
 def _priced(row: PlanRow, profile: Profile, device: Device, setting: _Setting) -> PlanRow:
     """Add seconds and cost to a row, where something supports them."""
     speed = 1.0 if device.is_measured_by(profile.device) else device.relative_speed
-    timed = [
-        p.run_seconds for p in setting.timed.get(row.case, ()) if p.run_seconds and p.peak_bytes <= row.usable_bytes
-    ]
+    timed = [p for p in setting.timed.get(row.case, ()) if p.run_seconds and p.peak_bytes <= row.usable_bytes]
     if speed is None or not timed:
         return row
-    seconds = min(timed) / speed
+    point = min(timed, key=lambda p: (p.checkpoints != row.checkpoints, p.run_seconds))
+    seconds = (point.run_seconds or 0.0) / speed
     cost = None if device.price_per_hour is None else seconds * device.price_per_hour / 3600
-    return dataclasses.replace(row, run_seconds=seconds, cost=cost, currency=device.currency)
+    return dataclasses.replace(
+        row, run_seconds=seconds, cost=cost, currency=device.currency, seconds_checkpoints=point.checkpoints
+    )
+
+
+def _as_measured(row: PlanRow, setting: _Setting) -> PlanRow:
+    """Give peak and recompute factor of a count that was measured at this very case as they were measured."""
+    point = next((p for p in setting.timed.get(row.case, ()) if p.checkpoints == row.checkpoints), None)
+    if point is None:
+        return row
+    return dataclasses.replace(
+        row,
+        peak_bytes=point.peak_bytes,
+        bytes_evidence="measured",
+        recompute_factor=row.recompute_factor if point.recompute_factor is None else point.recompute_factor,
+    )
 
 
 def _longest(

@@ -17,9 +17,8 @@ from typing import Any
 
 from profiles._errors import ProfilesError as ProfilesError
 from profiles._errors import RecordError
-
-Scalar = bool | int | float | str
-"""What a swept `--set` value may be."""
+from profiles._values import Scalar as Scalar
+from profiles._values import clean_text, read_value
 
 
 class Status(enum.StrEnum):
@@ -57,11 +56,6 @@ SWEPT_COMPONENTS = frozenset({"program", "set", "shapes", "x64"})
 """Components of a problem that may differ between the rows of one sweep."""
 
 
-def _text(value: Any) -> str:
-    """Make a string that every database and file format can hold: no NUL and no lone surrogate."""
-    return str(value).replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
 def _integer(name: str, value: Any) -> int:
     """Read a count as a plain int (numpy's integers included), refusing what is negative or beyond 64 bits."""
     number = operator.index(value)
@@ -89,17 +83,6 @@ def _horizon(value: Any) -> int | float:
     return number
 
 
-def _scalar(value: Any) -> Scalar:
-    """Read a `--set` value as the plain Python value that it stands for."""
-    if isinstance(value, str):
-        return _text(value)
-    item = getattr(value, "item", None)
-    plain = item() if callable(item) else value
-    if not isinstance(plain, bool | int | float) or plain != plain:  # NaN equals nothing, so it can key no row
-        raise RecordError(f"a --set value must be a bool, number or str, found {value!r} ({type(value).__name__})")
-    return plain
-
-
 def _short(value: float) -> str:
     """Write a tolerance as people do: 1e-3, 0.05."""
     if 0.01 <= abs(value) < 1000 or value == 0:
@@ -110,7 +93,7 @@ def _short(value: float) -> str:
 
 def _sorted(mapping: Mapping[str, Any], read: Callable[[Any], Any]) -> dict[str, Any]:
     """Read a mapping into a dictionary sorted by key, so that equal rows also print alike."""
-    plain = {_text(key): value for key, value in mapping.items()}
+    plain = {clean_text(key): value for key, value in mapping.items()}
     return {name: read(value) for name, value in sorted(plain.items())}
 
 
@@ -126,8 +109,8 @@ class ProblemKey:
     components: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _text(self.name))
-        object.__setattr__(self, "components", _sorted(self.components, _text))
+        object.__setattr__(self, "name", clean_text(self.name))
+        object.__setattr__(self, "components", _sorted(self.components, clean_text))
 
     @property
     def fingerprint(self) -> str:
@@ -155,8 +138,8 @@ class DeviceKey:
     memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "platform", _text(self.platform))
-        object.__setattr__(self, "kind", _text(self.kind))
+        object.__setattr__(self, "platform", clean_text(self.platform))
+        object.__setattr__(self, "kind", clean_text(self.kind))
         object.__setattr__(self, "count", _integer("count", self.count))
         if self.memory_bytes is not None:
             object.__setattr__(self, "memory_bytes", _integer("memory_bytes", self.memory_bytes))
@@ -183,7 +166,7 @@ class Tier:
     transfer_cost: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _text(self.name))
+        object.__setattr__(self, "name", clean_text(self.name))
         object.__setattr__(self, "windows", _integer("windows", self.windows))
         object.__setattr__(self, "transfer_cost", _real("transfer_cost", self.transfer_cost))
         if not self.name or not self.windows or self.transfer_cost < 0:
@@ -282,7 +265,7 @@ class Measurement:
     def __post_init__(self) -> None:
         set_field = object.__setattr__
         for name in ("study", "xla_flags", "allocator", "mesh", "message", "host"):
-            set_field(self, name, _text(getattr(self, name)))
+            set_field(self, name, clean_text(getattr(self, name)))
         for name, kind in _ENUM_FIELDS.items():
             if getattr(self, name) is not None:
                 set_field(self, name, kind(getattr(self, name)))
@@ -298,8 +281,8 @@ class Measurement:
             set_field(self, "seed", operator.index(self.seed))
         set_field(self, "x64", bool(self.x64))
         set_field(self, "run_seconds", tuple(_real("run_seconds", sample) for sample in self.run_seconds))
-        set_field(self, "set_values", _sorted(self.set_values, _scalar))
-        set_field(self, "versions", _sorted(self.versions, _text))
+        set_field(self, "set_values", _sorted(self.set_values, read_value))
+        set_field(self, "versions", _sorted(self.versions, clean_text))
         if self.measured_at.tzinfo is None:
             raise RecordError(f"measured_at must know its time zone, found {self.measured_at.isoformat()}")
         set_field(self, "measured_at", self.measured_at.astimezone(dt.UTC))

@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import importlib.metadata
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,16 @@ from typing import Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
-from profiles._engine import default_url, explain, is_file, make_engine, parse_url, place_of, use_write_ahead_log
+from profiles._engine import (
+    cause_of,
+    default_url,
+    explain,
+    is_file,
+    make_engine,
+    parse_url,
+    place_of,
+    use_write_ahead_log,
+)
 from profiles._errors import NoSuchProfile, RecordError, StoreError
 from profiles._migrations import SCHEMA_VERSION, check_version, migrate, stored_version
 from profiles._names import choose
@@ -62,15 +72,15 @@ class ProfileStore:
         """The store's name for people: a path, or a URL without its password."""
         self.read_only = read_only
         """Whether writing is refused."""
+        self._busy_seconds = busy_seconds
         if is_file(self._url):
             _prepare_file(Path(str(self._url.database)), read_only)
         self._engine = make_engine(self._url, read_only=read_only, busy_seconds=busy_seconds)
-        with self._explained():
-            with self._engine.connect() as connection:
-                version = stored_version(connection)
-            check_version(version, self.place)
-            if version < SCHEMA_VERSION:
-                self._upgrade(version)
+        try:
+            self._check_tables()
+        except BaseException:
+            self.close()  # nobody else could: there is no store
+            raise
 
     @property
     def url(self) -> str:
@@ -258,6 +268,15 @@ class ProfileStore:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def _check_tables(self) -> None:
+        """Make or upgrade the tables where they need it, and refuse those of a newer version."""
+        with self._explained():
+            with self._engine.connect() as connection:
+                version = stored_version(connection)
+            check_version(version, self.place)
+            if version < SCHEMA_VERSION:
+                self._upgrade(version)
+
     def _upgrade(self, version: int) -> None:
         """Bring the tables to this version."""
         if self.read_only:
@@ -267,7 +286,7 @@ class ProfileStore:
                 "command that measures does), or name another"
             )
         if is_file(self._url):
-            use_write_ahead_log(self._engine)
+            use_write_ahead_log(self._engine, self._busy_seconds)
         applied_by = importlib.metadata.version("ckpt-tune")
         migrate(self._begin, self.place, applied_by=applied_by)
 
@@ -290,7 +309,7 @@ class ProfileStore:
             except SQLAlchemyError as error:
                 wait = next(waits, None)
                 if wait is None or not self._worth_retrying(error):
-                    raise explain(error, self._url) from error
+                    raise explain(error, self._url) from cause_of(error, self._url)
                 time.sleep(wait)
 
     def _worth_retrying(self, error: SQLAlchemyError) -> bool:
@@ -313,8 +332,8 @@ class ProfileStore:
         """Turn a database's complaint, or a row that cannot be read, into one line."""
         try:
             yield
-        except SQLAlchemyError as error:
-            raise explain(error, self._url) from error
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise explain(error, self._url) from cause_of(error, self._url)
         except (RecordError, json.JSONDecodeError) as error:
             raise StoreError(f"the store {self.place} holds a row that was changed by hand: {error}") from error
 

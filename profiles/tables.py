@@ -137,7 +137,8 @@ def _plan_dtype(name: str) -> str:
     """Choose the type of a column of a plan or a comparison by what it holds."""
     if name in ("device", "case", "steps_evidence", "bytes_evidence", "currency"):
         return "string"
-    whole = name in ("steps", "checkpoints", "needed_checkpoints", "host_windows") or "_bytes" in name
+    counts = ("steps", "checkpoints", "needed_checkpoints", "seconds_checkpoints", "host_windows")
+    whole = name in counts or "_bytes" in name
     return "Int64" if whole and not name.endswith("_ratio") else "Float64"
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune._adjoints import reversed_steps
+from autotune._adjoints import work_of_row
 from autotune._device import DeviceInfo
 from autotune._laws import Estimate
 from autotune._problem import load_problem
@@ -90,7 +90,7 @@ def _templates(
     made = []
     for question, seen in zip(questions, runner.observe_all(questions), strict=True):
         assert seen.steps is not None
-        expected = reversed_steps(options.adjoint, seen.steps, seen.accepted) if ours else None
+        expected = seen.accepted if ours else None
         made.append(Trial(
             study="bench_probe", problem=question.problem, adjoint=options.adjoint, checkpoints=1,
             horizon=question.horizon, key=key, steps=seen.steps, accepted=seen.accepted, rejected=seen.rejected,
@@ -153,7 +153,8 @@ def _seconds_rows(
     for row in runner.run(trials):
         if not row.run_seconds or row.executed_steps is None or row.steps is None:
             continue
-        taped = reversed_steps(row.adjoint, row.steps, row.accepted)
+        work = work_of_row(row)
+        taped = work.reversed_steps if work else row.steps
         said, measured = law.at(row.executed_steps - taped, taped), statistics.median(row.run_seconds)
         rows.append({
             **common, "steps": row.steps, "accepted": row.accepted, "checkpoints": row.checkpoints,

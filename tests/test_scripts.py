@@ -19,7 +19,7 @@ def clone(tmp_path: Path) -> Path:
     """A checkout without .venv, as far as the set-up scripts look at it."""
     folder = tmp_path / "clone"
     (folder / "scripts").mkdir(parents=True)
-    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "constraints.txt", "constraints-newest.txt", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, folder / name)
     for name in ("environment.bash", "test", "quickstart", "quickstart.py"):
         shutil.copy(REPOSITORY / "scripts" / name, folder / "scripts" / name)
@@ -45,12 +45,12 @@ def fake(folder: Path, name: str, text: str) -> None:
     path.chmod(0o755)
 
 
-def run(script: str, clone: Path, path: Path) -> subprocess.CompletedProcess[str]:
+def run(script: str, clone: Path, path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a script of the clone with nothing but `path` to find programs in."""
     return subprocess.run(
-        [str(shutil.which("bash")), f"scripts/{script}"],
+        [str(shutil.which("bash")), f"scripts/{script}", *options],
         cwd=clone,
-        env={"PATH": str(path)},
+        env={"PATH": str(path), "HOME": str(clone)},
         capture_output=True,
         text=True,
     )
@@ -74,6 +74,34 @@ def test_an_older_python_is_named_with_its_version(clone: Path, tools: Path) -> 
     ended = run("test", clone, tools)
     assert ended.returncode == 1
     assert "found: python3 (Python 3.9.2)" in ended.stderr
+
+
+@posix
+def test_without_a_newer_python_the_second_lane_is_skipped_by_name(clone: Path, tools: Path) -> None:
+    """One line says what is left out and why, and the lane ends well; nothing is made."""
+    fake(tools, "python3.13", "echo 'pyenv: python3.13: command not found' >&2; exit 127")
+    ended = run("test", clone, tools, "--newest")
+    assert ended.returncode == 0
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("test: the second lane (Python 3.13 or 3.12 with the newest JAX) is skipped")
+    assert not (clone / ".venv-newest").exists()
+
+
+@posix
+@pytest.mark.parametrize("place", ["python3.13", ".pyenv/versions/3.13.0/bin/python"])
+def test_the_second_lane_finds_the_newest_python_and_has_an_environment_of_its_own(
+    place: str, clone: Path, tools: Path
+) -> None:
+    """Found by its name or as pyenv keeps it; asked for a virtual environment at .venv-newest, never at .venv."""
+    home = tools if "/" not in place else clone / Path(place).parent
+    home.mkdir(parents=True, exist_ok=True)
+    says = 'case "$*" in --version) echo Python 3.13.0 ;; *venv-newest*) echo "made $*" >&2; exit 1 ;; esac'
+    fake(home, Path(place).name, says)
+    ended = run("test", clone, tools, "--newest")
+    assert ended.returncode == 1
+    assert "making .venv-newest with Python 3.13.0" in ended.stderr
+    assert "made -m venv" in ended.stderr
+    assert not (clone / ".venv").exists()
 
 
 @posix

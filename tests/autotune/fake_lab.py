@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+from autotune._adjoints import Work, passes
 from autotune._device import DeviceInfo
-from autotune._forecast import Work, passes
 from autotune._host import host_memory
 from autotune._runners import Question
 from autotune._space import Cell, scalar_items
@@ -46,7 +46,9 @@ class FakeLab(FakeMachine):
         self.observed += 1
         case = Case(question.horizon, question.tolerance, scalar_items(question.set_values))
         site = SiteSteps(site="fake.py:1", steps=(self.steps(Cell(case)),))
-        return Observation(horizon=question.horizon, tolerance=question.tolerance, sites=(site,), repeats=1)
+        return Observation(
+            horizon=question.horizon, tolerance=question.tolerance, sites=(site,), repeats=1, differentiated=True
+        )
 
 
 class Heard:

@@ -62,9 +62,9 @@ def test_another_version_of_ckpt_tune_makes_our_choices_stale(
     tuned: ProfileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What our adjoint needs follows our version, so a choice of another version does not hold."""
-    from autotune import _prepare
+    from autotune import _keys
 
-    monkeypatch.setattr(_prepare, "versions", lambda: {**versions(), "ckpt-tune": "9.9.9"})
+    monkeypatch.setattr(_keys, "versions", lambda: {**versions(), "ckpt-tune": "9.9.9"})
     (reason,) = _reasons(tuned, lab(key=KEY))
     assert reason == f"ckpt-tune: stored {versions()['ckpt-tune']}, here 9.9.9"
 

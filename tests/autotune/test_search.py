@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from autotune._adjoints import Work, passes
 from autotune._dry_run import plan
-from autotune._forecast import Work, passes
 from autotune._past import Question
 from autotune._search import Request, Search
 from autotune._space import Cell, Listed, Space, build_space, grid_counts

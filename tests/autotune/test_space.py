@@ -66,13 +66,3 @@ def test_checkpoint_counts_are_auto_or_whole_numbers() -> None:
     for bad in ("0", "-3", "2.5", "auto,3", "many"):
         with pytest.raises(AutotuneError, match="--checkpoints"):
             _space.checkpoint_counts([bad])
-
-
-def test_set_values_are_read_as_bool_int_float_or_text() -> None:
-    """`--set` values become what a factory expects."""
-    read = _space.set_option(["batch=32,64", "solver=tsit5", "rate=1e-3", "dense=true,False", "batch=128"])
-    assert read == {"batch": (32, 64, 128), "solver": ("tsit5",), "rate": (1e-3,), "dense": (True, False)}
-    assert isinstance(read["dense"][0], bool)
-    for bad in ("batch", "=3", "a b=3", "batch="):
-        with pytest.raises(AutotuneError, match="--set"):
-            _space.set_option([bad])

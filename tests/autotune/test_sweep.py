@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import optuna
 import pytest
 
 from autotune import _study
@@ -71,8 +72,25 @@ def _tools(store: MemoryStore, machine: FakeMachine, budget_bytes: int | None = 
     return SweepTools(runner=machine, store=store, progress=Silent(), budget_bytes=budget_bytes)
 
 
+_OPEN: list[_study.JoinedStudy] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_studies() -> Iterator[None]:
+    """Close what `_make` and `_join` opened."""
+    yield
+    while _OPEN:
+        _OPEN.pop().close()
+
+
 def _make(url: str, name: str = "s") -> _study.JoinedStudy:
-    return _study.make_study(url, _study.StudyPlan(name=name, space=SPACE, most_checkpoints=100))
+    _OPEN.append(_study.make_study(url, _study.StudyPlan(name=name, space=SPACE, most_checkpoints=100)))
+    return _OPEN[-1]
+
+
+def _join(url: str, name: str = "s") -> _study.JoinedStudy:
+    _OPEN.append(_study.join_study(url, name))
+    return _OPEN[-1]
 
 
 def test_timed_trials_of_a_batch_reach_the_runner_together() -> None:
@@ -177,7 +195,7 @@ def test_two_processes_share_the_trials_of_a_study(tmp_path: pathlib.Path) -> No
     both_hold_one = threading.Barrier(2, timeout=60)
     mine, theirs = MemoryStore(), MemoryStore()
     tools = [_tools(store, _machine_that_first_waits(both_hold_one)) for store in (mine, theirs)]
-    other = Sweep(_study.join_study(url, "s"), tools[1])
+    other = Sweep(_join(url), tools[1])
     stop = threading.Event()
 
     def help_out() -> None:
@@ -254,3 +272,46 @@ def test_joining_a_study_that_is_not_there_names_those_that_are(tmp_path: pathli
 def test_the_scratch_lies_where_the_workers_of_a_store_find_it(store_url: str, expected: str) -> None:
     """Beside an SQLite file, in the same database on a server, nowhere for a store in memory."""
     assert _study.scratch_url(store_url) == expected
+
+
+def test_tunes_of_one_problem_at_once_have_a_study_each(tmp_path: pathlib.Path) -> None:
+    """A tune that starts while another runs takes nothing from it; studies of tunes that ended are thrown away."""
+    url = f"sqlite:///{tmp_path / 'scratch.db'}"
+    first, second = _make(url), _make(url)
+    assert first.study.study_name != second.study.study_name
+    stores = MemoryStore(), MemoryStore()
+    sweeps = [Sweep(study, _tools(store, _machine())) for study, store in zip((first, second), stores, strict=True)]
+    for sweep in sweeps:
+        sweep.measure([_trial(1), _trial(2)])
+    assert [len(store.rows) for store in stores] == [2, 2]
+    sweeps[0].end()
+    assert _join(url).study.study_name == second.study.study_name, "a worker joins one that runs"
+    third = _make(url)
+    there = optuna.get_all_study_names(third.storage)
+    assert sorted(there) == sorted((second.study.study_name, third.study.study_name))
+
+
+def test_a_study_of_a_killed_tune_is_thrown_away(tmp_path: pathlib.Path) -> None:
+    """Its process is gone from this host, so nobody waits for it."""
+    url = f"sqlite:///{tmp_path / 'scratch.db'}"
+    code = f"from tests.autotune.test_sweep import _make\n_make({url!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    mine = _make(url)
+    assert optuna.get_all_study_names(mine.storage) == [mine.study.study_name]
+
+
+def test_processes_that_make_the_scratch_database_at_once_all_get_it(tmp_path: pathlib.Path) -> None:
+    """Optuna's tables are made once, and nobody ends with a database error."""
+    url = f"sqlite:///{tmp_path / 'scratch.db'}"
+    code = f"from tests.autotune.test_sweep import _make\nimport sys\nsys.stdin.readline()\n_make({url!r})"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, said = process.communicate()
+        assert process.returncode == 0, said.decode()

@@ -123,8 +123,8 @@ def test_a_tune_that_was_cut_off_goes_on(store: ProfileStore) -> None:
     result = _tune(store, second)
     places = [(t.checkpoints, t.repeat, t.settings.own_environment) for t in first.asked + second.asked]
     assert len(places) == len(set(places))
-    uncut = open_store("sqlite://")
-    assert result.recommendations[0].checkpoints == _tune(uncut, lab()).recommendations[0].checkpoints
+    with open_store("sqlite://") as uncut:
+        assert result.recommendations[0].checkpoints == _tune(uncut, lab()).recommendations[0].checkpoints
 
 
 def test_every_case_gets_its_recommendation(store: ProfileStore) -> None:

@@ -1,8 +1,10 @@
 """The store's schema: the steps make what the code reads, once, whole, and never from a newer version."""
 
+import contextlib
 import dataclasses
 import shutil
 import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,19 @@ from tests.profiles.makers import a_measurement, same
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
-def memory() -> sa.Engine:
-    """A database in memory whose DDL is transactional, as the store's own engine makes it."""
+@pytest.fixture
+def memory() -> Iterator[Callable[[], sa.Engine]]:
+    """Makes databases in memory whose DDL is transactional, as the store's own engine makes it."""
     from profiles._engine import make_engine, parse_url
 
-    return make_engine(parse_url("sqlite://"), read_only=False, busy_seconds=1.0)
+    with contextlib.ExitStack() as opened:
+
+        def make() -> sa.Engine:
+            engine = make_engine(parse_url("sqlite://"), read_only=False, busy_seconds=1.0)
+            opened.callback(engine.dispose)
+            return engine
+
+        yield make
 
 
 def shape(engine: sa.Engine) -> dict[str, object]:
@@ -36,7 +46,7 @@ def shape(engine: sa.Engine) -> dict[str, object]:
     }
 
 
-def test_the_steps_make_the_tables_that_the_code_reads():
+def test_the_steps_make_the_tables_that_the_code_reads(memory: Callable[[], sa.Engine]):
     """A store made by the migrations has exactly the columns, types, keys and indices of the schema."""
     stepped, described = memory(), memory()
     migrate(stepped.begin, "x", applied_by="test")
@@ -49,7 +59,7 @@ def test_versions_count_up_from_one():
     assert [step.version for step in STEPS] == list(range(1, SCHEMA_VERSION + 1))
 
 
-def test_a_step_is_applied_once_with_its_record():
+def test_a_step_is_applied_once_with_its_record(memory: Callable[[], sa.Engine]):
     """Every step leaves one record; a second migration applies nothing."""
     engine = memory()
     assert migrate(engine.begin, "x", applied_by="1.2.3") == len(STEPS)
@@ -59,7 +69,7 @@ def test_a_step_is_applied_once_with_its_record():
     assert [tuple(row) for row in rows] == [(step.version, "1.2.3") for step in STEPS]
 
 
-def test_a_step_that_fails_half_way_leaves_the_version_before_it():
+def test_a_step_that_fails_half_way_leaves_the_version_before_it(memory: Callable[[], sa.Engine]):
     """A step and its record are one transaction: what it did before it failed is gone, later it goes through."""
 
     def half(connection: sa.Connection) -> None:

@@ -72,7 +72,8 @@ def test_what_was_found_is_not_in_the_key():
         ("run_seconds", (0.1, float("nan"))),
         ("horizon", 2**53 + 1),
         ("set_values", {"x": float("nan")}),
-        ("set_values", {"x": [1, 2]}),
+        ("set_values", {"x": object()}),
+        ("set_values", {"x": [1, float("nan")]}),
         ("measured_at", dt.datetime(2026, 1, 1)),
     ],
 )

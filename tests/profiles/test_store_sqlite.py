@@ -363,3 +363,28 @@ def test_a_folder_without_write_permission_can_be_read(tmp_path: Path, request: 
     assert "cannot be written" in denied
     assert "s.db" in denied
     assert "new.db" in cannot_make
+
+
+def test_processes_that_make_a_store_at_once_all_get_it(tmp_path: Path):
+    """A file that is not there yet is made once; nobody is told that it is locked."""
+    code = (
+        "import sys\nfrom profiles import open_store\nsys.stdin.readline()\n"
+        "with open_store(sys.argv[1]) as store:\n    store.put_note('kind', sys.argv[2], 1)\n"
+    )
+    for turn in range(3):
+        path = str(tmp_path / f"{turn}.db")
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, path, str(k)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for k in range(5)
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            _, said = process.communicate()
+            assert process.returncode == 0, said
+        with open_store(path) as store:
+            assert len(store.notes("kind")) == 5
