@@ -1,0 +1,187 @@
+"""Two hundred random programs, their oracles, and what counts as right.
+
+A program is a frozen record that a seed gives back; printed, it can be pasted to run it again. To look at one, and to
+have a failing one made simpler:
+
+    python -m tests.adjoint.programs 17
+    python -m tests.adjoint.programs 17 --shrink
+"""
+
+import dataclasses
+import functools
+import os
+import random
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax
+import numpy as np
+
+import adjoint
+
+from . import loop_programs, solve_programs
+from .loop_programs import LoopProgram
+from .parts import Log
+from .plain import assert_close, plain_while_loop
+from .solve_programs import SolveProgram
+
+Program = SolveProgram | LoopProgram
+SEEDS = range(200)
+SEEN_WITHIN = 1e-8
+"""How near a number that a callback saw must be to one that it sees with the oracle."""
+
+
+def draw(seed: int) -> Program:
+    """Draw a program; the same for a seed on every machine and version."""
+    rng = random.Random(seed)
+    return (loop_programs if seed % 5 in (1, 3) else solve_programs).draw(rng)
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """An error that counts as right: its message, and the programs that it may meet."""
+
+    message: str
+    meets: Callable[[Program], bool]
+
+
+def _tier(program: Program) -> str | None:
+    return getattr(program, "tier", None)
+
+
+REFUSALS = (
+    Refusal(
+        r"cannot be differentiated under `jax\.vmap` one lane at a time",
+        lambda p: _tier(p) is not None and p.mode in ("vmap of grad", "jacrev", "pullback", "hessian"),
+    ),
+    Refusal(r"tier", lambda p: _tier(p) == "disk" and (p.mode == "hessian" or p.nesting == "remat")),
+    Refusal(r"tier", lambda p: _tier(p) == "disk" and p.nesting in ("cond", "checkify")),
+    Refusal(r"tier", lambda p: _tier(p) == "disk" and p.setting in ("checkify", "checkify nan")),
+)
+"""Everything that ours may refuse where the oracle has an answer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a program: numbers and what was seen, or an error."""
+
+    numbers: Any
+    log: Log
+    error: Exception | None
+
+
+def outcome(run: Callable[[Log], Any]) -> Outcome:
+    """Run, and wait for every callback."""
+    log = Log()
+    try:
+        numbers = run(log)
+        jax.effects_barrier()
+    except Exception as error:
+        return Outcome(None, log, error)
+    return Outcome(numbers, log, None)
+
+
+def oracles(program: Program) -> list[Callable[[Log], Any]]:
+    """Return what to compare with, best first; the next is asked where one raises."""
+    if isinstance(program, LoopProgram):
+        return [functools.partial(program.run, plain_while_loop)]
+    makers = [lambda checkpoints, expected_steps: diffrax.RecursiveCheckpointAdjoint(checkpoints)]
+    if program.max_steps is not None and program.max_steps < 100:
+        makers.append(lambda checkpoints, expected_steps: diffrax.DirectAdjoint())
+    return [functools.partial(program.run, make) for make in makers]
+
+
+def run_ours(program: Program, log: Log) -> Any:
+    """Run a program with ours."""
+    if isinstance(program, LoopProgram):
+        with tempfile.TemporaryDirectory() as directory:
+            return program.run(functools.partial(_tiered, program, directory), log)
+    return program.run(adjoint.RecursiveCheckpointAdjoint, log)
+
+
+def _tiered(program: LoopProgram, directory: str, *args: Any, **kwargs: Any) -> Any:
+    return adjoint.checkpointed_while_loop(*args, **kwargs, **program.options(directory))
+
+
+def check(program: Program) -> str:
+    """Compare ours with the oracle.
+
+    Returns:
+        "right", or "refused" where one of `REFUSALS` says that it may be, or "no oracle".
+
+    Raises:
+        AssertionError: ours is wrong, raised, or showed a function what it is never shown.
+    """
+    for oracle in oracles(program):
+        expected = outcome(oracle)
+        if expected.error is None:
+            break
+    else:
+        return "no oracle"
+    found = outcome(functools.partial(run_ours, program))
+    if found.error is not None:
+        message = str(found.error)
+        if any(re.search(r.message, message) and r.meets(program) for r in REFUSALS):
+            return "refused"
+        raise AssertionError(f"{program}\nraises {type(found.error).__name__}: {message[:400]}") from found.error
+    relative = program.relative if isinstance(program, LoopProgram) else 1e-9
+    assert_close(found.numbers, expected.numbers, relative, f"{program}\n", smallest=1e-4)
+    assert found.log.facts <= expected.log.facts, f"{program}\n{found.log.facts} against {expected.log.facts}"
+    for name, rows in found.log.rows.items():
+        assert_seen(np.array(rows), np.array(expected.log.rows.get(name, [])), f"{program}\n{name}")
+    return "right"
+
+
+def assert_seen(found: np.ndarray, expected: np.ndarray, name: str) -> None:
+    """Assert that every row of what was seen is, to rounding, one of those that may be."""
+    assert len(expected), f"{name} was shown something, and with the oracle nothing"
+    for row in np.unique(found, axis=0):
+        gap = np.abs(expected - row).max(axis=1).min()
+        assert gap <= SEEN_WITHIN * max(1.0, np.abs(row).max()), f"{name} was shown {row}, {gap} from all it may be"
+
+
+def shrink(program: Program, fails: Callable[[Program], bool]) -> Program:
+    """Make a failing program simpler, field by field, as long as it still fails."""
+    again = True
+    while again:
+        again = False
+        for field in dataclasses.fields(program):
+            simpler = dataclasses.replace(program, **{field.name: field.default})
+            if simpler != program and simpler.possible and fails(simpler):
+                program, again = simpler, True
+    return program
+
+
+def failure(program: Program) -> str:
+    """Say what is wrong with a program, "" where nothing is."""
+    try:
+        check(program)
+    except AssertionError as error:
+        return str(error)
+    finally:
+        jax.clear_caches()
+    return ""
+
+
+def main(arguments: list[str]) -> int:
+    """Check seeds, and shrink what fails where that is asked."""
+    failed = 0
+    with jax.enable_x64(True):
+        for seed in (int(x) for x in arguments if x != "--shrink"):
+            program = draw(seed)
+            wrong = failure(program)
+            print(f"{seed}: {wrong or f'{program} is right'}", flush=True)
+            failed += bool(wrong)
+            if wrong and "--shrink" in arguments:
+                simplest = shrink(program, lambda p: bool(failure(p)))
+                print(f"{seed}, simplest: {failure(simplest)}", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    sys.exit(main(sys.argv[1:]))
