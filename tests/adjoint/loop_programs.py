@@ -1,6 +1,7 @@
 """Random programs that run one of our loops: the record, what it stands for, and how one is drawn."""
 
 import dataclasses
+import functools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from .nestings import CHECKED, MODES, NESTINGS, SETTINGS, ask
+from .nestings import CHECKED, FORWARD, MODES, NESTINGS, SETTINGS, ask
 from .parts import Log, hosted
 
 CHECKPOINTS = (2, None, 1, 3, 5, 16, 40, "numpy 3")
@@ -140,6 +141,8 @@ class LoopProgram:
     mode: str = "value"
     setting: str = "none"
     tier: str | None = None
+    inner_tier: str | None = None
+    """Of the loop inside, where there is one."""
     windows: int = 3
     checkpoints: int | str | None = 2
     max_steps: int | None = 24
@@ -154,9 +157,10 @@ class LoopProgram:
         return not (
             (self.max_steps is None and self.checkpoints is None)
             or (self.extra == "check dead") > checks
-            or (self.nesting == "gradient steps" and self.mode != "value")
+            or (self.nesting in FORWARD and self.mode != "value")
             or (self.buffer and bound > 100)
             or (self.max_steps is not None and self.max_steps > 100 and self.checkpoints is None)
+            or (self.inner_tier is not None and self.extra != "inner loop")
             or (self.setting == "strict" and "weak" in self.leaves)
         )
 
@@ -165,18 +169,15 @@ class LoopProgram:
         """How far numbers may be off the oracle's."""
         return max([1e-9, *(LEAVES[name].relative for name in self.leaves)])
 
-    def options(self, directory: str) -> dict[str, Any]:
-        """Return what only ours is told."""
-        if self.tier is None:
-            return {}
-        files = {"directory": directory} if self.tier == "disk" else {}
-        return {"tier": self.tier, "windows": self.windows, "transfer_cost": 0.0, **files}
+    def run(self, loop: Callable[..., Any], inner: Callable[..., Any], log: Log) -> Any:
+        """Evaluate with a loop, and another for the one inside."""
+        return ask(self.kernel(loop, inner, log), self.nesting, self.mode, self.setting, jitted=self.jitted)
 
-    def run(self, loop: Callable[..., Any], log: Log) -> Any:
-        """Evaluate with a loop."""
-        return ask(lambda y, w: self._loop(loop, log, y, w), self.nesting, self.mode, self.setting, jitted=self.jitted)
+    def kernel(self, loop: Callable[..., Any], inner: Callable[..., Any], log: Log) -> Callable[[Any, Any], Any]:
+        """Make the innermost computation."""
+        return functools.partial(self._loop, loop, inner, log)
 
-    def _loop(self, loop: Callable[..., Any], log: Log, y: Any, w: Any) -> Any:
+    def _loop(self, loop: Callable[..., Any], inner: Callable[..., Any], log: Log, y: Any, w: Any) -> Any:
         leaves = [LEAVES[name] for name in self.leaves]
         limits = {
             "checkpoints": np.int64(3) if self.checkpoints == "numpy 3" else self.checkpoints,
@@ -189,8 +190,8 @@ class LoopProgram:
             y = EXTRAS[self.extra](log, k, y, dead)
             y = jnp.sin(w * y) + 0.3 * jnp.roll(y, 1) + 0.01 * k.astype(float)
             if self.extra == "inner loop":
-                inner = lambda c: (c[0] + 1, jnp.sin(w * c[1] + 0.2))
-                y = 0.5 * y + 0.5 * loop(lambda c: c[0] < 3, inner, (0, y), checkpoints=2, max_steps=4)[1]
+                turn = lambda c: (c[0] + 1, jnp.sin(w * c[1] + 0.2))
+                y = 0.5 * y + 0.5 * inner(lambda c: c[0] < 3, turn, (0, y), checkpoints=2, max_steps=4)[1]
             others = [leaf.advance(x, y) for leaf, x in zip(leaves, others, strict=True)]
             for leaf, x in zip(leaves, others, strict=True):
                 y = y + 0.2 * leaf.read(x)
@@ -230,6 +231,7 @@ def draw(rng: random.Random) -> LoopProgram:
             mode=pick(tuple(MODES), 0.0),
             setting=pick(tuple(SETTINGS), 0.6),
             tier=pick((None, "host", "disk"), 0.1),
+            inner_tier=pick((None, "host", "disk"), 0.9),
             windows=pick((3, 1, 2), 0.4),
             checkpoints=pick(CHECKPOINTS, 0.4),
             max_steps=pick(MAX_STEPS, 0.4),

@@ -118,6 +118,35 @@ def gradient_steps(f: Kernel) -> Kernel:
     return run
 
 
+def gradient_while(f: Kernel) -> Kernel:
+    """Take the gradient inside a while loop."""
+
+    def run(y: Any, w: Any) -> Any:
+        def step(carry: Any) -> Any:
+            k, y = carry
+            return k + 1, y - 0.1 * jax.grad(lambda y: jnp.sum(f(y, w)))(y)
+
+        return lax.while_loop(lambda carry: carry[0] < 3, step, (0, y))[1]
+
+    return run
+
+
+def vmap_of_while(f: Kernel) -> Kernel:
+    """Map a while loop whose lanes end at different passes, with the gradient inside."""
+
+    def run(y: Any, w: Any) -> Any:
+        def lane(y: Any, least: Any) -> Any:
+            def step(carry: Any) -> Any:
+                k, y = carry
+                return k + 1, y - 0.1 * jax.grad(lambda y: jnp.sum(f(y, w)))(y)
+
+            return lax.while_loop(lambda carry: carry[0] < least, step, (0, y))[1]
+
+        return jnp.sum(jax.vmap(lane)(FACTORS[:2, None] * y, jnp.array([1, 3])), axis=0)
+
+    return run
+
+
 def checkified(f: Kernel) -> Kernel:
     """Make the checks inside values, inside of what is differentiated."""
     return lambda y, w: checkify.checkify(f, errors=checkify.user_checks | checkify.nan_checks)(y, w)[1]
@@ -139,9 +168,13 @@ NESTINGS: dict[str, Callable[[Kernel], Kernel]] = {
     "custom_vjp": custom,
     "remat": lambda f: jax.checkpoint(f),
     "gradient steps": gradient_steps,
+    "gradient while": gradient_while,
+    "vmap of while": vmap_of_while,
     "checkify": checkified,
 }
 """From the simplest on."""
+FORWARD = {"gradient steps", "gradient while", "vmap of while"}
+"""Nestings that take the gradient themselves and are not differentiated again."""
 
 
 def weighed(f: Kernel) -> Kernel:

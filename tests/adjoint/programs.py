@@ -25,6 +25,7 @@ import adjoint
 
 from . import loop_programs, solve_programs
 from .loop_programs import LoopProgram
+from .nestings import CHECKED
 from .parts import Log
 from .plain import assert_close, plain_while_loop
 from .solve_programs import SolveProgram
@@ -49,20 +50,29 @@ class Refusal:
     meets: Callable[[Program], bool]
 
 
-def _tier(program: Program) -> str | None:
-    return getattr(program, "tier", None)
+def _tiers(program: Program) -> set[str]:
+    return {program.tier or "", getattr(program, "inner_tier", None) or ""} - {""}
 
 
 REFUSALS = (
     Refusal(
         r"cannot be differentiated under `jax\.vmap` one lane at a time",
-        lambda p: _tier(p) is not None and p.mode in ("vmap of grad", "jacrev", "pullback", "hessian"),
+        lambda p: bool(_tiers(p)) and p.mode in ("vmap of grad", "jacrev", "pullback", "hessian"),
     ),
-    Refusal(r"tier", lambda p: _tier(p) == "disk" and (p.mode == "hessian" or p.nesting == "remat")),
-    Refusal(r"tier", lambda p: _tier(p) == "disk" and p.nesting in ("cond", "checkify")),
-    Refusal(r"tier", lambda p: _tier(p) == "disk" and p.setting in ("checkify", "checkify nan")),
+    Refusal(
+        r"tier",
+        lambda p: (
+            "disk" in _tiers(p)
+            and (p.mode == "hessian" or p.nesting in ("remat", "vmap of while", "checkify") or p.setting in CHECKED)
+        ),
+    ),
 )
 """Everything that ours may refuse where the oracle has an answer."""
+
+
+def expected_refusal(program: Program) -> Refusal | None:
+    """Return the entry of `REFUSALS` that a program meets."""
+    return next((r for r in REFUSALS if r.meets(program)), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +98,7 @@ def outcome(run: Callable[[Log], Any]) -> Outcome:
 def oracles(program: Program) -> list[Callable[[Log], Any]]:
     """Return what to compare with, best first; the next is asked where one raises."""
     if isinstance(program, LoopProgram):
-        return [functools.partial(program.run, plain_while_loop)]
+        return [functools.partial(program.run, plain_while_loop, plain_while_loop)]
     makers = [lambda checkpoints, expected_steps: diffrax.RecursiveCheckpointAdjoint(checkpoints)]
     if program.max_steps is not None and program.max_steps < 100:
         makers.append(lambda checkpoints, expected_steps: diffrax.DirectAdjoint())
@@ -97,14 +107,25 @@ def oracles(program: Program) -> list[Callable[[Log], Any]]:
 
 def run_ours(program: Program, log: Log) -> Any:
     """Run a program with ours."""
-    if isinstance(program, LoopProgram):
-        with tempfile.TemporaryDirectory() as directory:
-            return program.run(functools.partial(_tiered, program, directory), log)
-    return program.run(adjoint.RecursiveCheckpointAdjoint, log)
+    with tempfile.TemporaryDirectory() as directory:
+        if isinstance(program, SolveProgram):
+            options = tier_options(program.tier, program.windows, directory)
+            return program.run(functools.partial(adjoint.RecursiveCheckpointAdjoint, **options), log)
+        loops = [loop_of(tier, program.windows, directory) for tier in (program.tier, program.inner_tier)]
+        return program.run(*loops, log)
 
 
-def _tiered(program: LoopProgram, directory: str, *args: Any, **kwargs: Any) -> Any:
-    return adjoint.checkpointed_while_loop(*args, **kwargs, **program.options(directory))
+def loop_of(tier: str | None, windows: int, directory: str) -> Callable[..., Any]:
+    """Return our loop with a tier."""
+    return functools.partial(adjoint.checkpointed_while_loop, **tier_options(tier, windows, directory))
+
+
+def tier_options(tier: str | None, windows: int, directory: str) -> dict[str, Any]:
+    """Return what ours is told of a tier."""
+    if tier is None:
+        return {}
+    files = {"directory": directory} if tier == "disk" else {}
+    return {"tier": tier, "windows": windows, "transfer_cost": 0.0, **files}
 
 
 def check(program: Program) -> str:

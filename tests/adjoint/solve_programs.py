@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .nestings import CHECKED, MODES, NESTINGS, SETTINGS, ask
+from .nestings import CHECKED, FORWARD, MODES, NESTINGS, SETTINGS, ask
 from .parts import (
     BOUNDED,
     CLOCKED,
@@ -31,7 +31,7 @@ from .parts import (
 )
 
 CHECKPOINTS = (3, None, 1, 2, 5, 16, 64, "numpy 3")
-IMPLICIT = {"ImplicitEuler", "Kvaerno3", "KenCarp3"}
+HEAVY = {"ImplicitEuler", "Kvaerno3", "KenCarp3", "ShARK", "SPaRK", "SEA"}
 EXPECTED = (None, 1, 7, 1000, "traced 9")
 MAX_STEPS = (40, 5, 8, None, 2**31, 2**32 + 7)
 """More than any solve makes, fewer, exactly those of a constant step, no bound, and more than 31 bits hold."""
@@ -60,6 +60,8 @@ class SolveProgram:
     library: bool = False
     """Whether the caller asks what kind of adjoint it was given, as public libraries do."""
     jitted: bool = True
+    tier: str | None = None
+    windows: int = 3
 
     @property
     def possible(self) -> bool:
@@ -75,10 +77,10 @@ class SolveProgram:
             or (self.event != "none" and self.save == "dense")
             or (bounded and (self.max_steps is None or self.max_steps > 100))
             or (self.max_steps is None and self.checkpoints is None)
-            or (self.field == "checked") != checks
-            or (self.nesting == "gradient steps" and self.mode != "value")
+            or (self.field == "checked") > checks
+            or (self.nesting in FORWARD and self.mode != "value")
             # These compile for minutes.
-            or (self.solver in IMPLICIT and (self.mode not in ("value", "grad") or self.nesting not in ("none", "scan")))
+            or (self.solver in HEAVY and (self.mode == "hessian" or self.nesting not in ("none", "scan", "two")))
             or (self.moving_end and (self.controller == "listed" or method.rough or self.mode == "value"))
             or (self.moving_end and self.field in ("callback of t", "Brownian forcing"))
             # A generous bound costs memory in every lane of Diffrax's adjoint where no count is given.
@@ -89,13 +91,13 @@ class SolveProgram:
     def weight(self) -> float:
         """How long the program takes to compile, very roughly."""
         heavy = {"hessian": 3.0, "jacrev": 1.3, "vmap of grad": 1.3}.get(self.mode, 1.0)
-        return heavy * (2.0 if self.solver in IMPLICIT else 1.0)
+        return heavy * (2.0 if self.solver in HEAVY else 1.0)
 
     def run(self, make: Callable[..., Any], log: Log) -> Any:
         """Evaluate with an adjoint.
 
         Args:
-            make: takes `checkpoints`, and `expected_steps` where it is ours, returns the adjoint.
+            make: takes `checkpoints` and `expected_steps`, returns the adjoint.
             log: is told what the parts were shown.
         """
 
@@ -170,7 +172,7 @@ def draw(rng: random.Random) -> SolveProgram:
             event=_pick(rng, tuple(EVENTS), 0.55),
             nesting=special(NESTINGS),
             mode=_pick(rng, tuple(MODES), 0.0),
-            setting=_pick(rng, tuple(SETTINGS), 0.6),
+            setting=_pick(rng, tuple(SETTINGS), 0.5),
             checkpoints=_pick(rng, CHECKPOINTS, 0.3),
             max_steps=_pick(rng, MAX_STEPS, 0.4),
             expected=_pick(rng, EXPECTED, 0.6),
@@ -178,7 +180,9 @@ def draw(rng: random.Random) -> SolveProgram:
             moving_end=rng.random() < 0.12,
             meter=rng.random() < 0.12,
             library=rng.random() < 0.12,
-            jitted=rng.random() < 0.85,
+            jitted=rng.random() < 0.93,
+            tier=_pick(rng, (None, "host", "disk"), 0.7),
+            windows=_pick(rng, (3, 1, 2), 0.4),
         )
         if program.possible and rng.random() < 1 / program.weight:
             return program
