@@ -169,9 +169,16 @@ class LoopProgram:
         """How far numbers may be off the oracle's."""
         return max([1e-9, *(LEAVES[name].relative for name in self.leaves)])
 
-    def run(self, loop: Callable[..., Any], inner: Callable[..., Any], log: Log) -> Any:
+    def run(self, loop: Callable[..., Any], inner: Callable[..., Any], log: Log, nudge: float = 0.0) -> Any:
         """Evaluate with a loop, and another for the one inside."""
-        return ask(self.kernel(loop, inner, log), self.nesting, self.mode, self.setting, jitted=self.jitted)
+        return ask(
+            self.kernel(loop, inner, log),
+            self.nesting,
+            self.mode,
+            setting=self.setting,
+            jitted=self.jitted,
+            nudge=nudge,
+        )
 
     def kernel(self, loop: Callable[..., Any], inner: Callable[..., Any], log: Log) -> Callable[[Any, Any], Any]:
         """Make the innermost computation."""

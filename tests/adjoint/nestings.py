@@ -223,7 +223,9 @@ def set_to(setting: str) -> Iterator[None]:
         yield
 
 
-def ask(kernel: Kernel, nesting: str, mode: str, setting: str = "none", *, jitted: bool = True) -> Any:
+def ask(
+    kernel: Kernel, nesting: str, mode: str, *, setting: str = "none", jitted: bool = True, nudge: float = 0.0
+) -> Any:
     """Evaluate a kernel, nested, at the point.
 
     Args:
@@ -232,12 +234,13 @@ def ask(kernel: Kernel, nesting: str, mode: str, setting: str = "none", *, jitte
         mode: of `MODES`.
         setting: of `SETTINGS`; those of checkify add whether an error was found.
         jitted: whether the whole is compiled as one.
+        nudge: how far the point is moved, relatively.
 
     Returns:
         A tree of arrays.
     """
     f = NESTINGS[nesting](kernel)
-    y, w = map(jnp.asarray, POINT)
+    y, w = (jnp.asarray(x * (1 + nudge)) for x in POINT)
     whole = lambda y, w: MODES[mode](f, y, w)
     with set_to(setting):
         if setting in CHECKED:

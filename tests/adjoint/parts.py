@@ -55,9 +55,12 @@ def network(t: Any, y: Any, w: Any) -> Any:
 
 
 def hosted(t: Any) -> Any:
-    """Evaluate a forcing on the host."""
-    struct = jax.ShapeDtypeStruct((), jnp.float64)
-    return jax.pure_callback(lambda t: np.sin(3 * np.asarray(t)), struct, t, vmap_method="sequential")
+    """Evaluate a forcing on the host, in 32 bits: a callback's thread may not know that 64 are enabled, and rounds."""
+
+    def evaluate(t: Any) -> Any:
+        return np.asarray(np.sin(3 * np.asarray(t, np.float32)), np.float32).astype(float)
+
+    return jax.pure_callback(evaluate, jax.ShapeDtypeStruct((), jnp.float64), t, vmap_method="sequential")
 
 
 def path(shape: tuple[int, ...], levy_area: Any = diffrax.BrownianIncrement) -> Any:

@@ -18,10 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import numpy as np
 
 import adjoint
+from adjoint._compat_diffrax import solve_loop
 
 from . import loop_programs, solve_programs
 from .loop_programs import LoopProgram
@@ -32,8 +34,17 @@ from .solve_programs import SolveProgram
 
 Program = SolveProgram | LoopProgram
 SEEDS = range(200)
-SEEN_WITHIN = 1e-8
-"""How near a number that a callback saw must be to one that it sees with the oracle."""
+LONGEST = 40
+"""Steps of a solve where no bound is given: more than any makes."""
+RELATIVE = 1e-9
+"""How far numbers may be off, of the largest entry of their leaf ..."""
+NUDGE, NUDGES, MOST = 2e-15, 30.0, 1e-6
+"""... or so many times as far as they move when the inputs do so little, but never more than the last."""
+SEEN_WITHIN = 1e-6
+"""How near a number that a callback saw must be to one that it sees with the oracle.
+
+A callback's thread may not know that 64 bits are enabled, and rounds.
+"""
 
 
 def draw(seed: int) -> Program:
@@ -77,11 +88,14 @@ def expected_refusal(program: Program) -> Refusal | None:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a program: numbers and what was seen, or an error."""
+    """What came of a program: numbers and what was seen, or an error in words.
+
+    The error itself would keep tracers alive.
+    """
 
     numbers: Any
     log: Log
-    error: Exception | None
+    error: str | None
 
 
 def outcome(run: Callable[[Log], Any]) -> Outcome:
@@ -91,7 +105,7 @@ def outcome(run: Callable[[Log], Any]) -> Outcome:
         numbers = run(log)
         jax.effects_barrier()
     except Exception as error:
-        return Outcome(None, log, error)
+        return Outcome(None, log, f"{type(error).__name__}: {error}")
     return Outcome(numbers, log, None)
 
 
@@ -99,10 +113,50 @@ def oracles(program: Program) -> list[Callable[[Log], Any]]:
     """Return what to compare with, best first; the next is asked where one raises."""
     if isinstance(program, LoopProgram):
         return [functools.partial(program.run, plain_while_loop, plain_while_loop)]
-    makers = [lambda checkpoints, expected_steps: diffrax.RecursiveCheckpointAdjoint(checkpoints)]
-    if program.max_steps is not None and program.max_steps < 100:
-        makers.append(lambda checkpoints, expected_steps: diffrax.DirectAdjoint())
-    return [functools.partial(program.run, make) for make in makers]
+    return [functools.partial(program.run, make) for make in (_theirs, lambda **counts: ScanAdjoint())]
+
+
+def _theirs(checkpoints: Any, expected_steps: Any) -> Any:
+    del expected_steps
+    return diffrax.RecursiveCheckpointAdjoint(None if checkpoints is None else int(checkpoints))
+
+
+class ScanAdjoint(diffrax.AbstractAdjoint):
+    """Diffrax's solve as masked scans, for what its own adjoint cannot differentiate: forward over reverse, say."""
+
+    def loop(
+        self,
+        *,
+        solver: Any,
+        max_steps: int | None,
+        throw: bool,
+        passed_solver_state: bool,
+        passed_controller_state: bool,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the solve; called by `diffrax.diffeqsolve`."""
+        del throw, passed_solver_state, passed_controller_state
+        return solve_loop(
+            self,
+            solver=_scanning(solver),
+            max_steps=max_steps,
+            inner_while_loop=plain_while_loop,
+            outer_while_loop=functools.partial(_outer_scan, most=LONGEST),
+            **kwargs,
+        )
+
+
+def _outer_scan(*args: Any, max_steps: int | None, most: int, **kwargs: Any) -> Any:
+    return plain_while_loop(*args, max_steps=most if max_steps is None else min(max_steps, most), **kwargs)
+
+
+def _scanning(solver: Any) -> Any:
+    """Have a solver loop over its stages in the way that can be differentiated both ways."""
+    if isinstance(solver, diffrax.HalfSolver):
+        return eqx.tree_at(lambda s: s.solver, solver, _scanning(solver.solver))
+    if hasattr(solver, "scan_kind"):
+        return eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
+    return solver
 
 
 def run_ours(program: Program, log: Log) -> Any:
@@ -129,7 +183,7 @@ def tier_options(tier: str | None, windows: int, directory: str) -> dict[str, An
 
 
 def check(program: Program) -> str:
-    """Compare ours with the oracle.
+    """Compare ours with the oracles: right is what one of them says, for Diffrax's own adjoint is not always.
 
     Returns:
         "right", or "refused" where one of `REFUSALS` says that it may be, or "no oracle".
@@ -137,24 +191,49 @@ def check(program: Program) -> str:
     Raises:
         AssertionError: ours is wrong, raised, or showed a function what it is never shown.
     """
+    found, wrong = None, None
     for oracle in oracles(program):
         expected = outcome(oracle)
-        if expected.error is None:
-            break
-    else:
-        return "no oracle"
-    found = outcome(functools.partial(run_ours, program))
-    if found.error is not None:
-        message = str(found.error)
-        if any(re.search(r.message, message) and r.meets(program) for r in REFUSALS):
-            return "refused"
-        raise AssertionError(f"{program}\nraises {type(found.error).__name__}: {message[:400]}") from found.error
-    relative = program.relative if isinstance(program, LoopProgram) else 1e-9
-    assert_close(found.numbers, expected.numbers, relative, f"{program}\n", smallest=1e-4)
+        if expected.error is not None:
+            continue
+        found = found or outcome(functools.partial(run_ours, program))
+        if found.error is not None:
+            if any(re.search(r.message, found.error) and r.meets(program) for r in REFUSALS):
+                return "refused"
+            raise AssertionError(f"{program}\nraises {found.error[:600]}")
+        try:
+            assert_agree(program, found, expected, oracle)
+        except AssertionError as error:
+            wrong = wrong or error
+        else:
+            return "right"
+    if wrong is not None:
+        raise wrong
+    return "no oracle"
+
+
+def assert_agree(program: Program, found: Outcome, expected: Outcome, oracle: Callable[..., Any]) -> None:
+    """Assert that numbers agree as far as they are determined, and that nobody saw what the oracle shows nobody."""
+    close = functools.partial(assert_close, found.numbers, expected.numbers, smallest=1e-4)
+    relative = program.relative if isinstance(program, LoopProgram) else RELATIVE
+    try:
+        close(relative, f"{program}\n")
+    except AssertionError:
+        # Step sizes hang on estimates of the error, which are small differences of large numbers.
+        moved = outcome(functools.partial(oracle, nudge=NUDGE))
+        close(min(relative + NUDGES * distance(moved.numbers, expected.numbers), MOST), f"{program}\n")
     assert found.log.facts <= expected.log.facts, f"{program}\n{found.log.facts} against {expected.log.facts}"
     for name, rows in found.log.rows.items():
         assert_seen(np.array(rows), np.array(expected.log.rows.get(name, [])), f"{program}\n{name}")
-    return "right"
+
+
+def distance(a: Any, b: Any) -> float:
+    """Return how far two trees of numbers are apart, relative to the largest entry of each leaf."""
+    gaps = [0.0]
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        gaps.append(float(np.abs(x - y).max(initial=0.0) / np.abs(y).max(initial=1e-4)))
+    return max(gaps)
 
 
 def assert_seen(found: np.ndarray, expected: np.ndarray, name: str) -> None:

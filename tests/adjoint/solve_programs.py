@@ -93,12 +93,13 @@ class SolveProgram:
         heavy = {"hessian": 3.0, "jacrev": 1.3, "vmap of grad": 1.3}.get(self.mode, 1.0)
         return heavy * (2.0 if self.solver in HEAVY else 1.0)
 
-    def run(self, make: Callable[..., Any], log: Log) -> Any:
+    def run(self, make: Callable[..., Any], log: Log, nudge: float = 0.0) -> Any:
         """Evaluate with an adjoint.
 
         Args:
             make: takes `checkpoints` and `expected_steps`, returns the adjoint.
             log: is told what the parts were shown.
+            nudge: how far the point is moved.
         """
 
         def kernel(y: Any, w: Any) -> Any:
@@ -106,7 +107,7 @@ class SolveProgram:
             expected = jnp.array(9) if self.expected == "traced 9" else self.expected
             return self._solve(make(checkpoints=counts, expected_steps=expected), log, y, w)
 
-        return ask(kernel, self.nesting, self.mode, self.setting, jitted=self.jitted)
+        return ask(kernel, self.nesting, self.mode, setting=self.setting, jitted=self.jitted, nudge=nudge)
 
     def _solve(self, adjoint: Any, log: Log, y: Any, w: Any) -> Any:
         method = SOLVERS[self.solver]
@@ -117,7 +118,7 @@ class SolveProgram:
         start = {"y": y, "clock": jnp.ones(())} if self.field in CLOCKED else y
         if method.kind == "separable":
             start = y, 0.5 * y
-        asked = isinstance(adjoint, diffrax.RecursiveCheckpointAdjoint | diffrax.DirectAdjoint)
+        asked = isinstance(adjoint, diffrax.RecursiveCheckpointAdjoint) or not hasattr(adjoint, "checkpoints")
         solution = diffrax.diffeqsolve(
             terms_of(method.kind, closed),
             method.solver,
