@@ -127,6 +127,20 @@ EXTRAS: dict[str, Callable[..., Any]] = {
 }
 
 
+PAIRS: tuple[dict[str, Any], ...] = (
+    {"tier": "disk", "nesting": "scan", "mode": "grad"},
+    {"tier": "disk", "nesting": "map", "mode": "jacrev"},
+    {"tier": "disk", "nesting": "vmap of scan", "mode": "value and grad"},
+    {"tier": "disk", "mode": "hessian"},
+    {"tier": "disk", "leaves": ("typed key",), "mode": "grad"},
+    {"tier": "host", "mode": "hessian"},
+    {"extra": "inner loop", "tier": "disk", "inner_tier": "host"},
+    {"extra": "inner loop", "inner_tier": "disk"},
+    {"extra": "check dead", "setting": "checkify"},
+)
+"""What has been found to meet badly, or might: drawn together more often than chance would."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopProgram:
     """One loop by names from the tables, how it is nested, and what is asked; the defaults are the simplest."""
@@ -245,5 +259,7 @@ def draw(rng: random.Random) -> LoopProgram:
             expected=pick(EXPECTED, 0.6),
             jitted=rng.random() < 0.85,
         )
+        if rng.random() < 0.3:
+            program = dataclasses.replace(program, **PAIRS[int(rng.random() * len(PAIRS))])
         if program.possible:
             return program

@@ -27,7 +27,6 @@ from adjoint._compat_diffrax import solve_loop
 
 from . import loop_programs, solve_programs
 from .loop_programs import LoopProgram
-from .nestings import CHECKED
 from .parts import Log
 from .plain import assert_close, plain_while_loop
 from .solve_programs import SolveProgram
@@ -50,15 +49,16 @@ A callback's thread may not know that 64 bits are enabled, and rounds.
 def draw(seed: int) -> Program:
     """Draw a program; the same for a seed on every machine and version."""
     rng = random.Random(seed)
-    return (loop_programs if seed % 5 in (1, 3) else solve_programs).draw(rng)
+    return (loop_programs if seed % 2 else solve_programs).draw(rng)
 
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """An error that counts as right: its message, and the programs that it may meet."""
+    """An error that counts as right: its message, the programs that it may meet, and whether it meets them all."""
 
     message: str
     meets: Callable[[Program], bool]
+    always: bool = True
 
 
 def _tiers(program: Program) -> set[str]:
@@ -68,22 +68,24 @@ def _tiers(program: Program) -> set[str]:
 REFUSALS = (
     Refusal(
         r"cannot be differentiated under `jax\.vmap` one lane at a time",
-        lambda p: bool(_tiers(p)) and p.mode in ("vmap of grad", "jacrev", "pullback", "hessian"),
+        lambda p: bool(_tiers(p)) and (p.mode == "vmap of grad" or p.nesting == "vmap of while"),
     ),
     Refusal(
-        r"tier",
-        lambda p: (
-            "disk" in _tiers(p)
-            and (p.mode == "hessian" or p.nesting in ("remat", "vmap of while", "checkify") or p.setting in CHECKED)
-        ),
+        r"the file holds its states, not their tangents",
+        lambda p: "disk" in _tiers(p) and p.mode == "hessian",
+    ),
+    Refusal(
+        r'\(`tier="disk"`\) cannot be differentiated inside `jax\.checkpoint` with this version',
+        lambda p: "disk" in _tiers(p) and p.nesting == "remat" and p.mode != "value",
+        always=False,
     ),
 )
-"""Everything that ours may refuse where the oracle has an answer."""
+"""Everything that ours may refuse where an oracle has an answer."""
 
 
-def expected_refusal(program: Program) -> Refusal | None:
-    """Return the entry of `REFUSALS` that a program meets."""
-    return next((r for r in REFUSALS if r.meets(program)), None)
+def refusals(program: Program) -> list[Refusal]:
+    """Return the entries of `REFUSALS` that a program may meet."""
+    return [refusal for refusal in REFUSALS if refusal.meets(program)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +200,7 @@ def check(program: Program) -> str:
             continue
         found = found or outcome(functools.partial(run_ours, program))
         if found.error is not None:
-            if any(re.search(r.message, found.error) and r.meets(program) for r in REFUSALS):
+            if any(re.search(refusal.message, found.error) for refusal in refusals(program)):
                 return "refused"
             raise AssertionError(f"{program}\nraises {found.error[:600]}")
         try:
@@ -232,6 +234,8 @@ def distance(a: Any, b: Any) -> float:
     gaps = [0.0]
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x), np.asarray(y)
+        if not np.issubdtype(y.dtype, np.inexact):
+            continue
         gaps.append(float(np.abs(x - y).max(initial=0.0) / np.abs(y).max(initial=1e-4)))
     return max(gaps)
 
