@@ -27,6 +27,7 @@ from adjoint._compat_diffrax import solve_loop
 
 from . import loop_programs, solve_programs
 from .loop_programs import LoopProgram
+from .nestings import CHECKED
 from .parts import Log
 from .plain import assert_close, plain_while_loop
 from .solve_programs import SolveProgram
@@ -112,7 +113,12 @@ def outcome(run: Callable[[Log], Any]) -> Outcome:
 
 
 def oracles(program: Program) -> list[Callable[[Log], Any]]:
-    """Return what to compare with, best first; the next is asked where one raises."""
+    """Return what to compare with, best first; the next is asked where one raises, or is not what ours is.
+
+    They run without JAX's checks of itself, which have nothing to say about numbers, and may fail or take minutes.
+    """
+    if program.setting not in CHECKED:
+        program = dataclasses.replace(program, setting="none")
     if isinstance(program, LoopProgram):
         return [functools.partial(program.run, plain_while_loop, plain_while_loop)]
     return [functools.partial(program.run, make) for make in (_theirs, lambda **counts: ScanAdjoint())]
