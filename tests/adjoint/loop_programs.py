@@ -100,7 +100,7 @@ def show_state(log: Log, k: Any, y: Any, dead: Any) -> Any:
 
 def host_forcing(log: Log, k: Any, y: Any, dead: Any) -> Any:
     """Add a number that the host computes of the step."""
-    return y + 0.1 * hosted(0.3 * k)
+    return y + 0.1 * hosted(0.3 * k.astype(float))
 
 
 def check_dead(log: Log, k: Any, y: Any, dead: Any) -> Any:

@@ -94,6 +94,8 @@ class SolveProgram:
             or (self.max_steps is None and self.checkpoints is None)
             or (self.field == "checked") > checks
             or (self.nesting in FORWARD and self.mode != "value")
+            # Diffrax's compiled solve keeps a field that closes over a tracer.
+            or (self.setting == "leaks" and self.closure)
             # These compile for minutes.
             or (self.solver in HEAVY and (self.mode == "hessian" or self.nesting not in ("none", "scan", "two")))
             or (self.moving_end and (self.controller == "listed" or method.rough or self.mode == "value"))
