@@ -72,6 +72,7 @@ REFUSALS = (
     Refusal(
         r"cannot be differentiated under `jax\.vmap` one lane at a time",
         lambda p: bool(_tiers(p)) and (p.mode == "vmap of grad" or p.nesting == "vmap of while"),
+        always=False,
     ),
     Refusal(
         r"the file holds its states, not their tangents",
@@ -112,6 +113,19 @@ def outcome(run: Callable[[Log], Any]) -> Outcome:
     except Exception as error:
         return Outcome(None, log, f"{type(error).__name__}: {error}")
     return Outcome(numbers, log, None)
+
+
+def _plain(program: Program) -> Program:
+    """Leave out what no oracle is told, so that programs share what is computed."""
+    if isinstance(program, LoopProgram):
+        return dataclasses.replace(program, tier=None, inner_tier=None, windows=3, checkpoints=2, expected=None)
+    return dataclasses.replace(program, tier=None, windows=3, expected=None)
+
+
+@functools.lru_cache(maxsize=8)
+def expected_outcome(program: Program, number: int) -> Outcome:
+    """Run one of the oracles; the last ones are kept."""
+    return outcome(oracles(program)[number])
 
 
 def oracles(program: Program) -> list[Callable[[Log], Any]]:
@@ -203,8 +217,8 @@ def check(program: Program) -> str:
     """
     found, wrong = None, None
     raised = []
-    for oracle in oracles(program):
-        expected = outcome(oracle)
+    for k, oracle in enumerate(oracles(program)):
+        expected = expected_outcome(_plain(program), k)
         if expected.error is not None:
             raised.append(expected.error[:SAME])
             continue

@@ -88,7 +88,9 @@ def test_a_loop_under_a_setting_of_jax_is_right_or_refused(jitted: bool, setting
     )
 
 
-@pytest.mark.parametrize("setting", [name for name in SETTINGS if name != "none"])
+@pytest.mark.parametrize(
+    "setting", [pytest.param(x, marks=() if x in ("leaks", "checkify") else pytest.mark.slow) for x in SETTINGS]
+)
 @pytest.mark.parametrize("controller", ["constant", "integral"])
 def test_a_solve_under_a_setting_of_jax_is_right(controller: str, setting: str) -> None:
     """With constant steps and adaptive ones."""
