@@ -9,40 +9,8 @@ from .solve_programs import SolveProgram
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-FAST = frozenset(
-    (
-        1,
-        2,
-        4,
-        6,
-        7,
-        9,
-        10,
-        12,
-        13,
-        14,
-        16,
-        19,
-        23,
-        25,
-        28,
-        29,
-        31,
-        37,
-        42,
-        54,
-        55,
-        63,
-        64,
-        93,
-        105,
-        112,
-        123,
-        143,
-        160,
-        183,
-    )
-)
+FAST = {1, 2, 4, 6, 7, 9, 10, 12, 13, 14, 16, 19, 23, 25, 28, 29, 31, 37, 42, 54, 55, 63, 64, 93}
+FAST |= {105, 112, 123, 143, 160, 183}
 """What compiles soon, and finds most of what has been wrong."""
 
 
