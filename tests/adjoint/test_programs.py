@@ -1,0 +1,37 @@
+"""Random programs against Diffrax's adjoint and a plain scan: what comes out, and what the user's functions see."""
+
+import dataclasses
+
+import pytest
+
+from .programs import SEEDS, Program, check, draw, shrink
+from .solve_programs import SolveProgram
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+FAST = {1, 2, 4, 6, 7, 9, 10, 12, 13, 14, 16, 19, 23, 25, 28, 29, 31, 37, 42, 54, 55, 63, 64, 93}
+FAST |= {105, 112, 123, 143, 160, 183}
+"""What compiles soon, and finds most of what has been wrong."""
+
+
+def test_a_seed_always_draws_the_same_program() -> None:
+    """A failing seed can be run again, and what is printed can be pasted."""
+    for seed in SEEDS:
+        program = draw(seed)
+        assert draw(seed) == program
+        assert eval(repr(program), {type(program).__name__: type(program)}) == program
+
+
+def test_shrinking_keeps_only_what_fails() -> None:
+    """Every field that does not matter goes back to its default."""
+    program = draw(0)
+    assert isinstance(program, SolveProgram)
+    found = shrink(dataclasses.replace(program, solver="Tsit5"), lambda p: getattr(p, "solver", "") == "Tsit5")
+    assert found == SolveProgram(solver="Tsit5")
+
+
+@pytest.mark.parametrize("seed", [pytest.param(k, marks=() if k in FAST else pytest.mark.slow) for k in SEEDS])
+def test_a_random_program_gives_what_its_oracle_gives(seed: int) -> None:
+    """Equal to rounding, or refused as the table says, and nobody is shown what never was."""
+    program: Program = draw(seed)
+    assert check(program) in ("right", "refused")
