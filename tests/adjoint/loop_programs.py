@@ -221,7 +221,11 @@ class LoopProgram:
 
         def going(carry: Any) -> Any:
             going = carry[0] < self.steps
-            return going & (jnp.abs(carry[1][1] - 0.25) < 4) & (carry[0] < jnp.where(w > 1, 11, 7)) if self.until else going
+            return (
+                going & (jnp.abs(carry[1][1] - 0.25) < 4) & (carry[0] < jnp.where(w > 1, 11, 7))
+                if self.until
+                else going
+            )
 
         size = 24 if self.max_steps is None else self.max_steps
         buffer = jnp.zeros((size, 2)) if self.buffer else None
