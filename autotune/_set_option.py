@@ -44,10 +44,15 @@ def unique(values: Iterable[Scalar]) -> tuple[Scalar, ...]:
 
 def as_written(value: Any) -> str:
     """Write a value so that `set_option` reads it back: a text as it is where it is one by itself."""
-    if isinstance(value, str):
-        alone = value.strip() == value and value and _split(value, value) == [value]
-        return value if alone else repr(value)
-    return repr(value)
+    return value if isinstance(value, str) and _stands_by_itself(value) else repr(value)
+
+
+def _stands_by_itself(text: str) -> bool:
+    """Tell whether a text needs no quotes."""
+    try:
+        return bool(text) and text.strip() == text and _split(text, text) == [text]
+    except AutotuneError:  # a bracket in it is never closed
+        return False
 
 
 def _split(whole: str, rest: str) -> list[Scalar]:

@@ -134,7 +134,7 @@ def _cde(adjoint: Any) -> Loss:
         return jnp.tanh(_field(t, y, args)).reshape(16, 3)
 
     def terms(_):
-        return diffrax.ControlTerm(vector_field, path).toConstantSteps()
+        return diffrax.ControlTerm(vector_field, path).to_ode()
 
     return _loss(terms, diffrax.Tsit5(), adjoint, (4.0, 0.01), max_steps=408)
 

@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import typer.testing
-from hypothesis import given
+from hypothesis import example, given
 
 from autotune import _profile_commands, _tune_command, cli
 from autotune._errors import AutotuneError
@@ -79,6 +79,8 @@ def test_the_same_key_again_adds_values() -> None:
 
 
 @given(st.lists(LITERALS, min_size=1, max_size=3, unique_by=repr))
+@example(["["])
+@example(["(8", "8)"])
 def test_what_is_written_is_read_back(values: list[Any]) -> None:
     """`as_written` and `set_option` are inverse, whatever stands beside it."""
     text = ",".join(as_written(value) for value in values)
