@@ -196,3 +196,28 @@ def test_the_validation_runs_on_the_cpu(tmp_path: Path) -> None:
         header, *rows = (tmp_path / f"{part}.csv").read_text().splitlines()
         assert rows
         assert {"platform", "device", "jax", "diffrax"} <= set(header.split(","))
+
+
+TRACE_FAMILIES = """
+import jax
+from bench_families import FAMILIES
+import adjoint
+for family in FAMILIES:
+    loss = family.build(adjoint.RecursiveCheckpointAdjoint(checkpoints=family.counts[0]))
+    found = jax.eval_shape(lambda key: loss(*family.make(key)), jax.random.key(0))
+    assert found.shape == (), family.name
+    print(family.name)
+"""
+
+
+def test_every_family_of_the_benchmarks_can_be_traced() -> None:
+    """Which is where a name that another library does not have would be met."""
+    ended = subprocess.run(
+        [sys.executable, "-c", TRACE_FAMILIES],
+        cwd=REPOSITORY / "scripts",
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(ended.stdout.split()) >= 11
