@@ -79,7 +79,7 @@ def _replace_loop() -> None:
 
     theirs = eqxi.while_loop
 
-    def while_loop(cond_fun: Any, body_fun: Any, init_val: Any, *, kind: str, **options: Any) -> Any:
+    def while_loop(cond_fun: Any, body_fun: Any, init_val: Any, *, kind: Any, **options: Any) -> Any:
         """Take ours for loops of its kind."""
         if kind != "checkpointed":
             return theirs(cond_fun, body_fun, init_val, kind=kind, **options)
@@ -173,8 +173,10 @@ def main() -> int:
     table = Table(asked.out / "peers.csv", {"python": sys.version.split()[0]})
     broken: list[str] = []
     for package, files in FILES.items():
-        checkout = getattr(asked, package)
-        for file in files if checkout is not None else ():
+        checkout: Path | None = getattr(asked, package)
+        if checkout is None:
+            continue
+        for file in files:
             if not asked.file or any(part in file for part in asked.file):
                 broken += compare(table, package, checkout.resolve(), file)
     print("ok" if not broken else f"BROKEN: {len(broken)} tests pass with theirs only")

@@ -197,8 +197,8 @@ def run_ours(program: Program, log: Log) -> Any:
         if isinstance(program, SolveProgram):
             options = tier_options(program.tier, program.windows, directory)
             return program.run(functools.partial(adjoint.RecursiveCheckpointAdjoint, **options), log)
-        loops = [loop_of(tier, program.windows, directory) for tier in (program.tier, program.inner_tier)]
-        return program.run(*loops, log)
+        outer, inner = (loop_of(tier, program.windows, directory) for tier in (program.tier, program.inner_tier))
+        return program.run(outer, inner, log)
 
 
 def loop_of(tier: str | None, windows: int, directory: str) -> Callable[..., Any]:

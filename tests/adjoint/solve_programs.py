@@ -11,24 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .nestings import CHECKED, FORWARD, MODES, NESTINGS, SETTINGS, ask
-from .parts import (
-    BOUNDED,
-    CLOCKED,
-    CONTROLLERS,
-    END,
-    EVENTS,
-    FIELDS,
-    ROOTS,
-    SAVES,
-    SIMPLE_KINDS,
-    SOLVERS,
-    START,
-    TIMES,
-    Log,
-    Meter,
-    clock_free,
-    terms_of,
-)
+from .outputs import BOUNDED, EVENTS, ROOTS, SAVES, TIMES, Meter, clock_free
+from .parts import CLOCKED, CONTROLLERS, END, FIELDS, SIMPLE_KINDS, SOLVERS, START, Log, terms_of
 
 CHECKPOINTS = (3, None, 1, 2, 5, 16, 64, "numpy 3")
 HEAVY = {"ImplicitEuler", "Kvaerno3", "KenCarp3", "ShARK", "SPaRK", "SEA"}
