@@ -35,6 +35,8 @@ loop_p = Primitive("checkpointed_while")
 loop_p.multiple_results = True
 _tangent_p = Primitive("checkpointed_while_tangent")
 _tangent_p.multiple_results = True
+_once_p = Primitive("checkpointed_while_reversed")
+"""The identity, around what the backward sweep gives: it has tangents, and refuses to be transposed."""
 
 
 def observed(loop: Loop) -> bool:
@@ -205,14 +207,28 @@ def _transpose(
     tape = Tape(program, flags, keep, buffers)
     of_state, of_buffers, sums = windowed.reverse(program, tape, consts, stored, (of_state, of_buffers, sums))
     found = scatter([*sums, *of_state, *of_buffers], flags.all, [None] * len(avals))
-    linear = pick(found, given.all)
+    linear = [x if x is None else _once_p.bind(x) for x in pick(found, given.all)]
     return [*linear, *none[len(linear) :]]
+
+
+def _refuse_again(cotangent: Any, x: Any) -> Any:
+    del cotangent, x
+    raise NotImplementedError(
+        "A checkpointed loop cannot be differentiated in reverse mode twice, `grad(grad(...))`: its backward sweep is a "
+        "loop without a bound. For a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`; for its product "
+        "with a vector `jax.jvp(jax.grad(...), (x,), (v,))`."
+    )
 
 
 _tangent_p.def_impl(_tangent_forward)
 _tangent_p.def_abstract_eval(_tangent_abstract)
 mlir.register_lowering(_tangent_p, mlir.lower_fun(_tangent_forward, multiple_results=True))
 ad.primitive_transposes[_tangent_p] = _transpose
+_once_p.def_impl(lambda x: x)
+_once_p.def_abstract_eval(lambda aval: aval)
+mlir.register_lowering(_once_p, lambda ctx, x: [x])
+ad.deflinear2(_once_p, _refuse_again)
+batching.defvectorized(_once_p)
 
 
 #

@@ -233,3 +233,18 @@ def test_a_state_over_several_devices_stays_there(tmp_path: Any) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["done"]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_reverse_over_reverse_is_refused_and_the_way_named(jit: bool) -> None:
+    """A backward sweep has no backward sweep; one whose gradient is not asked for is left alone."""
+
+    def final(y: Any) -> Any:
+        loop = functools.partial(checkpointed_while_loop, checkpoints=2, max_steps=32)
+        return jnp.sum(loop(lambda c: c[0] < 12, lambda c: (c[0] + 1, jnp.sin(1.3 * c[1])), (0, y))[1])
+
+    twice = jax.jacrev(jax.grad(final))
+    with pytest.raises(NotImplementedError, match=r"use forward over reverse, `jax\.jacfwd\(jax\.grad"):
+        (jax.jit(twice) if jit else twice)(jnp.array([0.3, 0.4]))
+    beside = jax.grad(lambda y: jnp.sum(jax.lax.stop_gradient(jax.grad(final)(y)) * y))
+    assert_close(beside(jnp.array([0.3, 0.4])), jax.grad(final)(jnp.array([0.3, 0.4])))
