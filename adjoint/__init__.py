@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._diffrax import RecursiveCheckpointAdjoint as RecursiveCheckpointAdjoint
     from ._disk import release_tiers as release_tiers
+    from ._host_call import HOST_CALL as HOST_CALL
     from ._loop import checkpointed_while_loop as checkpointed_while_loop
     from ._observe import observe_steps as observe_steps
     from ._schedule import default_checkpoints as default_checkpoints
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ._window_schedule import windowed_steps as windowed_steps
 
 _HOMES = {
+    "HOST_CALL": "_host_call",
     "RecursiveCheckpointAdjoint": "_diffrax",
     "checkpointed_while_loop": "_loop",
     "default_checkpoints": "_schedule",

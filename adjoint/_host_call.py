@@ -25,7 +25,10 @@ class Refused(NamedTuple):
     differentiation: str
 
 
-_host_call_p = Primitive("checkpointed_host_call")
+HOST_CALL = "checkpointed_host_call"
+"""The name under which a call stands in a jaxpr: where there is one inside a loop, a solve has windows in a file."""
+
+_host_call_p = Primitive(HOST_CALL)
 _host_call_p.multiple_results = True
 
 

@@ -214,8 +214,8 @@ def _transpose(
 def _refuse_again(cotangent: Any, x: Any) -> Any:
     del cotangent, x
     raise NotImplementedError(
-        "A checkpointed loop cannot be differentiated in reverse mode twice, `grad(grad(...))`: its backward sweep is a "
-        "loop without a bound. For a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`; for its product "
+        "A checkpointed loop cannot be differentiated in reverse mode twice, `grad(grad(...))`: its backward sweep is "
+        "a loop without a bound. For a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`; for its product "
         "with a vector `jax.jvp(jax.grad(...), (x,), (v,))`."
     )
 

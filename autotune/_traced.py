@@ -20,6 +20,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.extend import core as jex_core
 
+import adjoint
 from autotune._compile import constant_bytes
 
 _ALIGNMENT = 64
@@ -217,7 +218,7 @@ def hands_over(closed_jaxpr: Any) -> bool:
 
 def _hands_over(equation: Any, *, looped: bool) -> bool:
     name = equation.primitive.name
-    if looped and (name == "io_callback" or (name == "device_put" and "Host" in repr(equation.params))):
+    if looped and (name == adjoint.HOST_CALL or (name == "device_put" and "Host" in repr(equation.params))):
         return True
     looped = looped or name in ("while", "scan")
     return any(_hands_over(inner, looped=looped) for jaxpr in inner_jaxprs(equation) for inner in jaxpr.eqns)
