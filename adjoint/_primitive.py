@@ -173,9 +173,8 @@ def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagg
     if not program.nested:
         raise TypeError(
             "Cannot differentiate `checkpointed_while_loop` in forward mode (`jax.jvp`, `jax.jacfwd`): it was made "
-            "for reverse "
-            "mode. With Diffrax use `adjoint=diffrax.ForwardMode()`; for a Hessian use forward over reverse, "
-            "`jax.jacfwd(jax.grad(...))`."
+            "for reverse mode. With Diffrax use `adjoint=diffrax.ForwardMode()`; for a Hessian use forward over "
+            "reverse, `jax.jacfwd(jax.grad(...))`."
         )
     consts, stored, buffers = _residuals(args, program, given, keep)
     zeros = [jnp.zeros(a.shape, a.dtype) for a in program.body.in_avals]
