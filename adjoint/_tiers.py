@@ -10,6 +10,7 @@ memory under another name, which saves nothing. The disk tier is a file (`adjoin
 
 import dataclasses
 import functools
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,8 @@ from ._host_call import Refused, call_host
 
 TierName = Literal["host", "disk"]
 INT = jnp.int32
+LEAST_ON_HOST = 2
+"""Slots that are made in host memory at least: XLA does not compile for a GPU what reads the only one there."""
 MOST_STATES = 2**30
 """More than any tier holds: the loops count in 32 bits."""
 
@@ -120,7 +123,10 @@ REFUSED = Refused(batching=ONE_LANE, differentiation=NO_TANGENTS)
 
 
 class HostTier:
-    """Slots in host memory."""
+    """Slots in host memory; of leaves that are one number (a counter, a time) in the device's.
+
+    XLA does not compile for a GPU what reads and writes single numbers there, and they weigh nothing.
+    """
 
     def __init__(self, options: TierOptions) -> None:
         """Need nothing."""
@@ -145,8 +151,9 @@ class HostTier:
         return [jax.device_put(_read(xs, slot), jax.memory.Space.Device) for xs in store]
 
 
-def _to_host(x: Any) -> Any:
-    return jax.device_put(x, jax.memory.Space.Host)
+def _like_slots(x: Any, shape: Sequence[int]) -> Any:
+    """Move an array to the memory in which the slots lie for states of a shape."""
+    return jax.device_put(x, jax.memory.Space.Host) if math.prod(shape) > 1 else x
 
 
 # JAX indexes a mapped array by a gather, whose indices would have to lie in host memory too; here lanes are one more
@@ -155,11 +162,11 @@ def _to_host(x: Any) -> Any:
 
 @functools.cache
 def _update(axis: int) -> Callable[[Any, Any, Any], Any]:
-    """Return a function that writes into slots along an axis."""
+    """Return a function that writes into slots along an axis; axes before it are lanes."""
 
     @custom_vmap
     def update(store: Any, value: Any, slot: Any) -> Any:
-        return lax.dynamic_update_index_in_dim(store, _to_host(value), slot, axis)
+        return lax.dynamic_update_index_in_dim(store, _like_slots(value, value.shape[axis:]), slot, axis)
 
     @update.def_vmap
     def _(size: int, batched: Any, store: Any, value: Any, slot: Any) -> Any:
@@ -199,7 +206,8 @@ def _index(axis: int) -> Callable[[Any, Any], Any]:
 def _empty_on_host(capacity: int, held: list[Any], operands: list[Any]) -> list[Any]:
     """Return room for states; it takes the operands too: whichever is differentiated, the room has a tangent."""
     del operands
-    return [_to_host(jnp.zeros((capacity, *x.shape), x.dtype)) for x in held]
+    capacity = max(capacity, LEAST_ON_HOST)
+    return [_like_slots(jnp.zeros((capacity, *x.shape), x.dtype), x.shape) for x in held]
 
 
 @_empty_on_host.defjvp
@@ -215,7 +223,7 @@ def _written(store: Any, value: Any, slot: Any) -> Any:
 @_written.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     of_store, of_value, _ = tangents
-    return _written(*primals), _written(_to_host(of_store), of_value, primals[2])
+    return _written(*primals), _written(_like_slots(of_store, of_value.shape), of_value, primals[2])
 
 
 @jax.custom_jvp

@@ -24,6 +24,8 @@ QUICK = {
 }
 QUICK_HORIZON = {"lynx_hare": 4, "reaction_diffusion": 40}
 COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+LEAST_ON_ACCELERATOR = 8
+"""Fewer make a hundred times as many steps, of which an accelerator makes twenty thousand a second at most."""
 SHARE, FLOOR_BYTES = 0.01, 64 * 2**10
 MOST_COMPILES = 3
 
@@ -70,9 +72,8 @@ def validate(problem: str, runner: SubprocessRunner, table: Table, options: argp
     spec = f"{ROOT / 'scripts' / 'problems' / problem}.py:make"
     seen = runner.observe(Question(problem=spec, set_values=sizes, horizon=horizon))
     assert seen.steps is not None
-    asked = [int(count) for count in options.counts.split(",") if count] or (
-        (2, 3, 4, 6, 8) if options.quick else COUNTS
-    )
+    full = COUNTS if table.platform == "cpu" else [count for count in COUNTS if count >= LEAST_ON_ACCELERATOR]
+    asked = [int(count) for count in options.counts.split(",") if count] or ((2, 3, 4, 6, 8) if options.quick else full)
     counts = tuple(sorted(count for count in asked if count <= seen.steps))
     base = Trial(
         study="validation", problem=spec, adjoint=AdjointName.OURS, checkpoints=1, horizon=horizon, set_values=sizes,

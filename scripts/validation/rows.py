@@ -35,6 +35,11 @@ class Table:
         self._provenance = {**provenance, **versions()}
         self._columns: list[str] | None = None
 
+    @property
+    def platform(self) -> str:
+        """Where the rows are measured."""
+        return str(self._provenance["platform"])
+
     def add(self, **values: Any) -> None:
         """Write one row; all rows of a table have the columns of the first."""
         row = {**values, **self._provenance, "measured_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
