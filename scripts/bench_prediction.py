@@ -21,8 +21,8 @@ import jax.random as jr
 import numpy as np
 
 import adjoint
-from adjoint import _schedule as theory
-from adjoint import _sweeps as sweeps
+from adjoint.loop import sweeps
+from adjoint.theory import schedule as theory
 
 
 def _sde(t: Any, y: Any, args: Any) -> Any:

@@ -1,7 +1,7 @@
 """How well a probe predicts: bytes from three compiles, seconds from four timed counts, on the shipped problems.
 
-For every problem the probe is made as `autotune._survey` makes it; then counts that it never saw are compiled, and
-counts and horizons that it never saw are timed. Two CSV files: one row per problem and count with predicted and
+For every problem the probe is made as `autotune.tuning.survey` makes it; then counts that it never saw are compiled,
+and counts and horizons that it never saw are timed. Two CSV files: one row per problem and count with predicted and
 compiled bytes, one row per timed point with predicted and measured seconds, each with device, versions and seed.
 
     python scripts/bench_probe.py --out results [--problems spirals,robertson] [--adjoint ours] [--counts 20]
@@ -18,14 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune._adjoints import work_of_row
-from autotune._device import DeviceInfo
-from autotune._laws import Estimate
-from autotune._problem import load_problem
-from autotune._runners import Question, SubprocessRunner
-from autotune._survey import Survey, survey
-from autotune._trial import Rung, Trial
-from profiles._records import AdjointName, Measurement
+from autotune.tuning.survey import Survey, survey
+
+from autotune.adjoints import work_of_row
+from autotune.machine.device import DeviceInfo
+from autotune.measuring.runners import ProbeRequest, SubprocessRunner
+from autotune.measuring.trial import Rung, Trial
+from autotune.model.bytes_law import Estimate
+from autotune.problem.loading import load_problem
+from profiles import AdjointName, Measurement
 
 PROBLEMS = Path(__file__).parent / "problems"
 COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256)
@@ -84,7 +85,7 @@ def _templates(
 ) -> list[Trial]:
     """Observe horizons and say what all trials at each have in common."""
     whole = [int(at) if at == int(at) and at > 1 else at for at in horizons]
-    questions = [Question(problem=f"{PROBLEMS / name}.py:make", horizon=at) for at in whole]
+    questions = [ProbeRequest(problem=f"{PROBLEMS / name}.py:make", horizon=at) for at in whole]
     key = runner.problem_key(questions[0])
     ours = options.adjoint is AdjointName.OURS
     made = []

@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from autotune._machine import ReplayMachine, make_machine
-from autotune._recommend import Fit, Recommendation
-from autotune._request import TuneRequest
-from autotune._space import Listed
-from autotune._speed import compared_samples
-from autotune._trial import Trial
-from autotune._tune import run_tune
-from profiles import open_store
-from profiles._records import Case, Measurement
+from autotune.choosing.recommend import Fit, Recommendation
+from autotune.measuring.trial import Trial
+from autotune.model.drift import compared_samples
+from autotune.search.space import Listed
+from autotune.tuning.lab import ReplayMachine, make_machine
+from autotune.tuning.request import TuneRequest
+from autotune.tuning.tune import run_tune
+from profiles import Case, Measurement, open_store
 
 PROBLEMS = Path(__file__).parent / "problems"
 COUNTS = (3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)

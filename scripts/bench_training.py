@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autotune._budget import parse_bytes
-from profiles._units import format_bytes, format_seconds
+from autotune.machine.budget import parse_bytes
+from profiles import format_bytes, format_seconds
 
 PROBLEMS = Path(__file__).parent / "problems"
 GRID = (3, 4, 6, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 512)
@@ -64,14 +64,14 @@ def measure(run: Run) -> dict[str, Any]:
     import jax
 
     import adjoint
-    from autotune._auto import Ask, auto_choice
-    from autotune._compile import compile_traced, trace
-    from autotune._device import device_info
-    from autotune._problem import load_problem
+    from autotune.machine.device import device_info
+    from autotune.problem.loading import load_problem
+    from autotune.problem.program import compile_traced, trace
+    from autotune.runtime.auto import AutoRequest, auto_choice
 
     spec = f"{PROBLEMS / run.problem}.py:make"
     with tempfile.TemporaryDirectory() as folder:
-        ask = Ask(problem=spec, budget=run.budget, horizon=run.horizon, set_values=dict(run.set_values))
+        ask = AutoRequest(problem=spec, budget=run.budget, horizon=run.horizon, set_values=dict(run.set_values))
         choice = auto_choice(ask, store=f"{folder}/profiles.db")
     problem = load_problem(spec, set_values=dict(run.set_values))
     budget = parse_bytes(run.budget)

@@ -14,8 +14,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from autotune._runners import Question, SubprocessRunner
-from autotune._trial import Trial
+from autotune.measuring.runners import ProbeRequest, SubprocessRunner
+from autotune.measuring.trial import Trial
 from profiles import (
     AdjointName,
     Profile,
@@ -48,11 +48,11 @@ def measure(problem: str) -> None:
     """Measure a problem with both adjoints at every count, timed calls interleaved, and write its CSV."""
     spec = f"{ROOT / 'scripts' / 'problems' / problem}.py:make"
     with SubprocessRunner() as runner:
-        seen = runner.observe(Question(problem=spec))
+        seen = runner.observe(ProbeRequest(problem=spec))
         assert seen.steps is not None
         common = Trial(
             study="reference", problem=spec, adjoint=AdjointName.OURS, checkpoints=1, rounds=ROUNDS,
-            key=runner.problem_key(Question(problem=spec)), device=runner.device_info().key,
+            key=runner.problem_key(ProbeRequest(problem=spec)), device=runner.device_info().key,
             steps=seen.steps, accepted=seen.accepted, rejected=seen.rejected,
         )  # fmt: skip
         predicted = {AdjointName.OURS: seen.accepted or seen.steps, AdjointName.DIFFRAX: None}

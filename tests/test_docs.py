@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import typer.main
 
-from autotune import cli
+from autotune.cli import app
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-ROOT = typer.main.get_command(cli.app)
+ROOT = typer.main.get_command(app.app)
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 CODE = re.findall(r"`(ckpt-tune [^`]+)`", README)
 SHELL = [line[2:] for kind, text in BLOCKS if kind == "console" for line in text.splitlines() if line[:2] == "$ "]
@@ -84,9 +84,9 @@ def test_the_defaults_of_the_readme_are_those_of_the_code() -> None:
 
 def test_the_margin_and_the_cache_limit_of_the_readme_are_those_of_the_code() -> None:
     """The share that budgets leave alone, and how large the folder of compiled programs grows."""
-    from autotune._budget import DEFAULT_MARGIN
-    from autotune._cache import CACHE_LIMIT_BYTES
-    from autotune._measure import RESIDENT_FLOOR_BYTES
+    from autotune.machine.budget import DEFAULT_MARGIN
+    from autotune.machine.cache import CACHE_LIMIT_BYTES
+    from autotune.measuring.measure import RESIDENT_FLOOR_BYTES
 
     text = " ".join(README.split())
     assert f"margin of {DEFAULT_MARGIN:.0%}".replace("%", " %") in text
@@ -96,7 +96,7 @@ def test_the_margin_and_the_cache_limit_of_the_readme_are_those_of_the_code() ->
 
 def test_the_exit_codes_of_the_readme_are_those_of_the_code() -> None:
     """Every code of the command line is listed, and no other."""
-    from autotune._console import Exit
+    from autotune.cli.screen import Exit
 
     (line,) = re.findall(r"^Exit codes: (.*?)\n\n", README, re.MULTILINE | re.DOTALL)
     assert {int(number) for number in re.findall(r"(?:^|; )\s*(\d+) ", " ".join(line.split()))} == {

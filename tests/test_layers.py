@@ -1,6 +1,7 @@
 """The shape of the code, read from its syntax trees: who may import whom, and where private names are touched.
 
-Two leaves and a roof: `adjoint` and `profiles` do not know each other and nothing but `autotune` imports `autotune`.
+Two leaves and a roof: `adjoint` and `profiles` do not know each other, and nothing but `autotune` imports `autotune`,
+which uses the leaves through their public faces. Within a package the rooms have an order.
 """
 
 import ast
@@ -9,7 +10,7 @@ import itertools
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,27 @@ FORBIDDEN = {
     "autotune": set(),
 }
 ONLY_IN = {
-    "optuna": {"autotune/_sweep.py", "autotune/_study.py"},
-    "typer": {"autotune/cli.py", "autotune/_cli_common.py", "autotune/_cli_profiles.py"},
+    "optuna": {"autotune/tuning/sweep.py", "autotune/tuning/study.py"},
+    "typer": {"autotune/cli/app.py", "autotune/cli/common.py", "autotune/cli/commands/profiles.py"},
+    "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "sqlalchemy": {
-        "autotune/_study.py",
-        *(f"profiles/_{name}.py" for name in ("engine", "migrations", "schema", "store")),
+        "autotune/tuning/study.py",
+        *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "schema", "store")),
     },
 }
 """Libraries that few files may import."""
-ADAPTERS = {"adjoint/_compat.py", "adjoint/_compat_diffrax.py", "autotune/_probe_adjoint.py"}
+ADAPTERS = {"adjoint/compat.py", "adjoint/solve/compat.py", "autotune/problem/probe_adjoint.py"}
 """The only files that touch what other libraries do not promise to keep."""
+ROOMS = {
+    "adjoint": ("theory", "tiers", "loop", "solve"),
+    "profiles": ("records", "store", "analysis", "figures", "pages"),
+    "autotune": (
+        "machine", "problem", "measuring", "model", "search", "choosing", "tuning", "runtime", "cli",
+    ),
+}  # fmt: skip
+"""The rooms of each package: one may import those before it, and the files that lie beside the rooms."""
+MOST_FILES = 14
+"""In one folder, `__init__` not counted."""
 LONGEST_FILE = 420
 
 
@@ -120,6 +132,42 @@ def test_a_file_imports_only_what_its_layer_may(path: Path) -> None:
     assert not wrong
 
 
+def room_of(parts: Sequence[str]) -> int:
+    """Number the room that a dotted path lies in; -1 for what lies beside the rooms."""
+    rooms = ROOMS[parts[0]]
+    return rooms.index(parts[1]) if len(parts) > 1 and parts[1] in rooms else -1
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_a_file_imports_only_from_rooms_before_its_own(path: Path) -> None:
+    """Within a package no import, at any depth of the file, points to a later room; `api` alone uses them all."""
+    top, *inner = path.relative_to(REPOSITORY).with_suffix("").parts
+    if inner == ["api"]:
+        return
+    here = room_of([top, *inner])
+    found = [one for one in imports(path.read_text(), package_of(path)) if one.top == top]
+    wrong = [f"line {one.line}: {'.'.join(one.parts)}" for one in found if room_of(one.parts) > here]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if place(path).startswith("autotune/")], ids=place)
+def test_the_leaves_are_used_through_their_public_faces(path: Path) -> None:
+    """`from profiles import Measurement`, never `from profiles.records.records import Measurement`."""
+    found = imports(path.read_text(), package_of(path))
+    wrong = [f"line {one.line}: {one.module}" for one in found if re.match(r"(profiles|adjoint)\.", one.module)]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_rooms_are_what_is_there_and_none_is_overfull(package: str) -> None:
+    """Each folder is a room with a docstring of what it is for and what it may import."""
+    folders = [path.parent for path in (REPOSITORY / package).glob("*/__init__.py")]
+    assert {folder.name for folder in folders} == set(ROOMS[package])
+    for folder in folders:
+        assert "mport" in (ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "")
+        assert len(list(folder.glob("*.py"))) - 1 <= MOST_FILES
+
+
 @pytest.mark.parametrize("library", ONLY_IN)
 def test_a_library_with_a_home_is_imported_only_there(library: str) -> None:
     """Optuna, Typer and SQLAlchemy are each spoken to by the named files, and by at least one of them."""
@@ -162,8 +210,8 @@ def test_every_import_is_of_a_declared_dependency() -> None:
         ("import jax\nimport os\nos._exit(1)", False),
         ("import jax.extend.core\njax._src.core", True),
         ("import jax.extend.core\njax.extend.core.Jaxpr", False),
-        ("from ._schedule import optimal_steps", False),
-        ("from adjoint._schedule import optimal_steps", False),
+        ("from .theory import schedule", False),
+        ("from adjoint.theory.schedule import optimal_steps", False),
         ("import jax\njax.__version__", False),
         ("import jax\nself._x.y", False),
     ],
@@ -175,9 +223,9 @@ def test_the_search_for_private_names_finds_what_it_should(source: str, found: b
 
 def test_the_search_for_imports_sees_nested_and_relative_ones() -> None:
     """An import inside a function counts, and `from . import x` is resolved."""
-    source = "def f():\n    import autotune.cli\nfrom . import _loop\nfrom ._schedule import x"
+    source = "def f():\n    import autotune.cli\nfrom . import compat\nfrom .theory.schedule import x"
     assert [(one.module, one.name) for one in imports(source, "adjoint")] == [
-        ("adjoint", "_loop"),
-        ("adjoint._schedule", "x"),
+        ("adjoint", "compat"),
+        ("adjoint.theory.schedule", "x"),
         ("autotune.cli", None),
     ]

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import typer.testing
 
-from autotune import _profile_commands, _tune_command, cli
-from autotune._errors import AutotuneError
-from autotune._study import open_scratch
+from autotune.cli import app
+from autotune.cli.commands import recommend, tune
+from autotune.errors import AutotuneError
+from autotune.tuning.study import open_scratch
 from profiles import StoreError, open_store
-from profiles._engine import parse_url
-from profiles._urls import hide_in, without_password
+from profiles.store.engine import parse_url
+from profiles.store.urls import hide_passwords, without_password
 from tests.autotune.fake_lab import lab
 from tests.conftest import REPOSITORY
 
@@ -62,9 +63,9 @@ runner = typer.testing.CliRunner()
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, on a machine of arithmetic."""
     monkeypatch.chdir(tmp_path)
-    for module in (_tune_command, _profile_commands):
+    for module in (tune, recommend):
         monkeypatch.setattr(module, "make_machine", lambda settings, search_path=(): lab())
-    monkeypatch.setattr("autotune._machine.make_machine", lambda settings, search_path=(): lab())
+    monkeypatch.setattr("autotune.tuning.lab.make_machine", lambda settings, search_path=(): lab())
     return tmp_path
 
 
@@ -91,12 +92,12 @@ def test_no_command_shows_the_password_of_a_store_that_cannot_be_opened(
     monkeypatch.setenv("CKPT_TUNE_STORE", url)
     words = COMMANDS[name]
     for asked in formats(words):
-        done = runner.invoke(cli.app, list(asked))
+        done = runner.invoke(app.app, list(asked))
         assert done.exit_code == (0 if name == "device" else 1), done.output
         assert_hidden(done.output)
     if name != "device":
         monkeypatch.delenv("CKPT_TUNE_STORE")
-        assert_hidden(runner.invoke(cli.app, [*words, "--store", url]).output)
+        assert_hidden(runner.invoke(app.app, [*words, "--store", url]).output)
 
 
 def test_no_command_shows_the_password_of_a_store_that_it_uses(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def test_no_command_shows_the_password_of_a_store_that_it_uses(here: Path, monke
     monkeypatch.setenv("CKPT_TUNE_STORE", f"sqlite:///{here}/profiles.db?password={SECRET}")
     for name, words in COMMANDS.items():
         for asked in formats(words):
-            done = runner.invoke(cli.app, list(asked))
+            done = runner.invoke(app.app, list(asked))
             assert done.exit_code == (1 if name == "worker" else 0), (name, done.output)
             assert_hidden(done.output)
     for path in here.rglob("*"):
@@ -130,8 +131,8 @@ def test_a_bugs_traceback_does_not_show_the_password(monkeypatch: pytest.MonkeyP
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError(f"connecting to {URLS[1]} as {PIECE}")
 
-    monkeypatch.setattr(_tune_command, "open_store", broken)
-    done = runner.invoke(cli.app, ["tune", "fake.mod:make"])
+    monkeypatch.setattr(tune, "open_store", broken)
+    done = runner.invoke(app.app, ["tune", "fake.mod:make"])
     assert done.exit_code == 70
     assert "ZeroDivisionError" in done.output
     assert_hidden(done.output)
@@ -177,4 +178,4 @@ def test_the_library_raises_without_the_password(url: str) -> None:
 def test_all_but_the_password_is_shown(name: str, shown: str) -> None:
     """Host, database and options that are no secret stay."""
     assert without_password(name) == shown
-    assert hide_in(f"the store {name} is locked") == f"the store {shown} is locked"
+    assert hide_passwords(f"the store {name} is locked") == f"the store {shown} is locked"

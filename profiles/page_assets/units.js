@@ -1,4 +1,4 @@
-// Figures for people: bytes in powers of 1024, seconds with their prefix. The same rules as profiles/_units.py.
+// Figures for people: bytes in powers of 1024, seconds with their prefix. The same rules as profiles/units.py.
 
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 

@@ -10,10 +10,10 @@ import sys
 
 from rows import ROOT, Table, parser
 
-from autotune._device import DeviceInfo
-from autotune._runners import SubprocessRunner
-from autotune._trial import Rung, RunSettings, Trial
-from profiles._records import AdjointName, Status
+from autotune.machine.device import DeviceInfo
+from autotune.measuring.runners import SubprocessRunner
+from autotune.measuring.trial import Rung, RunSettings, Trial
+from profiles import AdjointName, Status
 
 LIMIT_BYTES = 4 * 2**30
 """What the limited worker may take; on the CPU it includes the programs and their address space."""

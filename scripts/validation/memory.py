@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from rows import ROOT, Table, parser
 
-from autotune._laws import BytesLaw, fit_bytes_law
-from autotune._runners import Question, SubprocessRunner
-from autotune._trial import Rung, RunSettings, Trial
-from profiles._records import AdjointName, Measurement, Status
+from autotune.measuring.runners import ProbeRequest, SubprocessRunner
+from autotune.measuring.trial import Rung, RunSettings, Trial
+from autotune.model.bytes_law import BytesLaw, fit_bytes_law
+from profiles import AdjointName, Measurement, Status
 
 PROBLEMS = ("lynx_hare", "spirals", "reaction_diffusion", "neural_sde", "robertson", "neural_cde")
 QUICK = {
@@ -70,7 +70,7 @@ def validate(problem: str, runner: SubprocessRunner, table: Table, options: argp
     sizes = QUICK.get(problem, {}) if options.quick else {}
     horizon = QUICK_HORIZON.get(problem) if options.quick else None
     spec = f"{ROOT / 'scripts' / 'problems' / problem}.py:make"
-    seen = runner.observe(Question(problem=spec, set_values=sizes, horizon=horizon))
+    seen = runner.observe(ProbeRequest(problem=spec, set_values=sizes, horizon=horizon))
     assert seen.steps is not None
     full = COUNTS if table.platform == "cpu" else [count for count in COUNTS if count >= LEAST_ON_ACCELERATOR]
     asked = [int(count) for count in options.counts.split(",") if count] or ((2, 3, 4, 6, 8) if options.quick else full)

@@ -1,8 +1,8 @@
 """Windows in host memory and on disk, on this device: the bytes of the device, seconds, and what a transfer costs.
 
 One loop is differentiated with few states on the device, then with the same and a tier. Broken is a gradient that
-differs from the one without a tier in any bit, and, on an accelerator, a program that needs more device bytes than without a tier
-by more than three states. `host_bytes` are what the compiler plans in host memory.
+differs from the one without a tier in any bit, and, on an accelerator, a program that needs more device bytes than
+without a tier by more than three states. `host_bytes` are what the compiler plans in host memory.
 """
 
 import sys

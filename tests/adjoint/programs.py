@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 import adjoint
-from adjoint._compat_diffrax import solve_loop
+from adjoint.solve.compat import solve_loop
 
 from . import loop_programs, solve_programs
 from .loop_programs import LoopProgram

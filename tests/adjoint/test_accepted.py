@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import adjoint
-from adjoint import _recorded
+from adjoint.loop import recorded
 
 from .compiled import temporary_bytes
 from .plain import assert_close
@@ -104,13 +104,13 @@ def test_only_accepted_steps_are_reversed() -> None:
 )
 def test_differentiated_times_are_noticed(options: dict[str, Any], reason: str, caplog: Any) -> None:
     """Where the times depend on what is differentiated all passes are replayed, and the log says so once."""
-    _recorded._said.clear()
+    recorded._said.clear()
     with caplog.at_level(logging.INFO, logger="adjoint"):
         found, stats, count = gradient(ours, **options)
         gradient(ours, **options)
     expected, _, _ = gradient(theirs, **options)
     assert count > STAGES * stats["num_steps"]
-    assert [reason in record.message for record in caplog.records if record.name == "adjoint._recorded"] == [True]
+    assert [reason in record.message for record in caplog.records if record.name == "adjoint.loop.recorded"] == [True]
     assert_close(found, expected, 1e-10)
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 import adjoint
-from adjoint._disk import SHELF, DiskTierError, Shelf
+from adjoint.tiers.disk import SHELF, DiskTierError, Shelf
 
 
 def test_a_killed_process_leaves_no_file(tmp_path: pathlib.Path) -> None:
     """Its file has no name, so the system takes it back."""
     code = (
-        "import os, signal, sys; from adjoint._disk import SHELF; import numpy as np\n"
+        "import os, signal, sys; from adjoint.tiers.disk import SHELF; import numpy as np\n"
         "number = SHELF.open(sys.argv[1], 4, [800]); SHELF.write(number, 1, [np.ones(100)])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -14,7 +14,7 @@ import optimistix as optx
 import pytest
 
 import adjoint
-from adjoint._accepted import leaves_no_gap
+from adjoint.solve.accepted import leaves_no_gap
 
 from .plain import assert_close
 

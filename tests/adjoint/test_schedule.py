@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import adjoint
-from adjoint import _schedule as theory
+from adjoint.theory import schedule as theory
 
 from .reversal import Machine, advances_by_recursion, advances_by_search
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import adjoint
-from adjoint._compat import DROPS_UNUSED_CARRY
-from adjoint._disk import SHELF
+from adjoint.compat import DROPS_UNUSED_CARRY
+from adjoint.tiers.disk import SHELF
 
 from .plain import assert_close
 

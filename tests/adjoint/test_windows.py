@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adjoint
-from adjoint import _disk
-from adjoint._schedule import advances
-from adjoint._windows import plan_windows as traced_plan
+from adjoint.loop.windows import plan_windows as traced_plan
+from adjoint.theory.schedule import advances
+from adjoint.tiers import disk as _disk
 
 from .compiled import temporary_bytes
 from .plain import assert_close
@@ -188,7 +188,7 @@ def test_a_window_is_handed_over_and_fetched_once(
     for steps in (1, 5, 23, 60):
         for expected in (steps, 0):
             shelf = Shelf()
-            monkeypatch.setattr("adjoint._tiers.SHELF", shelf)
+            monkeypatch.setattr("adjoint.tiers.tiers.SHELF", shelf)
             jax.block_until_ready(run(steps, expected))
             jax.effects_barrier()
             starts = adjoint.place_windows(steps, checkpoints, windows, expected or None).starts

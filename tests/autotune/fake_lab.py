@@ -3,15 +3,15 @@
 import dataclasses
 from collections.abc import Sequence
 
-from autotune._adjoints import Work, passes
-from autotune._device import DeviceInfo
-from autotune._host import host_memory
-from autotune._runners import Question
-from autotune._space import Cell, scalar_items
-from autotune._steps import Observation, SiteSteps
-from autotune._tiers import TierQuestion
-from autotune._trial import Trial
-from profiles._records import AdjointName, Case, Measurement, ProblemKey, Tier
+from autotune.adjoints import Work, passes
+from autotune.machine.device import DeviceInfo
+from autotune.machine.host import host_memory
+from autotune.machine.tiers import TierRequest
+from autotune.measuring.runners import ProbeRequest
+from autotune.measuring.trial import Trial
+from autotune.model.cells import Cell, scalar_items
+from autotune.problem.steps import Observation, SiteSteps
+from profiles.records.records import AdjointName, Case, Measurement, ProblemKey, Tier
 
 from .fake_machine import DEVICE, PROBLEM, FakeMachine
 
@@ -30,19 +30,19 @@ class FakeLab(FakeMachine):
             limit_bytes=DEVICE.memory_bytes, in_use_bytes=None, free_bytes=DEVICE.memory_bytes, host=host_memory(),
         )  # fmt: skip
 
-    def problem_key(self, question: Question) -> ProblemKey:
+    def problem_key(self, question: ProbeRequest) -> ProblemKey:
         """Give the fake problem's key."""
         return self.key
 
-    def observe_all(self, questions: Sequence[Question]) -> list[Observation]:
+    def observe_all(self, questions: Sequence[ProbeRequest]) -> list[Observation]:
         """Count the fake problem's steps."""
         return [self._observe(question) for question in questions]
 
-    def tier(self, question: TierQuestion) -> Tier:
+    def tier(self, question: TierRequest) -> Tier:
         """Take a transfer to cost as much as one step."""
         return Tier(name=question.name, windows=question.windows, transfer_cost=1.0)
 
-    def _observe(self, question: Question) -> Observation:
+    def _observe(self, question: ProbeRequest) -> Observation:
         self.observed += 1
         case = Case(question.horizon, question.tolerance, scalar_items(question.set_values))
         site = SiteSteps(site="fake.py:1", steps=(self.steps(Cell(case)),))

@@ -5,9 +5,9 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-from autotune._space import Cell
-from autotune._trial import Rung, Trial
-from profiles._records import DeviceKey, Measurement, PeakSource, ProblemKey, Status
+from autotune.measuring.trial import Rung, Trial
+from autotune.model.cells import Cell
+from profiles.records.records import DeviceKey, Measurement, PeakSource, ProblemKey, Status
 
 PROBLEM = ProblemKey(name="fake:make", components={"program": "p", "source": "s"})
 DEVICE = DeviceKey(platform="cpu", kind="fake-cpu", memory_bytes=2**34)

@@ -12,10 +12,10 @@ import pytest
 
 import adjoint as ours
 import autotune
-from autotune import _auto, _auto_probe
-from autotune._errors import AutotuneError
-from profiles._records import Tier
-from profiles._store import open_store
+from autotune.errors import AutotuneError
+from autotune.runtime import auto, quick_probe
+from profiles.records.records import Tier
+from profiles.store.store import open_store
 
 STATE = 4096
 
@@ -50,7 +50,7 @@ def _forbid_probing(monkeypatch: pytest.MonkeyPatch) -> None:
     def probe(*_: object) -> None:
         raise AssertionError("it probed")
 
-    monkeypatch.setattr(_auto_probe.Probe, "run", probe)
+    monkeypatch.setattr(quick_probe.Probe, "run", probe)
 
 
 def test_the_choice_fits_the_budget_and_is_stored_for_the_next_process(
@@ -162,7 +162,7 @@ def test_a_monitor_chooses_again_when_the_steps_leave_their_range(url: str, monk
     """Within the range nothing changes; at three times the steps the prediction follows, without another probe."""
     monitor = autotune.StepMonitor(make, budget="1MiB", store=url)
     _forbid_probing(monkeypatch)
-    monkeypatch.setattr(_auto, "open_store", lambda *_, **__: pytest.fail("the store was opened"))
+    monkeypatch.setattr(auto, "open_store", lambda *_, **__: pytest.fail("the store was opened"))
     steps = monitor.choice.recommendation.accepted
     assert steps is not None
     assert not monitor.update({"num_accepted_steps": jnp.array([steps]), "num_steps": jnp.array([steps + 2])})
@@ -174,8 +174,8 @@ def test_a_monitor_chooses_again_when_the_steps_leave_their_range(url: str, monk
 def test_a_schedule_of_horizons_probes_at_its_ends_only(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three horizons cost two probes; the middle one's steps lie between, and one count serves all."""
     probes = []
-    run = _auto_probe.Probe.run
-    monkeypatch.setattr(_auto_probe.Probe, "run", lambda self, rows: probes.append(1) or run(self, rows))
+    run = quick_probe.Probe.run
+    monkeypatch.setattr(quick_probe.Probe, "run", lambda self, rows: probes.append(1) or run(self, rows))
     schedule = autotune.AdjointSchedule(make, budget="1MiB", horizons=[0.5, 1.0, 2.0], store=url)
     assert len(probes) == 2
     assert 50 < schedule.expected_steps(horizon=1.0) < 200

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune._batch import run_batch
-from autotune._rows import blank_row
-from autotune._trial import Rung, Trial
-from profiles._records import AdjointName, Measurement, Status
+from autotune.measuring.batch import run_batch
+from autotune.measuring.rows import blank_row
+from autotune.measuring.trial import Rung, Trial
+from profiles.records.records import AdjointName, Measurement, Status
 
 FAILED = {"status": Status.FAILED, "message": "broke"}
 OOM = {"status": Status.OUT_OF_MEMORY, "message": "RESOURCE_EXHAUSTED"}

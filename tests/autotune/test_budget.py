@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune._budget import DEFAULT_MARGIN, learn_margin, parse_bytes, resolve_budget
-from autotune._device import DeviceInfo
-from autotune._errors import AutotuneError
-from autotune._host import HostMemory
-from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey
+from autotune.errors import AutotuneError
+from autotune.machine.budget import DEFAULT_MARGIN, learn_margin, parse_bytes, resolve_budget
+from autotune.machine.device import DeviceInfo
+from autotune.machine.host import HostMemory
+from profiles.records.records import AdjointName, DeviceKey, Measurement, ProblemKey
 
 HOST = HostMemory(total_bytes=64, available_bytes=32, resident_bytes=1)
 GPU = DeviceInfo(

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from autotune import _cache
-from autotune._cache import compilation_cache, prune
+from autotune.machine import cache
+from autotune.machine.cache import compilation_cache, prune
 
 
 def fill(folder, sizes):
@@ -46,6 +46,6 @@ def test_a_folder_that_the_user_named_is_used_and_never_pruned(tmp_path, monkeyp
 def test_ours_is_apart_by_processor_model(monkeypatch):
     """A program compiled for one processor may end another's process."""
     here = compilation_cache({})
-    monkeypatch.setattr(_cache, "cpu_name", lambda: "another model")
+    monkeypatch.setattr(cache, "cpu_name", lambda: "another model")
     assert compilation_cache({}) != here
     assert compilation_cache({}).parent == here.parent

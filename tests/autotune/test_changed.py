@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 import typer.testing
 
-from autotune import _tune_command, cli
-from autotune._errors import ProblemChangedError
-from autotune._fingerprint import problem_key
-from autotune._machine import make_machine
-from autotune._problem import load_problem
-from autotune._request import TuneRequest
-from autotune._runners import Question, SubprocessRunner
-from autotune._space import Listed
-from autotune._trial import KeyPlace, Rung, RunSettings, Trial
-from autotune._tune import run_tune
-from profiles._records import AdjointName, Measurement, Status
-from profiles._store import open_store
+from autotune.cli import app
+from autotune.cli.commands import tune as tune_command
+from autotune.errors import ProblemChangedError
+from autotune.measuring.runners import ProbeRequest, SubprocessRunner
+from autotune.measuring.trial import KeyPlace, Rung, RunSettings, Trial
+from autotune.problem.fingerprint import problem_key
+from autotune.problem.loading import load_problem
+from autotune.search.space import Listed
+from autotune.tuning.lab import make_machine
+from autotune.tuning.request import TuneRequest
+from autotune.tuning.tune import run_tune
+from profiles.records.records import AdjointName, Measurement, Status
+from profiles.store.store import open_store
 
 from .fake_lab import FakeLab, Heard, lab
 
@@ -73,7 +74,7 @@ def test_the_key_is_that_of_the_code_that_was_loaded(file: Path) -> None:
 @pytest.mark.parametrize("edited", ["edited_problem.py", "rate.py"])
 def test_a_worker_that_loaded_something_else_measures_nothing(file: Path, edited: str) -> None:
     """A worker that starts after the edit, here for the final run, says what changed; one that runs goes on."""
-    question = Question(problem=f"{file}:make", horizon=40)
+    question = ProbeRequest(problem=f"{file}:make", horizon=40)
     with SubprocessRunner(RunSettings()) as runner:
         key = runner.problem_key(question)
         trial = Trial(
@@ -107,12 +108,12 @@ def test_a_tune_ends_in_one_line_and_keeps_what_was_finished(tmp_path: Path, mon
     """Exit code 1; the rows from before the edit are stored, no failed row and no choice beside them."""
     base = lab()
     monkeypatch.setattr(
-        _tune_command, "make_machine",
+        tune_command, "make_machine",
         lambda settings, search_path: ChangesAtTheEnd(base.steps, base.peak_bytes, base.seconds),
     )  # fmt: skip
     store = str(tmp_path / "s.db")
     done = typer.testing.CliRunner().invoke(
-        cli.app, ["tune", "fake.mod:make", "--budget", "5MB", "--store", store, "--quiet"]
+        app.app, ["tune", "fake.mod:make", "--budget", "5MB", "--store", store, "--quiet"]
     )
     assert done.exit_code == 1
     assert done.stderr == "ckpt-tune: fake:make was changed while it was tuned\n"

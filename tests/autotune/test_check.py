@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-from autotune import _check
-from autotune._device import versions
-from autotune._errors import AutotuneError
-from autotune._request import TuneRequest
-from autotune._tune import run_tune
-from profiles._records import AdjointName, ProblemKey
-from profiles._store import ProfileStore, open_store
+from autotune.errors import AutotuneError
+from autotune.machine.device import versions
+from autotune.tuning import stored_choice
+from autotune.tuning.request import TuneRequest
+from autotune.tuning.tune import run_tune
+from profiles.records.records import AdjointName, ProblemKey
+from profiles.store.store import ProfileStore, open_store
 
 from .fake_lab import FakeLab, Heard, lab
 
@@ -34,7 +34,7 @@ def tuned():
 
 
 def _reasons(store: ProfileStore, machine: FakeLab) -> tuple[str, ...]:
-    (checked,) = _check.check_problem("fake:make", adjoint=AdjointName.OURS, asked=machine, store=store)
+    (checked,) = stored_choice.check_problem("fake:make", adjoint=AdjointName.OURS, asked=machine, store=store)
     return checked.reasons
 
 
@@ -62,9 +62,9 @@ def test_another_version_of_ckpt_tune_makes_our_choices_stale(
     tuned: ProfileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What our adjoint needs follows our version, so a choice of another version does not hold."""
-    from autotune import _keys
+    from autotune.problem import differences
 
-    monkeypatch.setattr(_keys, "versions", lambda: {**versions(), "ckpt-tune": "9.9.9"})
+    monkeypatch.setattr(differences, "versions", lambda: {**versions(), "ckpt-tune": "9.9.9"})
     (reason,) = _reasons(tuned, lab(key=KEY))
     assert reason == f"ckpt-tune: stored {versions()['ckpt-tune']}, here 9.9.9"
 
@@ -72,7 +72,7 @@ def test_another_version_of_ckpt_tune_makes_our_choices_stale(
 def test_nothing_chosen_says_what_to_run() -> None:
     """A problem without a choice is an error that names the command."""
     with open_store("sqlite://") as store, pytest.raises(AutotuneError, match="ckpt-tune tune fake:make"):
-        _check.check_problem("fake:make", adjoint=AdjointName.OURS, asked=lab(key=KEY), store=store)
+        stored_choice.check_problem("fake:make", adjoint=AdjointName.OURS, asked=lab(key=KEY), store=store)
 
 
 def test_a_choice_of_another_device_is_no_choice_here(tuned: ProfileStore) -> None:
@@ -85,4 +85,4 @@ def test_a_choice_of_another_device_is_no_choice_here(tuned: ProfileStore) -> No
     base = lab(key=KEY)
     machine = Elsewhere(base.steps, base.peak_bytes, base.seconds, key=KEY)
     with pytest.raises(AutotuneError, match="other-cpu"):
-        _check.check_problem("fake:make", adjoint=AdjointName.OURS, asked=machine, store=tuned)
+        stored_choice.check_problem("fake:make", adjoint=AdjointName.OURS, asked=machine, store=tuned)

@@ -8,10 +8,12 @@ import sys
 import pytest
 import typer.testing
 
-from autotune import _profile_commands, _tune_command, cli
-from autotune._errors import AutotuneError
-from autotune._schedule_view import draw_sweeps, draw_tree, view_schedule
-from profiles._store import open_store
+from autotune.cli import app
+from autotune.cli.commands import recommend
+from autotune.cli.commands import tune as tune_command
+from autotune.cli.schedule_view import draw_sweeps, draw_tree, view_schedule
+from autotune.errors import AutotuneError
+from profiles.store.store import open_store
 
 from .fake_lab import lab
 
@@ -24,20 +26,20 @@ def here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     """An empty folder with a store of its own, on a machine of arithmetic."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CKPT_TUNE_STORE", str(tmp_path / "profiles.db"))
-    monkeypatch.setattr(_tune_command, "make_machine", lambda settings, search_path: lab())
-    monkeypatch.setattr(_profile_commands, "make_machine", lambda settings, search_path: lab())
+    monkeypatch.setattr(tune_command, "make_machine", lambda settings, search_path: lab())
+    monkeypatch.setattr(recommend, "make_machine", lambda settings, search_path: lab())
     return tmp_path
 
 
 def _call(*arguments: str) -> typer.testing.Result:
-    return runner.invoke(cli.app, list(arguments))
+    return runner.invoke(app.app, list(arguments))
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:
     """`--help` answers without jax, numpy, pandas, optuna, matplotlib or SQLAlchemy."""
     code = (
-        "import sys\nfrom autotune import cli\n"
-        "try:\n    cli.app(['tune', '--help'])\nexcept SystemExit:\n    pass\n"
+        "import sys\nfrom autotune.cli import app\n"
+        "try:\n    app.app(['tune', '--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'jax', 'numpy', 'pandas', 'optuna', 'matplotlib', 'sqlalchemy', 'diffrax', 'scipy'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
@@ -130,7 +132,7 @@ def test_a_bug_keeps_its_traceback_and_exits_with_70(here: pathlib.Path, monkeyp
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(_tune_command, "run_tune", broken)
+    monkeypatch.setattr(tune_command, "run_tune", broken)
     done = _call("tune", "fake.mod:make")
     assert done.exit_code == 70
     assert "ZeroDivisionError: ours" in done.stderr
@@ -143,7 +145,7 @@ def test_an_interrupt_exits_with_130_and_says_how_to_go_on(here: pathlib.Path, m
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_tune_command, "run_tune", interrupted)
+    monkeypatch.setattr(tune_command, "run_tune", interrupted)
     done = _call("tune", "fake.mod:make")
     assert done.exit_code == 130
     assert "the same command goes on" in done.stderr
@@ -155,7 +157,7 @@ def test_user_frames_follow_the_line_of_their_error(here: pathlib.Path, monkeypa
     def raised(*_: object, **__: object) -> None:
         raise AutotuneError("make raised: ValueError: no", frames=("  mine.py:3 in make\n    raise ValueError",))
 
-    monkeypatch.setattr(_tune_command, "run_tune", raised)
+    monkeypatch.setattr(tune_command, "run_tune", raised)
     lines = _call("tune", "fake.mod:make").stderr.splitlines()
     assert lines == ["ckpt-tune: make raised: ValueError: no", "  mine.py:3 in make", "    raise ValueError"]
 
@@ -197,7 +199,7 @@ def test_a_recorded_sweep_is_replayed_without_a_device(here: pathlib.Path, monke
     def no_machine(*_: object, **__: object) -> None:
         raise AssertionError("a machine was made")
 
-    monkeypatch.setattr(_tune_command, "make_machine", no_machine)
+    monkeypatch.setattr(tune_command, "make_machine", no_machine)
     done = _call(
         "tune", "fake:make", "--budget", "5MB", "--checkpoints", "4,16,30,40", "--replay", str(here / "profiles.db"),
         "--format", "json",

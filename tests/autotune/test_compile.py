@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autotune._adjoints import make_adjoint
-from autotune._compile import CompiledBytes, compile_traced, constant_bytes, trace
-from autotune._errors import AutotuneError
-from autotune._problem import Call, load_problem
-from profiles._records import AdjointName
+from autotune.adjoints import make_adjoint
+from autotune.errors import AutotuneError
+from autotune.problem.loading import Call, load_problem
+from autotune.problem.program import CompiledBytes, compile_traced, constant_bytes, trace
+from profiles.records.records import AdjointName
 
 USES = Path(__file__).parent.parent / "assets/problems/shapes_of_use.py"
 
@@ -120,8 +120,8 @@ def test_an_error_while_tracing_shows_the_users_line():
 SHARDED = """
 import json, jax, jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from autotune._compile import compile_traced, trace
-from autotune._problem import Call
+from autotune.problem.program import compile_traced, trace
+from autotune.problem.loading import Call
 import numpy as np
 mesh = Mesh(np.array(jax.devices()), ("batch",))
 x = jax.device_put(jnp.ones((8, 4096)), NamedSharding(mesh, PartitionSpec("batch")))

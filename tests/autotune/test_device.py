@@ -8,9 +8,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from autotune import _device
-from autotune._device import DeviceInfo, Nvidia, OtherProcess, allocator_text, device_info, live_buffers, smallest
-from autotune._errors import AutotuneError
+from autotune.errors import AutotuneError
+from autotune.machine import device as _device
+from autotune.machine.device import (
+    DeviceInfo,
+    Nvidia,
+    OtherProcess,
+    allocator_text,
+    device_info,
+    live_buffers,
+    smallest,
+)
 
 GIB = 2**30
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import jax
 import pytest
 
-import autotune._problem
-from autotune._errors import AutotuneError, from_user, is_user_file, one_line, user_frames
+import autotune.problem.loading
+from autotune.errors import AutotuneError, from_user, is_user_file, one_line, user_frames
 
 
 def test_files_of_ours_of_libraries_and_of_python_are_not_the_users():
     """A stack shows the user what they wrote, and nothing else."""
     assert is_user_file(__file__)
-    assert not is_user_file(autotune._problem.__file__)
+    assert not is_user_file(autotune.problem.loading.__file__)
     assert not is_user_file(jax.__file__)
     assert not is_user_file(str(Path(sysconfig.get_path("stdlib")) / "json/__init__.py"))
     assert not is_user_file("<frozen importlib._bootstrap>")

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 import typer.testing
 
-from autotune import _profile_commands, _tune_command, cli
-from autotune._adjoints import Work, passes, work_of_row
-from autotune._recommend import Evidence, Wish, recommend_from
-from autotune._rows import blank_row
-from autotune._trial import Rung, Trial
-from profiles._extras import ReportExtras
-from profiles._page_data import page_data
-from profiles._pareto import points
-from profiles._records import AdjointName, Measurement, Profile
-from profiles._store import open_store
+from autotune.adjoints import Work, passes, work_of_row
+from autotune.choosing.recommend import Evidence, RecommendRequest, recommend_from
+from autotune.cli import app
+from autotune.cli.commands import recommend, tune
+from autotune.measuring.rows import blank_row
+from autotune.measuring.trial import Rung, Trial
+from profiles.analysis.extras import ReportExtras
+from profiles.analysis.pareto import points
+from profiles.pages.page_data import page_data
+from profiles.records.records import AdjointName, Measurement, Profile
+from profiles.store.store import open_store
 
 from .fake_lab import FakeLab, lab
 from .fake_machine import PROBLEM
@@ -70,13 +71,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a store and a lab."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CKPT_TUNE_STORE", str(tmp_path / "profiles.db"))
-    for module in (_tune_command, _profile_commands):
+    for module in (tune, recommend):
         monkeypatch.setattr(module, "make_machine", lambda settings, search_path=(): _lab())
     return tmp_path
 
 
 def _json(*words: str) -> Any:
-    done = runner.invoke(cli.app, [*words, "--format", "json"])
+    done = runner.invoke(app.app, [*words, "--format", "json"])
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 
@@ -103,7 +104,7 @@ def test_the_same_point_is_the_same_in_every_output(here: Path) -> None:
     planned = _json(
         "plan", "fake:make", "--devices", "here", "--catalogue", "one.toml", "--max-recompute", "3", "--margin", "0"
     )["rows"][0]
-    assert runner.invoke(cli.app, ["report", "fake:make", "--out", "out", "--budget", "5MB"]).exit_code == 0
+    assert runner.invoke(app.app, ["report", "fake:make", "--out", "out", "--budget", "5MB"]).exit_code == 0
     page = {
         one["checkpoints"]: one for one in page_data(_profile(here), budget_bytes=None, extras=ReportExtras())["points"]
     }
@@ -130,7 +131,7 @@ def test_every_figure_names_its_evidence(here: Path) -> None:
     shown = _json("profiles", "show", "fake:make")["points"]
     assert all({key: point[key] for key in named} == named for point in shown if point["run_seconds"])
     for asked in (words, ("recommend", "fake:make", "--budget", "5MB"), ("profiles", "show", "fake:make")):
-        header = runner.invoke(cli.app, [*asked, "--format", "csv"]).stdout.splitlines()[0].split(",")
+        header = runner.invoke(app.app, [*asked, "--format", "csv"]).stdout.splitlines()[0].split(",")
         assert set(named) <= set(header), asked
     planned = _json("plan", "fake:make", "--devices", "l4", "--max-recompute", "3")["rows"][0]
     assert {"bytes_evidence", "steps_evidence", "seconds_checkpoints"} <= set(planned)
@@ -150,7 +151,7 @@ def _row(checkpoints: int, *seconds: float, flags: str = "") -> Measurement:
 
 def _recommended(rows: Sequence[Measurement], budget_bytes: int, **wish: Any) -> Any:
     profile = Profile(name="fake:make", measurements=tuple(rows))
-    (choice,) = recommend_from(profile, Wish(budget_bytes=budget_bytes, **wish))
+    (choice,) = recommend_from(profile, RecommendRequest(budget_bytes=budget_bytes, **wish))
     return choice
 
 
@@ -184,8 +185,8 @@ def test_a_tune_times_nothing_under_flags_that_nobody_asked_for(here: Path, monk
     """However small the states are."""
     base = lab()
     small = Scatters(base.steps, lambda cell, count: 10_000 + 100 * count, base.seconds)
-    monkeypatch.setattr(_tune_command, "make_machine", lambda settings, search_path=(): small)
-    done = runner.invoke(cli.app, ["tune", "fake.mod:make", "--budget", "5MB"])
+    monkeypatch.setattr(tune, "make_machine", lambda settings, search_path=(): small)
+    done = runner.invoke(app.app, ["tune", "fake.mod:make", "--budget", "5MB"])
     assert done.exit_code == 0, done.output
     assert {trial.settings.xla_flags for trial in small.asked} == {""}
     assert "--xla-flags '' --xla-flags --xla_" in done.stdout

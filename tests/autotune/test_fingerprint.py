@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from autotune._fingerprint import problem_key
-from autotune._problem import load_problem
+from autotune.problem.fingerprint import problem_key
+from autotune.problem.loading import load_problem
 
 MODEL = """
     import diffrax, jax, jax.numpy as jnp
@@ -103,8 +103,8 @@ def test_set_values_are_a_component_and_leave_the_generation_alone(folder):
 
 SCRIPT = """
 import sys
-from autotune._fingerprint import problem_key
-from autotune._problem import load_problem
+from autotune.problem.fingerprint import problem_key
+from autotune.problem.loading import load_problem
 print(problem_key(load_problem(sys.argv[1]), horizon=10, tolerance=1e-3).fingerprint)
 """
 

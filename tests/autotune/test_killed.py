@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from profiles._records import Measurement
-from profiles._store import open_store
+from profiles.records.records import Measurement
+from profiles.store.store import open_store
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROBLEM = ROOT / "tests" / "assets" / "problems" / "decay.py"

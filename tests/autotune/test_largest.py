@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune._errors import AutotuneError
-from autotune._largest import MOST_TRIES, Asked, find_largest, search
-from autotune._request import TuneRequest
-from autotune._space import Listed
-from profiles._store import open_store
+from autotune.errors import AutotuneError
+from autotune.search.space import Listed
+from autotune.tuning.largest import MOST_TRIES, LargestRequest, find_largest, search
+from autotune.tuning.request import TuneRequest
+from profiles.store.store import open_store
 
 from .fake_lab import Heard, lab
 
@@ -40,7 +40,9 @@ def test_the_largest_batch_within_the_budget_is_found() -> None:
     )
     with open_store("sqlite://") as store:
         request = _request(Listed(set_values={"batch": (1, 4096)}))
-        largest, alone = find_largest(request, Asked(key="batch"), store=store, machine=machine, progress=Heard())
+        largest, alone = find_largest(
+            request, LargestRequest(key="batch"), store=store, machine=machine, progress=Heard()
+        )
     counts = {trial.checkpoints for trial in machine.asked}
     assert len(counts) == 1
     per_batch = 10_000 + 1_000 * counts.pop()
@@ -55,10 +57,10 @@ def test_the_longest_horizon_keeps_the_recompute_factor() -> None:
     with open_store("sqlite://") as store:
         request = _request(Listed(horizons=(1, 10_000)))
         longest, _ = find_largest(
-            request, Asked(key="horizon", max_recompute=3.0), store=store, machine=lab(), progress=Heard()
+            request, LargestRequest(key="horizon", max_recompute=3.0), store=store, machine=lab(), progress=Heard()
         )
         shorter, _ = find_largest(
-            request, Asked(key="horizon", max_recompute=2.8), store=store, machine=lab(), progress=Heard()
+            request, LargestRequest(key="horizon", max_recompute=2.8), store=store, machine=lab(), progress=Heard()
         )
     assert longest.fits is not None
     assert shorter.fits is not None
@@ -68,4 +70,4 @@ def test_the_longest_horizon_keeps_the_recompute_factor() -> None:
 def test_a_key_without_ends_is_refused() -> None:
     """Without two listed numbers there is nothing to look between; the line shows how to list them."""
     with open_store("sqlite://") as store, pytest.raises(AutotuneError, match="--set batch=LEAST,GREATEST"):
-        find_largest(_request(Listed()), Asked(key="batch"), store=store, machine=lab(), progress=Heard())
+        find_largest(_request(Listed()), LargestRequest(key="batch"), store=store, machine=lab(), progress=Heard())

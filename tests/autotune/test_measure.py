@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autotune import _host, _measure
-from autotune._measure import RESIDENT_FLOOR_BYTES, failure, is_out_of_memory, measure
-from autotune._problem import load_problem
-from autotune._rows import blank_row
-from autotune._trial import Rung, Trial
-from profiles._records import AdjointName, DeviceKey, PeakSource, ProblemKey, Status
+from autotune.machine import host
+from autotune.measuring import measure as _measure
+from autotune.measuring.measure import RESIDENT_FLOOR_BYTES, failure, is_out_of_memory, measure
+from autotune.measuring.rows import blank_row
+from autotune.measuring.trial import Rung, Trial
+from autotune.problem.loading import load_problem
+from profiles.records.records import AdjointName, DeviceKey, PeakSource, ProblemKey, Status
 
 PROBLEMS = Path(__file__).parent.parent / "assets/problems"
 DECAY, USES = PROBLEMS / "decay.py", PROBLEMS / "shapes_of_use.py"
@@ -79,8 +80,8 @@ def test_shapes_without_data_are_compiled_and_not_run():
 
 def test_a_program_larger_than_this_host_is_not_run(monkeypatch):
     """Running it could make the kernel kill some other process."""
-    small = _host.HostMemory(total_bytes=10, available_bytes=10, resident_bytes=1)
-    monkeypatch.setattr(_host, "host_memory", lambda: small)
+    small = host.HostMemory(total_bytes=10, available_bytes=10, resident_bytes=1)
+    monkeypatch.setattr(host, "host_memory", lambda: small)
     row = measure(load_problem(f"{USES}:make_static"), trial())
     assert row.status is Status.OUT_OF_MEMORY
     assert row.message.startswith(f"not run: it needs {row.compiled_bytes} bytes and ")
@@ -182,7 +183,7 @@ def test_out_of_memory_is_told_by_its_kind_and_prefix(error, expected):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
 def test_the_run_rung_sees_what_xla_does_not_plan():
     """A host callback that fills 96 MiB shows in the resident rise and becomes the peak; XLA knows nothing of it."""
-    if not _host.reset_resident_peak():
+    if not host.reset_resident_peak():
         pytest.skip("this kernel has no /proc/self/clear_refs")
     extra = 96 * 2**20
 
@@ -205,7 +206,7 @@ def test_the_run_rung_sees_what_xla_does_not_plan():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
 def test_compiled_and_run_time_bytes_agree_for_a_large_state():
     """Resident memory rises by what XLA planned, within three per cent, arguments included in both."""
-    if not _host.reset_resident_peak():
+    if not host.reset_resident_peak():
         pytest.skip("this kernel has no /proc/self/clear_refs")
     row = simple(lambda x: jax.lax.scan(lambda v, _: (jnp.sin(v), v), x, None, length=30)[1], jnp.ones((1024, 1024)))
     assert row.compiled_bytes is not None

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from autotune._adjoints import make_adjoint
-from autotune._errors import AutotuneError
-from autotune._probe import observe
-from autotune._probe_adjoint import ProbeAdjoint
-from autotune._problem import load_problem
-from autotune._steps import Observation, SiteSteps, decode_observation
-from autotune._wire import encode
-from profiles._records import AdjointName
+from autotune.adjoints import make_adjoint
+from autotune.errors import AutotuneError
+from autotune.measuring.wire import encode
+from autotune.problem.loading import load_problem
+from autotune.problem.probe import observe
+from autotune.problem.probe_adjoint import ProbeAdjoint
+from autotune.problem.steps import Observation, SiteSteps, decode_observation
+from profiles.records.records import AdjointName
 
 PROBLEMS = Path(__file__).parent.parent / "assets/problems"
 USES, DECAY = PROBLEMS / "shapes_of_use.py", PROBLEMS / "decay.py"

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from autotune._errors import AutotuneError
-from autotune._problem import load_problem
+from autotune.errors import AutotuneError
+from autotune.problem.loading import load_problem
 
 DECAY = Path(__file__).parent.parent / "assets/problems/decay.py"
 
@@ -183,7 +183,7 @@ def test_ours_are_found_although_the_working_directory_shadows_them(tmp_path):
     """A user's `profiles.py` where they stand is named, instead of an ImportError from our inside."""
     write(tmp_path, "", "profiles.py")
     path = write(tmp_path, GOOD)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import autotune._problem"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import autotune.problem.loading"
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert f"{tmp_path / 'profiles.py'}" in done.stderr
@@ -206,7 +206,7 @@ def test_a_factory_at_hand_can_be_measured_here_and_refused_to_workers():
 def test_a_factory_of_the_running_script_is_refused_to_workers(tmp_path):
     """A script's `__main__` is a different module in every process."""
     text = """
-        from autotune._problem import load_problem
+        from autotune.problem.loading import load_problem
         def make(*, adjoint):
             return print, ()
         try:
@@ -233,5 +233,6 @@ def _top_level_factory(*, adjoint):
 
 def test_loading_a_problem_does_not_need_jax():
     """Naming a problem wrongly must fail at once, not after seconds of importing."""
-    code = "import sys, autotune._problem, autotune._budget, autotune._runners; assert 'jax' not in sys.modules"
+    modules = "autotune.problem.loading, autotune.machine.budget, autotune.measuring.runners"
+    code = f"import sys, {modules}; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

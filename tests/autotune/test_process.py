@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autotune import _process
-from autotune._errors import AutotuneError
-from autotune._process import WorkerEndedError, WorkerProcess, worker_environment
-from autotune._trial import RunSettings
-from profiles._records import Status
+from autotune.errors import AutotuneError
+from autotune.measuring import worker_process
+from autotune.measuring.trial import RunSettings
+from autotune.measuring.worker_process import WorkerEndedError, WorkerProcess, worker_environment
+from profiles.records.records import Status
 
 DECAY = Path(__file__).parent.parent / "assets/problems/decay.py"
 
@@ -77,7 +77,7 @@ def test_an_error_of_the_users_arrives_with_their_frames(worker):
 
 def test_a_bug_of_ours_arrives_with_its_traceback(worker):
     """What is no error of the user's is not dressed up as one."""
-    with pytest.raises(_process.WorkerBugError, match="Traceback"):
+    with pytest.raises(worker_process.WorkerBugError, match="Traceback"):
         worker.ask("no_such_operation")
     assert worker.alive
 
@@ -95,7 +95,7 @@ def test_a_worker_that_takes_too_long_is_ended_and_said_so():
 def ended_by(number, monkeypatch, *, kills=(0, 0), largest=0):
     """End a bare worker by a signal and tell what its parent makes of it."""
     counts = iter(kills)
-    monkeypatch.setattr(_process, "oom_kills", lambda: next(counts))
+    monkeypatch.setattr(worker_process, "oom_kills", lambda: next(counts))
     victim = WorkerProcess(RunSettings())
     victim._greeted = True
     victim._largest_bytes = largest
@@ -160,8 +160,8 @@ def test_a_platform_that_is_not_there_is_an_error_of_the_users():
 
 PARENT = """
 import sys, time
-from autotune._process import WorkerProcess
-from autotune._trial import RunSettings
+from autotune.measuring.worker_process import WorkerProcess
+from autotune.measuring.trial import RunSettings
 worker = WorkerProcess(RunSettings())
 worker.ask("hello")
 print(worker._process.pid, flush=True)

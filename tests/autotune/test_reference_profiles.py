@@ -8,9 +8,9 @@ import time
 import pytest
 import typer.testing
 
-from autotune import cli
-from autotune._stock import MOST_SIMULATED, stock_executed_steps, stock_most_executed_steps
-from profiles._store import open_store
+from autotune.cli import app
+from autotune.stock import MOST_SIMULATED, stock_executed_steps, stock_most_executed_steps
+from profiles.store.store import open_store
 from tests.conftest import REPOSITORY
 
 PROBLEMS = ("lynx_hare", "neural_cde", "neural_sde", "reaction_diffusion", "robertson", "spirals")
@@ -19,7 +19,7 @@ runner = typer.testing.CliRunner()
 
 def call(*arguments: str, code: int = 0) -> typer.testing.Result:
     """Run a command, which ends with `code`."""
-    done = runner.invoke(cli.app, list(arguments))
+    done = runner.invoke(app.app, list(arguments))
     assert done.exit_code == code, done.output
     return done
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from autotune._errors import AutotuneError
-from autotune._machine import ReplayRunner
-from autotune._problem import load_problem
-from autotune._runners import InProcessRunner, Question, SubprocessRunner
-from autotune._trial import Rung, RunSettings, Trial
-from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey, Status
+from autotune.errors import AutotuneError
+from autotune.measuring.runners import InProcessRunner, ProbeRequest, SubprocessRunner
+from autotune.measuring.trial import Rung, RunSettings, Trial
+from autotune.problem.loading import load_problem
+from autotune.tuning.lab import ReplayRunner
+from profiles.records.records import AdjointName, DeviceKey, Measurement, ProblemKey, Status
 
 PROBLEMS = Path(__file__).parent.parent / "assets/problems"
 MISBEHAVING = f"{PROBLEMS / 'misbehaving.py'}:make"
@@ -75,11 +75,11 @@ def test_whatever_a_trial_does_to_its_process_the_one_beside_it_is_measured(how,
 
 def test_probing_in_a_worker_agrees_with_probing_here():
     """Steps, fingerprint and device are those of this process; an error of the user's is raised."""
-    from autotune._fingerprint import problem_key
-    from autotune._probe import observe
+    from autotune.problem.fingerprint import problem_key
+    from autotune.problem.probe import observe
 
     spec = f"{PROBLEMS / 'decay.py'}:make"
-    question = Question(problem=spec, horizon=2, tolerance=1e-3, set_values={"adaptive": False})
+    question = ProbeRequest(problem=spec, horizon=2, tolerance=1e-3, set_values={"adaptive": False})
     with SubprocessRunner() as runner:
         seen, key, device = runner.observe(question), runner.problem_key(question), runner.device_info()
         with pytest.raises(AutotuneError, match="takes no parameter `colour`"):

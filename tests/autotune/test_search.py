@@ -5,13 +5,14 @@ import math
 
 import pytest
 
-from autotune._adjoints import Work, passes
-from autotune._dry_run import plan
-from autotune._past import Question
-from autotune._search import Request, Search
-from autotune._space import Cell, Listed, Space, build_space, grid_counts
-from autotune._trial import Rung, RunSettings, Trial
-from profiles._records import AdjointName, Measurement, Status
+from autotune.adjoints import Work, passes
+from autotune.measuring.trial import Rung, RunSettings, Trial
+from autotune.model.cells import Cell
+from autotune.search.history import SearchGoal
+from autotune.search.search import Search, TrialRequest
+from autotune.search.space import Listed, Space, build_space, grid_counts
+from autotune.tuning.dry_run import plan
+from profiles.records.records import AdjointName, Measurement, Status
 
 from .fake_machine import FakeMachine
 
@@ -39,13 +40,13 @@ def _machine(store_seconds: float = 2e-6, **changes: object) -> FakeMachine:
     return dataclasses.replace(machine, **changes)
 
 
-def _question(space: Space, budget_bytes: int | None, **changes: object) -> Question:
+def _question(space: Space, budget_bytes: int | None, **changes: object) -> SearchGoal:
     works = {cell.case: Work(steps=_steps(cell), reversed_steps=_steps(cell)) for cell in space.cells}
-    question = Question(space=space, works=works, adjoint=STOCK, budget_bytes=budget_bytes)
+    question = SearchGoal(space=space, works=works, adjoint=STOCK, budget_bytes=budget_bytes)
     return dataclasses.replace(question, **changes)
 
 
-def _trial(request: Request, run_within_bytes: int | None = None) -> Trial:
+def _trial(request: TrialRequest, run_within_bytes: int | None = None) -> Trial:
     case = request.cell.case
     return Trial(
         study="s",
@@ -62,7 +63,7 @@ def _trial(request: Request, run_within_bytes: int | None = None) -> Trial:
     )
 
 
-def _search(machine: FakeMachine, question: Question) -> list[Measurement]:
+def _search(machine: FakeMachine, question: SearchGoal) -> list[Measurement]:
     """Run a search to its end; a row replaces the row of the same key, as in a store."""
     rows: dict[str, Measurement] = {}
     while requests := Search(question).next_requests(list(rows.values())):
@@ -157,7 +158,7 @@ def test_a_search_goes_on_from_any_prefix_of_its_rows() -> None:
     question = _question(space, 20_000_000)
     machine = _machine(noise=0.0)
     rows: dict[str, Measurement] = {}
-    history: list[tuple[Request, ...]] = []
+    history: list[tuple[TrialRequest, ...]] = []
     while requests := Search(question).next_requests(list(rows.values())):
         history.append(requests)
         rows |= {row.key: row for row in machine.run([_trial(request) for request in requests])}

@@ -9,18 +9,19 @@ import pytest
 import typer.testing
 from hypothesis import example, given
 
-from autotune import _profile_commands, _tune_command, cli
-from autotune._errors import AutotuneError
-from autotune._options import read_options
-from autotune._problem import load_problem
-from autotune._set_option import as_written, set_option
-from autotune._trial import Trial
-from autotune._wire import decode_trial, encode
-from profiles._flat import flatten, unflatten
-from profiles._records import AdjointName, DeviceKey, Measurement, ProblemKey
-from profiles._store import open_store
-from profiles._values import Literal, plain, read_value, read_values, stored
-from profiles.tables import export_table, import_table
+from autotune.cli import app
+from autotune.cli.commands import recommend, tune
+from autotune.cli.pyproject import read_options
+from autotune.cli.set_option import as_written, set_option
+from autotune.errors import AutotuneError
+from autotune.measuring.trial import Trial
+from autotune.measuring.wire import decode_trial, encode
+from autotune.problem.loading import load_problem
+from profiles.analysis.tables import export_table, import_table
+from profiles.records.flat import flatten, unflatten
+from profiles.records.records import AdjointName, DeviceKey, Measurement, ProblemKey
+from profiles.records.values import Literal, plain_value, read_value, read_values, stored_value
+from profiles.store.store import open_store
 
 from .fake_lab import lab
 
@@ -39,7 +40,7 @@ def _typed(value: Any) -> Any:
 
 
 def _read(text: str) -> tuple[Any, ...]:
-    return tuple(plain(value) for value in set_option([f"key={text}"])["key"])
+    return tuple(plain_value(value) for value in set_option([f"key={text}"])["key"])
 
 
 @pytest.mark.parametrize(
@@ -92,8 +93,8 @@ def test_a_literal_survives_records_wire_files_and_json(value: Any) -> None:
     """And keeps its type: a list is no tuple, and a text no literal."""
     held = read_value(value)
     hash(held)
-    assert _typed(plain(held)) == _typed(value)
-    assert _typed(plain(read_value(json.loads(json.dumps(stored(held)))))) == _typed(value)
+    assert _typed(plain_value(held)) == _typed(value)
+    assert _typed(plain_value(read_value(json.loads(json.dumps(stored_value(held)))))) == _typed(value)
     row = _row(held)
     back = unflatten(json.loads(json.dumps(flatten(row), default=str)) | {"measured_at": row.measured_at})
     assert back == row
@@ -139,7 +140,7 @@ def test_options_of_pyproject_keep_the_types_of_toml() -> None:
     """A text stays a text, an array of arrays is a list each, and nothing is cut at its commas."""
     table = {"set": {"solver": ["tsit5", "a,b"], "widths": [[8, 8], [16, 16]], "digits": "8", "dense": True, "n": 3}}
     texts = read_options(Path("pyproject.toml"), table, ["set"])["set"]
-    read = {key: [plain(value) for value in values] for key, values in set_option(texts).items()}
+    read = {key: [plain_value(value) for value in values] for key, values in set_option(texts).items()}
     assert read == {
         "solver": ["tsit5", "a,b"], "widths": [[8, 8], [16, 16]], "digits": ["8"], "dense": [True], "n": [3],
     }  # fmt: skip
@@ -149,27 +150,27 @@ def test_a_dry_run_shows_the_types_and_a_tune_keeps_them(tmp_path: Path, monkeyp
     """In the table and in JSON; what was tuned is recommended, checked and found again by its value."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CKPT_TUNE_STORE", str(tmp_path / "s.db"))
-    for module in (_tune_command, _profile_commands):
+    for module in (tune, recommend):
         monkeypatch.setattr(module, "make_machine", lambda settings, search_path=(): lab())
-    monkeypatch.setattr("autotune._machine.make_machine", lambda settings, search_path=(): lab())
+    monkeypatch.setattr("autotune.tuning.lab.make_machine", lambda settings, search_path=(): lab())
     runner = typer.testing.CliRunner()
     words = ["tune", "fake:make", "--budget", "5MB", "--set", "widths=(8,8),(16,16)", "--set", "solver=tsit5"]
-    table = runner.invoke(cli.app, [*words, "--dry-run"])
+    table = runner.invoke(app.app, [*words, "--dry-run"])
     assert "widths: (8, 8) (tuple); (16, 16) (tuple)" in table.stdout
     assert "solver: tsit5 (str)" in table.stdout
-    document = json.loads(runner.invoke(cli.app, [*words, "--dry-run", "--format", "json"]).stdout)
+    document = json.loads(runner.invoke(app.app, [*words, "--dry-run", "--format", "json"]).stdout)
     assert document["set_types"] == {"widths": ["tuple", "tuple"], "solver": ["str"]}
-    tuned = json.loads(runner.invoke(cli.app, [*words, "--format", "json"]).stdout)
+    tuned = json.loads(runner.invoke(app.app, [*words, "--format", "json"]).stdout)
     assert [one["set_values"]["widths"] for one in tuned["recommendations"]] == [[8, 8], [16, 16]]
-    again = runner.invoke(cli.app, [*words, "--format", "json"])
+    again = runner.invoke(app.app, [*words, "--format", "json"])
     assert "going on with" in again.stderr
     done = runner.invoke(
-        cli.app, ["recommend", "fake:make", "--budget", "5MB", "--set", "widths=(16, 16)", "--format", "json"]
+        app.app, ["recommend", "fake:make", "--budget", "5MB", "--set", "widths=(16, 16)", "--format", "json"]
     )
     assert [one["set_values"]["widths"] for one in json.loads(done.stdout)["recommendations"]] == [[16, 16]]
-    checked = runner.invoke(cli.app, ["check", "fake:make", "--format", "json"])
+    checked = runner.invoke(app.app, ["check", "fake:make", "--format", "json"])
     assert checked.exit_code == 0, checked.output
-    assert runner.invoke(cli.app, ["report", "fake:make", "--out", "out"]).exit_code == 0
+    assert runner.invoke(app.app, ["report", "fake:make", "--out", "out"]).exit_code == 0
 
 
 def test_values_are_read_by_key() -> None:

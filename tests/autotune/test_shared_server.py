@@ -11,7 +11,7 @@ import psutil
 import pytest
 import sqlalchemy
 
-from profiles._store import open_store
+from profiles.store.store import open_store
 from tests.conftest import REPOSITORY
 
 SERVER = os.environ.get("CKPT_TUNE_TEST_POSTGRESQL")

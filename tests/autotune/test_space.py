@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune import _space
-from autotune._errors import AutotuneError
-from autotune._space import Listed, build_space
+from autotune.errors import AutotuneError
+from autotune.search import space as _space
+from autotune.search.space import Listed, build_space
 
 
 def test_every_combination_is_a_cell_once() -> None:
@@ -17,8 +17,8 @@ def test_every_combination_is_a_cell_once() -> None:
     space = build_space(listed)
     seen = {(cell.case.horizon, cell.case.tolerance, dict(cell.case.set_values)["solver"]) for cell in space.cells}
     assert seen == {(h, t, s) for h in (10, 20) for t in (1e-3, 1e-6) for s in "ab"}
-    assert len(space.programs) == 2
-    assert len(space.of_program(space.programs[0])) == 4
+    assert len(space.variants) == 2
+    assert len(space.of_variant(space.variants[0])) == 4
 
 
 def test_nothing_listed_is_one_cell_with_the_problems_own_values() -> None:

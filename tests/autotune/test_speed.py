@@ -6,8 +6,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune._speed import batch_slowness, compared_samples, drift
-from profiles._records import Measurement
+from autotune.model.drift import batch_slowness, compared_samples, drift
+from profiles.records.records import Measurement
 
 from .test_recommend import ROW
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from autotune._stock import stock_executed_steps
+from autotune.stock import stock_executed_steps
 
 
 def _counted_passes(steps: int, checkpoints: int) -> int:

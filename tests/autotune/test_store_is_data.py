@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from autotune import _workers
-from autotune._check import CHOICE_NOTE
-from autotune._errors import AutotuneError
-from autotune._prepare import prepare
-from autotune._request import TuneRequest
-from autotune._tune import Tuning, run_tune
-from autotune._workers import WorkerRequest, run_worker
-from profiles._store import ProfileStore, open_store
+from autotune.errors import AutotuneError
+from autotune.tuning import helpers
+from autotune.tuning.helpers import WorkerRequest, run_worker
+from autotune.tuning.prepare import prepare
+from autotune.tuning.request import TuneRequest
+from autotune.tuning.stored_choice import CHOICE_NOTE
+from autotune.tuning.tune import Tuning, run_tune
+from profiles.store.store import ProfileStore, open_store
 from tests.conftest import REPOSITORY
 
 from .fake_lab import Heard, lab
@@ -85,7 +85,7 @@ def test_a_worker_runs_only_the_problem_that_its_user_names(
     prepared = prepare(TuneRequest(problem="evil:make", budget="5MB"), store, lab(), Heard().say)
     tuning = Tuning(prepared, store, lab(), Heard())
     made: list[object] = []
-    monkeypatch.setattr(_workers, "WorkerMachine", lambda *a, **k: made.append(a))
+    monkeypatch.setattr(helpers, "WorkerMachine", lambda *a, **k: made.append(a))
     with pytest.raises(AutotuneError, match=r"add --problem FILE.py:factory \(the tune calls it evil:make\)"):
         run_worker(WorkerRequest(study=prepared.study), store, Heard())
     tuning.close()

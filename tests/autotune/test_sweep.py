@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 import optuna
 import pytest
 
-from autotune import _study
-from autotune._errors import AutotuneError
-from autotune._space import Listed, build_space
-from autotune._sweep import Sweep, SweepInterrupted, SweepTools
-from autotune._trial import Rung, Trial
-from profiles._records import AdjointName, Measurement, Status
+from autotune.errors import AutotuneError
+from autotune.measuring.trial import Rung, Trial
+from autotune.search.space import Listed, build_space
+from autotune.tuning import study as _study
+from autotune.tuning.sweep import Sweep, SweepInterrupted, SweepTools
+from profiles.records.records import AdjointName, Measurement, Status
 
 from .fake_machine import FakeMachine
 
@@ -225,7 +225,8 @@ def test_the_trial_of_a_killed_worker_is_handed_out_once_more(
     study = _make(url)
     victim_code = f"""
 import time
-from autotune import _study, _sweep
+from autotune.tuning import study as _study
+from autotune.tuning import sweep as _sweep
 from tests.autotune.test_sweep import MemoryStore, _machine, _tools
 _study.HEARTBEAT_SECONDS, _study.GRACE_SECONDS = 1, 3
 machine = _machine()

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 import pytest
 
-from autotune._adjoints import make_adjoint
-from autotune._errors import AutotuneError
-from autotune._machine import ReplayMachine
-from autotune._recommend import Fit, Recommendation, Wish, recommend_from
-from autotune._request import TuneRequest
-from autotune._runners import Question, SubprocessRunner
-from autotune._show import usage_lines
-from autotune._space import Listed
-from autotune._tier_space import TIER_NOTE
-from autotune._tiers import TierBudget, TierQuestion, read_tiers, transfer_cost
-from autotune._trial import Rung, RunSettings, Trial
-from autotune._tune import TuneResult, foresee, run_tune
-from profiles._records import AdjointName, Case, Measurement, Status, Tier
-from profiles._store import ProfileStore, open_store
+from autotune.adjoints import make_adjoint
+from autotune.choosing.recommend import Fit, Recommendation, RecommendRequest, recommend_from
+from autotune.cli.tables import usage_lines
+from autotune.errors import AutotuneError
+from autotune.machine.tiers import TierBudget, TierRequest, read_tiers, transfer_cost
+from autotune.measuring.runners import ProbeRequest, SubprocessRunner
+from autotune.measuring.trial import Rung, RunSettings, Trial
+from autotune.search.space import Listed
+from autotune.tuning.lab import ReplayMachine
+from autotune.tuning.request import TuneRequest
+from autotune.tuning.tier_space import TIER_NOTE
+from autotune.tuning.tune import TuneResult, foresee, run_tune
+from profiles.records.records import AdjointName, Case, Measurement, Status, Tier
+from profiles.store.store import ProfileStore, open_store
 
 from .fake_lab import FakeLab, Heard, lab
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_had_is_refused_before_anything_runs(listed: str, options
 
 def test_the_cost_of_a_transfer_is_its_seconds_in_steps_to_two_digits() -> None:
     """Two digits, so that a tune that goes on does not take a new program for every reading of the clock."""
-    question = TierQuestion(name="host", windows=4, state_bytes=8, step_seconds=0.003, set_values={})
+    question = TierRequest(name="host", windows=4, state_bytes=8, step_seconds=0.003, set_values={})
     assert transfer_cost(question, 0.0123456) == 4.1
     assert transfer_cost(dataclasses.replace(question, step_seconds=None), 1.0) == 1.0
 
@@ -180,7 +180,7 @@ def test_a_tune_that_goes_on_has_the_same_tiers_and_measures_nothing_twice(store
     """Windows and cost are noted, so that another reading of the clock makes no new program."""
 
     class Drifting(FakeLab):
-        def tier(self, question: TierQuestion) -> Tier:
+        def tier(self, question: TierRequest) -> Tier:
             return Tier(name=question.name, windows=question.windows, transfer_cost=1.0 + len(self.asked))
 
     base = lab()
@@ -215,7 +215,7 @@ def test_rows_with_tiers_answer_recommend_where_they_may(store: ProfileStore) ->
     """A stored profile recommends its tier, unless the wish rules it out."""
     _tune(store, lab())
     (profile,) = store.profiles()
-    wish = Wish(budget_bytes=1_500_000)
+    wish = RecommendRequest(budget_bytes=1_500_000)
     assert recommend_from(profile, wish)[0].tier is not None
     assert recommend_from(profile, dataclasses.replace(wish, tiers=()))[0].tier is None
     assert recommend_from(profile, dataclasses.replace(wish, tiers=("disk",)))[0].tier is None
@@ -228,7 +228,7 @@ def test_a_recorded_sweep_replays_its_tiers(store: ProfileStore) -> None:
     with open_store("sqlite://") as other:
         replayed = run_tune(REQUEST, store=other, machine=machine, progress=Heard())
     assert replayed.recommendations[0].tier == recorded.recommendations[0].tier
-    question = TierQuestion(name="disk", windows=1, state_bytes=1, step_seconds=1.0, set_values={})
+    question = TierRequest(name="disk", windows=1, state_bytes=1, step_seconds=1.0, set_values={})
     with pytest.raises(AutotuneError, match="nothing with the tier disk"):
         machine.tier(question)
 
@@ -268,9 +268,9 @@ def test_a_worker_runs_a_solve_with_a_tier_and_refuses_a_factory_that_leaves_it_
     with SubprocessRunner(RunSettings(timeout_seconds=120.0)) as runner:
         trials = [_trial(name, tmp_path) for name in ("make", "make_loop", "make_without")]
         solved, looped, dropped = runner.run(trials)
-        question_of_steps = Question(problem=trials[1].problem)
+        question_of_steps = ProbeRequest(problem=trials[1].problem)
         assert runner.observe(question_of_steps).steps == 60, "a plain loop may take the tier of any adjoint"
-        question = TierQuestion(
+        question = TierRequest(
             name="disk", windows=3, state_bytes=1000, step_seconds=1e-3, set_values={}, directory=str(tmp_path)
         )
         tier = runner.tier(question)

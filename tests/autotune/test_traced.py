@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from autotune._adjoints import make_adjoint
-from autotune._compile import compile_traced, trace
-from autotune._problem import Call, load_problem
-from autotune._traced import traced_bytes
-from profiles._records import AdjointName
+from autotune.adjoints import make_adjoint
+from autotune.problem.loading import Call, load_problem
+from autotune.problem.program import compile_traced, trace
+from autotune.problem.traced import traced_bytes
+from profiles.records.records import AdjointName
 
 PROBLEMS = Path(__file__).parent.parent / "assets/problems"
 KIB = 1024

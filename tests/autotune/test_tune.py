@@ -5,15 +5,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from autotune._errors import AutotuneError
-from autotune._prepare import Machine
-from autotune._recommend import Evidence, Fit
-from autotune._request import TuneRequest
-from autotune._space import Listed
-from autotune._trial import Trial
-from autotune._tune import TuneResult, foresee, run_tune
-from profiles._records import AdjointName, Measurement, ProblemKey, Status
-from profiles._store import ProfileStore, open_store
+from autotune.choosing.recommend import Evidence, Fit
+from autotune.errors import AutotuneError
+from autotune.measuring.trial import Trial
+from autotune.search.space import Listed
+from autotune.tuning.prepare import Machine
+from autotune.tuning.request import TuneRequest
+from autotune.tuning.tune import TuneResult, foresee, run_tune
+from profiles.records.records import AdjointName, Measurement, ProblemKey, Status
+from profiles.store.store import ProfileStore, open_store
 
 from .fake_lab import FakeLab, Heard, lab
 

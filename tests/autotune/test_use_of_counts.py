@@ -7,13 +7,13 @@ import diffrax
 import pytest
 import typer.testing
 
-from autotune import cli
-from autotune._errors import AutotuneError
-from autotune._probe import NOT_SEEN, observe
-from autotune._probe_adjoint import ProbeAdjoint
-from autotune._problem import load_problem
-from autotune._steps import Observation
-from profiles._records import AdjointName
+from autotune.cli import app
+from autotune.errors import AutotuneError
+from autotune.problem.loading import load_problem
+from autotune.problem.probe import NOT_SEEN, observe
+from autotune.problem.probe_adjoint import ProbeAdjoint
+from autotune.problem.steps import Observation
+from profiles.records.records import AdjointName
 
 USES = Path(__file__).parent.parent / "assets/problems/uses_of_counts.py"
 runner = typer.testing.CliRunner()
@@ -76,7 +76,7 @@ def test_the_probe_is_what_diffrax_calls_an_adjoint_with_checkpoints() -> None:
 
 def _tune(tmp_path: Path, factory: str, *words: str) -> typer.testing.Result:
     store = ("--store", str(tmp_path / "s.db"), "--quiet", "--format", "json")
-    return runner.invoke(cli.app, ["tune", f"{USES}:{factory}", "--checkpoints", "2,8", *words, *store])
+    return runner.invoke(app.app, ["tune", f"{USES}:{factory}", "--checkpoints", "2,8", *words, *store])
 
 
 def test_a_forgotten_gradient_is_one_line_and_can_be_meant(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_point_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path) -> Non
     lost, found = json.loads(done.stdout)["recommendations"]
     assert (lost["status"], found["status"]) == ("failed", "ok")
     assert "reached max_steps=200" in lost["message"]
-    from profiles._store import open_store
+    from profiles.store.store import open_store
 
     with open_store(str(tmp_path / "s.db")) as store:
         (row,) = store.measurements(status="failed")

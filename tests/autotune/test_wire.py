@@ -6,10 +6,10 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune._device import device_info
-from autotune._trial import Rung, RunSettings, Trial
-from autotune._wire import decode_device_info, decode_measurement, decode_problem_key, decode_trial, encode
-from profiles._records import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status
+from autotune.machine.device import device_info
+from autotune.measuring.trial import Rung, RunSettings, Trial
+from autotune.measuring.wire import decode_device_info, decode_measurement, decode_problem_key, decode_trial, encode
+from profiles.records.records import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status
 
 text = st.text(max_size=12)
 scalars = st.one_of(st.booleans(), st.integers(-(2**40), 2**40), st.floats(allow_nan=False, allow_infinity=False), text)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from profiles import Measurement, RecordError
-from profiles._flat import COLUMNS, flatten, unflatten
+from profiles.records.flat import COLUMNS, flatten, unflatten
 from tests.profiles.makers import a_measurement, measurements, same
 
 

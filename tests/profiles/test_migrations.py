@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from profiles import StoreError, StoreVersionError, Tier, open_store
-from profiles._migrations import SCHEMA_VERSION, STEPS, Step, migrate
-from profiles._schema import METADATA
+from profiles.store.migrations import SCHEMA_VERSION, STEPS, Step, migrate
+from profiles.store.schema import METADATA
 from tests.profiles.makers import a_measurement, same
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -21,7 +21,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 @pytest.fixture
 def memory() -> Iterator[Callable[[], sa.Engine]]:
     """Makes databases in memory whose DDL is transactional, as the store's own engine makes it."""
-    from profiles._engine import make_engine, parse_url
+    from profiles.store.engine import make_engine, parse_url
 
     with contextlib.ExitStack() as opened:
 
@@ -101,9 +101,9 @@ def test_an_older_store_is_upgraded_when_it_is_opened(tmp_path: Path, monkeypatc
         connection.exec_driver_sql("CREATE TABLE more (a INTEGER)")
 
     steps = (*STEPS, Step(SCHEMA_VERSION + 1, more))
-    monkeypatch.setattr("profiles._store.SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    monkeypatch.setattr("profiles._migrations.migrate.__kwdefaults__", {"steps": steps})
-    monkeypatch.setattr("profiles._migrations.check_version.__kwdefaults__", {"known": SCHEMA_VERSION + 1})
+    monkeypatch.setattr("profiles.store.store.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("profiles.store.migrations.migrate.__kwdefaults__", {"steps": steps})
+    monkeypatch.setattr("profiles.store.migrations.check_version.__kwdefaults__", {"known": SCHEMA_VERSION + 1})
     with pytest.raises(StoreError, match=f"older schema version {SCHEMA_VERSION}"):
         open_store(str(path), read_only=True)
     with open_store(str(path)) as store:

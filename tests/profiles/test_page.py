@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles import (
-    BytesLaw,
     Case,
-    Objective,
+    FrontAxis,
     Optimum,
+    PredictedBytes,
     Profile,
     ProfilesError,
     Recommended,
@@ -27,7 +27,7 @@ from profiles import (
     render_page,
     report,
 )  # fmt: skip
-from profiles._page_data import embed, page_data, provenance
+from profiles.pages.page_data import embed, page_data, provenance
 from tests.profiles.makers import TEXT, a_measurement, a_sweep, measurements
 
 NASTY = '</script><script>alert(1)</script><img src=x onerror="alert(2)"> \u2028 &amp; \'"'
@@ -139,7 +139,7 @@ def test_the_page_carries_every_point_front_failure_and_row(profile: Profile):
         assert [(p["checkpoints"], p["bytes"], p["seconds"]) for p in shown] == [
             (p.checkpoints, p.peak_bytes, p.run_seconds) for p in found
         ]
-        for objective in Objective:
+        for objective in FrontAxis:
             on_front = [p["bytes"] for p in shown if objective in p["fronts"]]
             assert on_front == [p.peak_bytes for p in pareto_front(found, objective)]
     assert [(one["checkpoints"], one["status"]) for one in data["lost"]] == [(64, "out of memory")] * 2
@@ -157,7 +157,7 @@ class Block:
 def some_extras(case: Case) -> ReportExtras:
     """One of everything, and one of everything for a case that the profile does not have."""
     other = Case(horizon=-1)
-    law = BytesLaw(
+    law = PredictedBytes(
         checkpoints=(1, 2, 3), likely_bytes=(1.0, 2.0, 3.0), low_bytes=(1.0, 1.0, 1.0),
         high_bytes=(2.0, 3.0, float("inf")), text="a law",
     )  # fmt: skip

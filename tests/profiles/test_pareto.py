@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles import Measurement, Objective, PeakSource, Point, Status, non_dominated, pareto_front, points
+from profiles import FrontAxis, Measurement, PeakSource, Point, Status, non_dominated, pareto_front, points
 from tests.profiles.makers import a_measurement
 
 SMALL = st.integers(0, 6).map(float)  # few values, so that ties are common
@@ -43,8 +43,8 @@ ROWS = st.builds(
 )
 
 
-@given(st.lists(ROWS, max_size=14), st.sampled_from(Objective))
-def test_a_front_holds_only_what_ended_well_and_nothing_beats(rows: list[Measurement], objective: Objective):
+@given(st.lists(ROWS, max_size=14), st.sampled_from(FrontAxis))
+def test_a_front_holds_only_what_ended_well_and_nothing_beats(rows: list[Measurement], objective: FrontAxis):
     """No point of a front is beaten by any point, and every point left out is beaten or equalled by one on it."""
 
     def cost(point: Point) -> float:
@@ -71,7 +71,7 @@ def test_a_front_does_not_depend_on_the_order_of_rows(rows: list[Measurement], r
     random.shuffle(shuffled)
 
     def shown(given_rows: list[Measurement]) -> list[tuple[object, ...]]:
-        front = pareto_front(points(given_rows), Objective.SECONDS)
+        front = pareto_front(points(given_rows), FrontAxis.SECONDS)
         return [(p.checkpoints, p.peak_bytes, p.run_seconds) for p in front]
 
     assert shown(rows) == shown(shuffled)
@@ -80,7 +80,7 @@ def test_a_front_does_not_depend_on_the_order_of_rows(rows: list[Measurement], r
 def test_of_equal_points_the_fewest_checkpoints_stay():
     """Two counts with equal bytes and seconds leave the smaller one on the front."""
     rows = [a_measurement(checkpoints=c, peak_bytes=100, run_seconds=(1.0,)) for c in (16, 4, 8)]
-    assert [point.checkpoints for point in pareto_front(points(rows), Objective.SECONDS)] == [4]
+    assert [point.checkpoints for point in pareto_front(points(rows), FrontAxis.SECONDS)] == [4]
 
 
 def test_a_lucky_repeat_does_not_make_the_front_better():

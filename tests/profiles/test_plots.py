@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 
 from profiles import (
     AdjointName,
-    BytesLaw,
     Case,
-    Objective,
+    FrontAxis,
     Optimum,
+    PredictedBytes,
     Profile,
     ProfilesError,
     Recommended,
@@ -33,9 +33,9 @@ from profiles import (
     steps_figure,
     tree_figure,
 )  # fmt: skip
-from profiles._axes import BytesLocator
-from profiles._extras import TreeBlock
-from profiles._looks import COLOURS, DASHES, MARKERS, Series
+from profiles.analysis.extras import TreeBlock
+from profiles.figures.axes import BytesLocator
+from profiles.figures.looks import COLOURS, DASHES, MARKERS, Series
 from tests.profiles.makers import a_measurement, a_sweep
 
 
@@ -74,7 +74,7 @@ def tick_texts(axis) -> list[str]:
 def test_both_fronts_of_every_case_are_drawn_point_by_point(profile: Profile):
     """Each panel holds, for each case, exactly the front's points; the axes carry units."""
     figure = front_figure(profile, budget_bytes=40 * 2**20)
-    for panel, objective in zip(figure.axes, Objective, strict=True):
+    for panel, objective in zip(figure.axes, FrontAxis, strict=True):
         for case in profile.cases:
             front = pareto_front(points(profile.rows(case)), objective)
             assert drawn(panel, str(case)) == [(p.peak_bytes, p.cost(objective)) for p in front]
@@ -90,7 +90,7 @@ def test_beaten_points_are_drawn_hollow(profile: Profile):
     figure = front_figure(profile, cases=[case])
     beaten = [line for line in figure.axes[0].get_lines() if line.get_markerfacecolor() == "none"]
     xs = [x for line in beaten for x in np.asarray(line.get_xdata())]
-    front = pareto_front(points(profile.rows(case)), Objective.SECONDS)
+    front = pareto_front(points(profile.rows(case)), FrontAxis.SECONDS)
     assert sorted(xs) == sorted(p.peak_bytes for p in points(profile.rows(case)) if p not in front)
     assert xs
 
@@ -121,7 +121,7 @@ def test_the_recommended_point_is_ringed(profile: Profile):
 
 def test_bytes_are_drawn_with_law_bounds_and_lost_counts(profile: Profile):
     """Measured points, the law's line and band, the budget, and a cross at every count that ran out of memory."""
-    law = BytesLaw(
+    law = PredictedBytes(
         checkpoints=(1, 64), likely_bytes=(5e6, 1e8), low_bytes=(4e6, 9e7), high_bytes=(6e6, 2e8), text="line"
     )
     figure = bytes_figure(profile, [law], budget_bytes=2**25)
@@ -175,7 +175,7 @@ def test_two_profiles_are_compared_at_a_common_case():
     theirs = Profile(name="spirals:make", measurements=tuple(a_sweep(adjoint=AdjointName.DIFFRAX, speed=2.0)))
     figure = compare_figure([ours, theirs])
     for name, profile in (("spirals:make (ours)", ours), ("spirals:make (diffrax)", theirs)):
-        front = pareto_front(points(profile.rows(ours.cases[0])), Objective.SECONDS)
+        front = pareto_front(points(profile.rows(ours.cases[0])), FrontAxis.SECONDS)
         assert drawn(figure.axes[0], name) == [(p.peak_bytes, p.run_seconds) for p in front]
     far = Profile(name="far", measurements=(a_measurement(horizon=7),))
     with pytest.raises(ProfilesError, match="no case in common"):
@@ -230,7 +230,7 @@ def test_ticks_of_bytes_are_few_and_at_powers_of_two(low: float, ratio: float, l
 def test_columns_of_different_lengths_are_refused():
     """A law or an optimum whose columns do not fit each other is named with the lengths."""
     with pytest.raises(RecordError, match="low_bytes 0"):
-        BytesLaw(checkpoints=(1,), likely_bytes=(1.0,), low_bytes=(), high_bytes=(1.0,))
+        PredictedBytes(checkpoints=(1,), likely_bytes=(1.0,), low_bytes=(), high_bytes=(1.0,))
 
 
 def test_figures_are_saved_alike_each_time(profile: Profile, tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from profiles import StoreError, open_store
-from profiles._engine import parse_url
+from profiles.store.engine import parse_url
 from tests.contracts.store import SharedStoreContract
 from tests.profiles.makers import a_measurement
 
@@ -64,7 +64,7 @@ def test_no_connection_is_held_between_two_calls(url: str):
 @needs_server
 def test_a_connection_lost_inside_a_write_is_tried_again(url: str, monkeypatch: pytest.MonkeyPatch):
     """A server that ends the connection in the middle of a transaction gets the same write once more."""
-    import profiles._store as module
+    import profiles.store.store as module
 
     store = open_store(url)
     write_row, calls = module._write_rows, []

@@ -14,7 +14,7 @@ import platformdirs
 import pytest
 
 from profiles import StoreError, open_store
-from profiles._engine import default_url
+from profiles.store.engine import default_url
 from tests.contracts.store import SharedStoreContract, StoreContract
 from tests.profiles.makers import a_measurement
 

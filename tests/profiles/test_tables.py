@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from profiles import (
     COLUMNS,
+    FrontAxis,
     Measurement,
-    Objective,
     PeakSource,
     Profile,
     Status,
@@ -22,8 +22,8 @@ from profiles import (
     render_table,
     table,
 )
-from profiles._flat import ADDED
-from profiles.tables import FORMATS
+from profiles.analysis.tables import FORMATS
+from profiles.records.flat import ADDED
 from tests.profiles.makers import a_measurement, measurements, same
 
 SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # every example writes its own file anew
@@ -81,8 +81,8 @@ def test_a_file_from_before_tiers_is_read_as_having_none(
     """Columns that came later are missing in older files."""
     older = tuple(column for column in COLUMNS if column.name not in ADDED)
     with monkeypatch.context() as before:
-        before.setattr("profiles.tables.COLUMNS", older)
-        before.setattr("profiles._flat.COLUMNS", older)
+        before.setattr("profiles.analysis.tables.COLUMNS", older)
+        before.setattr("profiles.records.flat.COLUMNS", older)
         path = export_table([a_measurement()], tmp_path / f"rows.{format_name}")
     assert "windows" not in path.read_text(errors="replace")
     assert import_table(path) == [a_measurement()]
@@ -194,10 +194,10 @@ def test_the_front_table_holds_the_front_of_every_case():
         a_measurement(checkpoints=6, status=Status.OUT_OF_MEMORY, peak_bytes=None, peak_source=None, run_seconds=()),
         a_measurement(checkpoints=2, peak_bytes=90, run_seconds=(8.0,), horizon=200, peak_source=PeakSource.RUN),
     ]
-    frame = front_table(Profile(name="x", measurements=tuple(rows)), Objective.SECONDS)
+    frame = front_table(Profile(name="x", measurements=tuple(rows)), FrontAxis.SECONDS)
     assert frame[["horizon", "checkpoints", "peak_bytes", "run_seconds", "samples"]].values.tolist() == [
         [100.0, 2, 100, 4.0, 1],
         [100.0, 4, 200, 2.5, 2],
         [200.0, 2, 90, 8.0, 1],
     ]
-    assert len(front_table(Profile(name="x", measurements=(rows[3],)), Objective.SECONDS)) == 0
+    assert len(front_table(Profile(name="x", measurements=(rows[3],)), FrontAxis.SECONDS)) == 0

@@ -1,0 +1,16 @@
+from .loop.loop import checkpointed_while_loop as checkpointed_while_loop
+from .loop.observe import observe_steps as observe_steps
+from .solve.adjoint import RecursiveCheckpointAdjoint as RecursiveCheckpointAdjoint
+from .theory.schedule import default_checkpoints as default_checkpoints
+from .theory.schedule import executed_steps as executed_steps
+from .theory.schedule import optimal_steps as optimal_steps
+from .theory.schedule import placement as placement
+from .theory.schedule import repetition as repetition
+from .theory.schedule import schedule as schedule
+from .theory.schedule import schedule_tree as schedule_tree
+from .theory.windows import place_windows as place_windows
+from .theory.windows import plan_windows as plan_windows
+from .theory.windows import windowed_steps as windowed_steps
+from .tiers.disk import release_tiers as release_tiers
+from .tiers.host_call import HOST_CALL as HOST_CALL
+from .tiers.transfer import transfer_seconds as transfer_seconds

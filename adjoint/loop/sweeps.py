@@ -1,0 +1,404 @@
+"""The three loops as plain JAX: running forward, running forward while placing checkpoints, and reversing.
+
+They are written for what XLA makes of them. Stored states live in one array per leaf, written in place and never
+re-sorted (the newest checkpoints are the only ones ever taken back, so slots stay in the order of steps). A recomputed
+step is the plain body. A state is stored by a loop of zero or one passes, not by a conditional, because XLA copies
+what passes through a conditional and does not copy what passes through a loop. Consecutive reversals run in one tight
+loop.
+
+Known inefficiencies: slots are zeroed before they are used; each reversed step evaluates the body once more inside its
+linearisation, even where the forward sweep had just run it (the last step of the solve).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax.lax as lax
+import jax.numpy as jnp
+
+from ..compat import call
+from . import placement as placing
+from .analysis import Flags, pick
+from .placement import INT, NEVER, Aim
+from .program import Program, groups
+from .tape import Tape
+
+T = TypeVar("T")
+
+update = lax.dynamic_update_index_in_dim
+
+
+def index(xs: Any, place: Any) -> Any:
+    """Return one entry of an array."""
+    return lax.dynamic_index_in_dim(xs, place, 0, keepdims=False)
+
+
+class Operands(NamedTuple):
+    """The operands of a loop by group, as `Program.sizes`."""
+
+    cond_consts: list[Any]
+    body_consts: list[Any]
+    predict_consts: list[Any]
+    expected: Any
+    state: list[Any]
+    buffers: list[Any]
+
+
+def operands_of(program: Program, args: Sequence[Any]) -> Operands:
+    """Cut flat operands into their groups."""
+    cond_consts, body_consts, predict_consts, (expected,), state, buffers = groups(args, program.sizes)
+    # JAX may hand a rule Python scalars in the place of small constants.
+    avals = program.body.out_avals
+    carry = [jnp.asarray(x, a.dtype) for x, a in zip([*state, *buffers], avals, strict=True)]
+    state, buffers = carry[: program.state], carry[program.state :]
+    return Operands(cond_consts, body_consts, predict_consts, jnp.asarray(expected, INT), state, buffers)
+
+
+class Stored(NamedTuple):
+    """What the forward sweep leaves for the backward one.
+
+    `count` is the number of steps taken, `top` the rank of the newest checkpoint, `steps` (checkpoints,) the step of
+    each, `slots` the stored leaves, each (checkpoints, *leaf.shape). `tier` stands for what lies elsewhere, empty
+    without windows (`adjoint.loop.windows`).
+    """
+
+    count: Any
+    top: Any
+    steps: Any
+    slots: list[Any]
+    tier: list[Any]
+
+
+def running(program: Program, given: Operands, step: Any, state: Sequence[Any], buffers: Sequence[Any]) -> Any:
+    """Tell whether the loop makes another step."""
+    (going,) = call(program.cond, *given.cond_consts, *state, *buffers)
+    return going if program.max_steps is None else going & (step < program.max_steps)
+
+
+def passes(program: Program, given: Operands, state: Sequence[Any], buffers: Sequence[Any]) -> tuple[list, list]:
+    """Make one step; returns the state and buffers after it."""
+    outputs = call(program.body, *given.body_consts, *state, *buffers)
+    return outputs[: program.state], outputs[program.state :]
+
+
+def run(program: Program, args: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Run the loop without storing anything.
+
+    Args:
+        program: the loop.
+        args: its operands.
+
+    Returns:
+        The number of steps, int32; final state and buffers.
+    """
+    given = operands_of(program, args)
+
+    def cond(carry):
+        return running(program, given, *carry)
+
+    def body(carry):
+        step, state, buffers = carry
+        return step + 1, *passes(program, given, state, buffers)
+
+    count, state, buffers = lax.while_loop(cond, body, (INT(0), given.state, given.buffers))
+    return count, [*state, *buffers]
+
+
+def empty_slots(program: Program, held: Sequence[Any]) -> list[Any]:
+    """Return room for as many states as there are checkpoints, the first of them there: a solve may make no step."""
+    return store([jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in held], held, INT(0))
+
+
+def store(slots: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:
+    """Write one state into slots."""
+    return [update(xs, x, slot, 0) for xs, x in zip(slots, values, strict=True)]
+
+
+def load(slots: Sequence[Any], slot: Any) -> list[Any]:
+    """Read one state from slots."""
+    return [index(xs, slot) for xs in slots]
+
+
+def store_if(pred: Any, arrays: list[Any], values: list[Any], slot: Any) -> list[Any]:
+    """Write `values` into `arrays` at `slot` where `pred`."""
+    return once_if(pred, lambda arrays: store(arrays, values, slot), arrays)
+
+
+def once_if(pred: Any, fun: Callable[[T], T], carry: T) -> T:
+    """Apply a function where `pred`: a loop of at most one pass, so that nothing is copied."""
+
+    def once(carry):
+        return jnp.array(False), fun(carry[1])
+
+    return lax.while_loop(lambda carry: carry[0], once, (pred, carry))[1]
+
+
+class Visited:
+    """What the backward pass will visit of a loop, and what a checkpoint holds of it: here every pass, as it is.
+
+    A subclass may leave passes out (`adjoint.loop.recorded`). It keeps a record, a list of arrays that each pass may
+    write.
+    """
+
+    def __init__(self, program: Program, stored: Flags) -> None:
+        """Visit every pass, and hold the flagged leaves of the state."""
+        self.program = program
+        self.stored = stored
+        self.predicts = program.predict is not None
+
+    def estimate(self, given: Operands, state: Sequence[Any]) -> Any:
+        """Predict how many steps will be visited in all; only called where `predicts`."""
+        assert self.program.predict is not None
+        return call(self.program.predict, *given.predict_consts, *state)[0]
+
+    def record(self) -> list[Any]:
+        """Return the record before the first pass."""
+        return []
+
+    def note(self, record: list[Any], before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
+        """Write into the record what will be needed of a pass, from the states before and after it."""
+        del before, after
+        return record
+
+    def position(self, step: Any, state: Sequence[Any]) -> Any:
+        """Return which visited step a state stands at the beginning of, after `step` passes."""
+        del state
+        return step
+
+    def count(self, step: Any, record: list[Any]) -> Any:
+        """Return how many steps will be visited, after the last of `step` passes."""
+        del record
+        return step
+
+    def held(self, position: Any, state: Sequence[Any]) -> list[Any]:
+        """Return what a checkpoint holds of a state."""
+        del position
+        return pick(state, self.stored)
+
+
+def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
+    """Run the loop and place checkpoints as it goes.
+
+    Args:
+        program: the loop.
+        args: its operands.
+        visited: which steps the backward pass will visit, and what a checkpoint holds.
+
+    Returns:
+        Final state and buffers; what was stored; the record.
+    """
+    given = operands_of(program, args)
+    if program.stores_everything:
+        return _run_storing_all(program, given, visited)
+    checkpoints = program.checkpoints
+
+    def cond(carry):
+        step, _, _, _, _, _, state, buffers = carry
+        return running(program, given, step, state, buffers)
+
+    def body(carry):
+        step, plan, pending, steps, slots, record, state, buffers = carry
+        slot = plan.top + pending.astype(INT)
+        position = visited.position(step, state)
+        steps, *slots = store_if(pending, [steps, *slots], [position, *visited.held(position, state)], slot)
+        plan = Aim(plan.target, slot)
+        plan = _revise(program, given, visited, plan, position, steps, state)
+        pause, pending = placing.following(plan, position, index(steps, plan.top), checkpoints)
+        if visited.predicts:
+            look = placing.next_look(position, checkpoints)
+            pause, pending = jnp.minimum(pause, look), pending & (pause <= look)
+        step, record, state, buffers = advance(program, given, visited, pause, (step, record, state, buffers))
+        return step, plan, pending, steps, slots, record, state, buffers
+
+    plan = Aim(placing.first_target(expected_steps(program, given), checkpoints), INT(-1))
+    steps = jnp.full((checkpoints,), NEVER, INT)
+    slots = empty_slots(program, visited.held(INT(0), given.state))
+    init = (INT(0), plan, jnp.array(True), steps, slots, visited.record(), given.state, given.buffers)
+    step, plan, _, steps, slots, record, state, buffers = lax.while_loop(cond, body, init)
+    count = visited.count(step, record)
+    # Under vmap of grad a lane that has finished may have stored its last state while others went on.
+    spent = index(steps, jnp.maximum(plan.top, 0)) >= count
+    top = jnp.where(spent & (plan.top > 0), plan.top - 1, plan.top)
+    return [*state, *buffers], Stored(count, top, steps, slots, []), record
+
+
+def expected_steps(program: Program, given: Operands) -> Any:
+    """Return the prediction that a loop was given, at most its bound; 0 for none."""
+    return given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
+
+
+def advance(program: Program, given: Operands, visited: Visited, pause: Any, carry: Any) -> Any:
+    """Make steps until the loop ends or stands at the position `pause`; the carry is (step, record, state, buffers)."""
+
+    def ahead(carry):
+        step, _, state, buffers = carry
+        return (visited.position(step, state) < pause) & running(program, given, step, state, buffers)
+
+    def once(carry):
+        step, record, state, buffers = carry
+        after, buffers = passes(program, given, state, buffers)
+        return step + 1, visited.note(record, state, after), after, buffers
+
+    return lax.while_loop(ahead, once, carry)
+
+
+def _revise(
+    program: Program, given: Operands, visited: Visited, plan: Aim, step: Any, steps: Any, state: Sequence[Any]
+) -> Aim:
+    """Move the target where it has been passed, or where the solve looks longer or shorter than it did."""
+    if program.checkpoints == 1:
+        # One checkpoint leaves no choice; an unreachable target saves the visits.
+        return Aim(INT(NEVER), plan.top)
+    target = jnp.where(step >= plan.target, placing.beyond(plan.target), plan.target)
+    if program.exact:
+        return Aim(target, plan.top)
+    if visited.predicts:
+        target = placing.predicted(plan, visited.estimate(given, state), step)
+    return lax.cond(target != plan.target, lambda p: placing.retarget(p, target, step, steps), lambda p: p, plan)
+
+
+def _run_storing_all(program: Program, given: Operands, visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
+    def cond(carry):
+        step, _, _, state, buffers = carry
+        return running(program, given, step, state, buffers)
+
+    def body(carry):
+        step, slots, record, state, buffers = carry
+        position = visited.position(step, state)
+        slots = store(slots, visited.held(position, state), position)
+        after, buffers = passes(program, given, state, buffers)
+        return step + 1, slots, visited.note(record, state, after), after, buffers
+
+    slots = empty_slots(program, visited.held(INT(0), given.state))
+    init = (INT(0), slots, visited.record(), given.state, given.buffers)
+    step, slots, record, state, buffers = lax.while_loop(cond, body, init)
+    count = visited.count(step, record)
+    return [*state, *buffers], Stored(count, count - 1, jnp.arange(program.checkpoints, dtype=INT), slots, []), record
+
+
+class _Marks(NamedTuple):
+    """Of each checkpoint: its step, and the repetition number and binomial of the block up to the next one."""
+
+    steps: Any
+    repetition: Any
+    block: Any
+
+
+def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
+    """Carry cotangents from the end of the loop to its beginning.
+
+    Args:
+        program: the loop.
+        tape: what one reversed step computes.
+        consts: closed-over values of the body.
+        stored: from `run_storing`.
+        cotangents: of the flagged state and buffers (`tape.state_flags`, `tape.buffer_flags`), and the accumulators of
+            the flagged consts.
+
+    Returns:
+        Cotangents of the flagged initial state, buffers and consts, grouped alike.
+    """
+    if program.stores_everything:
+        return _reverse_all(tape, consts, stored, cotangents)
+    return reverse_block(program, tape, consts, stored, cotangents)[1]
+
+
+def reverse_block(
+    program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any, start: Any = 0
+) -> tuple[list[Any], Any]:
+    """Carry cotangents from the end of what is stored back to step `start`, where its first state stands.
+
+    Returns:
+        The slots, to be used again, and the cotangents; as `reverse` otherwise.
+    """
+    checkpoints = program.checkpoints
+    rank = jnp.arange(checkpoints, dtype=INT)
+    ends = jnp.where(rank < stored.top, jnp.roll(stored.steps, -1), stored.count)
+    lengths = jnp.where(rank <= stored.top, ends - stored.steps, 0)
+    marks = _Marks(stored.steps, *placing.repetition_by_rank(lengths, checkpoints - rank))
+
+    def cond(carry):
+        return carry[0] > start
+
+    def body(carry):
+        end, step, top, marks, slots, state, cotangents = carry
+        slots_left, length = checkpoints - top, end - step
+        r, block = (index(x, top) for x in marks[1:])
+        halving = (slots_left > 1) & (length > 2)
+        ahead = jnp.where(halving, placing.split(length, slots_left, r, block), length - 1)
+        state = _replay(tape, consts, state, ahead)
+        step = step + ahead
+        storing = step < end - 1
+        near, far_r, far_block = placing.inside(slots_left, r, block)
+        marks = _Marks(
+            marks.steps,
+            update(marks.repetition, jnp.where(halving, r - 1, r), top, 0),
+            update(marks.block, jnp.where(halving, near, block), top, 0),
+        )
+        top = top + storing.astype(INT)
+        written = store_if(storing, [*marks, *slots], [step, far_r, far_block, *tape.stored(state)], top)
+        marks, slots = _Marks(*written[:3]), written[3:]
+
+        def adjacent(carry):
+            end, step, _, _, _ = carry
+            return (end > start) & (step == end - 1)
+
+        def turn(carry):
+            end, _, top, state, cotangents = carry
+            cotangents = tape.transpose(consts, state, cotangents)
+            end = end - 1
+            spent = index(marks.steps, top) == end
+            top = jnp.maximum(top - spent.astype(INT), 0)
+            state = tape.restore(consts, load(slots, top))
+            return end, index(marks.steps, top), top, state, cotangents
+
+        end, step, top, state, cotangents = lax.while_loop(adjacent, turn, (end, step, top, state, cotangents))
+        return end, step, top, marks, slots, state, cotangents
+
+    top = jnp.maximum(stored.top, 0)
+    step = index(stored.steps, top)
+    state = tape.restore(consts, load(stored.slots, top))
+    init = (stored.count, step, top, marks, stored.slots, state, cotangents)
+    *_, slots, _, cotangents = lax.while_loop(cond, body, init)
+    return slots, cotangents
+
+
+def _replay(tape: Tape, consts: Sequence[Any], state: list[Any], passes: Any) -> list[Any]:
+    def body(carry):
+        left, state = carry
+        return left - 1, tape.replay(consts, state)
+
+    return lax.while_loop(lambda carry: carry[0] > 0, body, (passes, state))[1]
+
+
+def _reverse_all(tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
+    def body(carry):
+        end, cotangents = carry
+        state = tape.restore(consts, load(stored.slots, end - 1))
+        return end - 1, tape.transpose(consts, state, cotangents)
+
+    return lax.while_loop(lambda carry: carry[0] > 0, body, (stored.count, cotangents))[1]
+
+
+def push_forward(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, tangents: Any) -> Any:
+    """Carry tangents from the beginning of the loop to its end, in forward mode.
+
+    Args:
+        program: the loop.
+        tape: what one step computes.
+        consts: closed-over values of the body.
+        stored: from `run_storing`; only the initial state is read.
+        tangents: of the flagged state, buffers and consts.
+
+    Returns:
+        Tangents of the flagged final state and buffers.
+    """
+    state = tape.restore(consts, load(stored.slots, 0))
+
+    def body(carry):
+        left, state, moved = carry
+        state, moved = tape.push(consts, state, (*moved, tangents[2]))
+        return left - 1, state, moved
+
+    init = (stored.count, state, tuple(tangents[:2]))
+    return lax.while_loop(lambda carry: carry[0] > 0, body, init)[2]

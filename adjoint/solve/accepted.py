@@ -1,0 +1,240 @@
+"""The replay of an adaptive Diffrax solve: its accepted steps, with the times that they had.
+
+The replay runs Diffrax's own step, saving and event code under a controller that reads the record: no error is
+compared and no step size chosen, so the compiler drops what they need. Gradients are those of the whole solve, because
+Diffrax differentiates neither acceptance nor the step size factor; where a controller does otherwise, or the times
+themselves are differentiated, `adjoint.loop.recorded` finds out and replays every pass.
+
+The last pass of a solve may be a rejected one, if an event or `max_steps` ends it. It is replayed as such.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+import jax.tree_util as jtu
+
+from ..loop.placement import INT, NEVER
+from ..loop.primitive import bind_loop
+from ..loop.program import Derived, Loop, trace_loop
+from ..loop.recorded import Recorded, Replay, bind_recorded
+from ..loop.sweeps import index
+from .compat import solve_loop
+
+SMALLEST_RECORD_BYTES = 64 * 1024
+"""A record of up to so many bytes is kept whatever the size of the state ..."""
+LARGEST_RECORD_SHARE = 0.1
+"""... a larger one where it is at most this share of the checkpoints' bytes."""
+
+
+class _Times(NamedTuple):
+    """The record as the replay's body reads it; see `adjoint.loop.recorded.Recorded`."""
+
+    starts: Any
+    stops: Any
+    jumps: Any
+    entries: Any
+    accepted: Any
+    end: Any
+
+
+class _Told(diffrax.AbstractStepSizeController):
+    """A controller that does as the record says: its state is (keep the step?, where the next one begins)."""
+
+    jumps: bool = eqx.field(static=True)
+
+    def wrap(self, direction: Any) -> Any:
+        """Return itself: recorded times have their direction already."""
+        del direction
+        return self
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """Never called: a replay begins where its solve did."""
+        raise NotImplementedError
+
+    def adapt_step_size(
+        self,
+        t0: Any,
+        t1: Any,
+        y0: Any,
+        y1_candidate: Any,
+        args: Any,
+        y_error: Any,
+        error_order: Any,
+        controller_state: Any,
+    ) -> Any:
+        """Accept or reject as recorded."""
+        del t0, y0, y1_candidate, args, y_error, error_order
+        keep, after = controller_state
+        # The next step's end and jump are read from the record when it begins.
+        return keep, after, t1, jnp.array(False) if self.jumps else False, controller_state, diffrax.RESULTS.successful
+
+
+class _Body(Exception):
+    """Carries the body of a loop out of the function that was about to run it."""
+
+
+def _body_of(run: Callable[..., Any]) -> Callable[[Any], Any]:
+    def caught(cond_fun, body_fun, init_val, **kwargs):
+        del cond_fun, init_val, kwargs
+        raise _Body(body_fun)
+
+    try:
+        run(outer_while_loop=caught)
+    except _Body as found:
+        return found.args[0]
+    raise AssertionError("Diffrax did not run its loop")
+
+
+def shown(event: Any, asked: dict[str, Any]) -> Any:
+    """Show the conditions of an event what the user asked for, where the solve was given something in its place.
+
+    Args:
+        event: a `diffrax.Event`, or None.
+        asked: arguments of the conditions by name, `solver` and `stepsize_controller`.
+    """
+    if event is None:
+        return None
+
+    def seeing(condition: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: condition(*args, **{**kwargs, **asked})
+
+    conditions = jtu.tree_map(seeing, event.cond_fn, is_leaf=callable)
+    return diffrax.Event(conditions, event.root_finder, event.direction)
+
+
+def leaves_no_gap(controller: Any) -> bool:
+    """Tell whether each step begins where the one before ended, or after a jump that the controller tells of.
+
+    Then the last slope of a step is the first of the next. It is known of Diffrax's own controllers alone.
+    """
+    while type(controller) is diffrax.ClipStepSizeController:
+        controller = controller.controller
+    return type(controller) in {diffrax.ConstantStepSize, diffrax.StepTo, diffrax.PIDController}
+
+
+def _may_jump(state: Any, solve: dict[str, Any]) -> bool:
+    """Tell whether a step may follow a jump; where none does, Diffrax knows it while tracing, as the replay must."""
+
+    def adapted(state: Any, args: Any) -> Any:
+        order = solve["solver"].error_order(solve["terms"])
+        return solve["stepsize_controller"].adapt_step_size(
+            state.tprev, state.tnext, state.y, state.y, args, state.y, order, state.controller_state
+        )
+
+    try:
+        _, _, _, made_jump, _, _ = eqx.filter_eval_shape(adapted, state, solve["args"])
+    except Exception:  # a controller of the user's own, asked out of turn: then a jump is recorded of every step
+        return True
+    return type(state.made_jump) is not bool or type(made_jump) is not bool
+
+
+def fits(state: Any, checkpoints: int | None, max_steps: int | None) -> bool:
+    """Tell whether a record is small enough beside the checkpoints.
+
+    Args:
+        state: the solve's initial state.
+        checkpoints: their number, None for the default.
+        max_steps: bound on the passes, None for none: then there is no place for a record.
+    """
+    if max_steps is None or not 0 < max_steps < NEVER:
+        return False
+    times = 2 * jnp.result_type(state.tprev).itemsize + 1
+    held = sum(jnp.size(x) * jnp.result_type(x).itemsize for x in jtu.tree_leaves(state.y))
+    return max_steps * times <= max(SMALLEST_RECORD_BYTES, LARGEST_RECORD_SHARE * held * (checkpoints or 1))
+
+
+def bind_accepted(
+    loop: Loop,
+    *,
+    state: Any,
+    buffers: Callable[[Any], Any],
+    solve: dict[str, Any],
+    predict: Callable[[Any], Any] | None,
+    derived: Derived | None,
+) -> Any:
+    """Run a traced solve, replaying only its accepted steps where that gives the same gradient.
+
+    Args:
+        loop: the solve's loop, whose carry is `state`.
+        state: the state that the loop begins with.
+        buffers: the nodes of a state that are write-only.
+        solve: what `solve_loop` was given.
+        predict: state to the accepted steps it now looks as if the solve will make, int32; None for never.
+        derived: leaves of the state that checkpoints need not hold.
+
+    Returns:
+        The final state.
+    """
+    at = jtu.tree_unflatten(jtu.tree_structure(state), loop.places())
+    if {at.tprev.kind, at.tnext.kind, at.num_accepted_steps.kind, at.num_steps.kind} != {"state"}:
+        return bind_loop(loop)  # no such solver is known
+    jumps = _may_jump(state, solve)
+    program = loop.program
+    max_steps = program.max_steps
+    assert max_steps is not None
+    time = jnp.zeros((max_steps,), jnp.result_type(state.tprev))
+    times = _Times(
+        time,
+        time,
+        jnp.zeros((max_steps,), bool) if jumps else None,
+        INT(0),
+        jnp.array(state.num_accepted_steps),
+        jnp.array(state.tprev),
+    )
+    told = {**solve, "stepsize_controller": _Told(jumps), "progress_meter": diffrax.NoProgressMeter()}
+
+    def replaying(state: Any, instruction: tuple[Any, Any] | None = None) -> Any:
+        """Put what `_Told` reads in the place of the controller's state, and no progress meter's."""
+        return eqx.tree_at(
+            lambda s: (s.controller_state, s.progress_meter_state),
+            state,
+            (instruction, None),
+            is_leaf=lambda x: x is None,
+        )
+
+    first = replaying(state, (jnp.array(True), jnp.array(state.tprev)))
+    step = _body_of(functools.partial(solve_loop, **{**told, "init_state": first}))
+
+    def body(carry):
+        k, state, times = carry
+        following = index(times.starts, jnp.minimum(k + 1, max_steps - 1))
+        after = jnp.where(k + 1 < times.entries, following, times.end)
+        began = index(times.starts, k), index(times.stops, k), index(times.jumps, k) if jumps else state.made_jump
+        state = eqx.tree_at(lambda s: (s.tprev, s.tnext, s.made_jump), state, began)
+        state = step(replaying(state, (k < times.accepted.astype(INT), after)))
+        return k + 1, replaying(state), times
+
+    replayed = trace_loop(
+        lambda carry: carry[0] < carry[2].entries,
+        body,
+        (INT(0), replaying(state), times),
+        buffers=lambda carry: buffers(carry[1]),
+        predict=None if predict is None else lambda carry: predict(carry[1]),
+        derived=None
+        if derived is None
+        else Derived(lambda carry: derived.select(carry[1]), lambda carry: derived.rebuild(carry[1])),
+        limits=(program.checkpoints, max_steps, None),
+        exact=False,
+        windows=program.windows,
+    )
+    recorded = len(jtu.tree_leaves(times))
+    partners = [None, *jtu.tree_leaves(replaying(at)), *[None] * recorded]
+    there = replayed.places()
+    assert all(place.kind == "fixed" for place in there[-recorded:])
+    # Fixed leaves are the last of the body's consts.
+    firsts = replayed.program.body_consts - sum(place.kind == "fixed" for place in there)
+    record = [firsts + place.index for place in there[-recorded:]]
+    replay = Replay(
+        program=replayed.program,
+        counter=at.num_accepted_steps.index,
+        passes=at.num_steps.index,
+        leaves=tuple(place.index for place in (at.tprev, at.tnext, *([at.made_jump] if jumps else []))),
+        state=tuple(mine for mine, place in zip(partners, there, strict=True) if place.kind == "state"),
+        buffers=tuple(mine for mine, place in zip(partners, there, strict=True) if place.kind == "buffer"),
+        consts=Recorded(tuple(record[:-3]), *record[-3:]),
+    )
+    return bind_recorded(loop, replayed, replay)

@@ -1,0 +1,9 @@
+from .api import recommend as recommend
+from .api import tune as tune
+from .choosing.recommend import Recommendation as Recommendation
+from .errors import AutotuneError as AutotuneError
+from .runtime.auto import AutoChoice as AutoChoice
+from .runtime.auto import auto_adjoint as auto_adjoint
+from .runtime.monitor import AdjointSchedule as AdjointSchedule
+from .runtime.monitor import StepMonitor as StepMonitor
+from .tuning.tune import TuneResult as TuneResult

@@ -1,0 +1,110 @@
+"""The library form of the commands `tune` and `recommend`: the same work without a screen."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from autotune.choosing.recommend import Recommendation, RecommendRequest, recommend_from
+from autotune.machine.budget import resolve_budget
+from autotune.measuring.trial import Trial
+from autotune.tuning.lab import described_device, make_machine
+from autotune.tuning.request import DEFAULT_BUDGET, TuneRequest
+from autotune.tuning.tune import TuneResult, run_tune
+from profiles import Measurement, Profile, open_store
+
+
+class Silent:
+    """Hears what happens in a tune and says nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def expect(self, trials: int, seconds: float | None) -> None:
+        """Say nothing."""
+
+    def started(self, trials: Sequence[Trial]) -> None:
+        """Say nothing."""
+
+    def finished(self, measurement: Measurement) -> None:
+        """Say nothing."""
+
+
+def tune(
+    problem: str | Callable[..., Any],
+    *,
+    budget: str | int = DEFAULT_BUDGET,
+    horizons: Sequence[int | float] = (),
+    tolerances: Sequence[float] = (),
+    set_values: Mapping[str, Sequence[Any]] | None = None,
+    store: str | None = None,
+    request: TuneRequest | None = None,
+) -> TuneResult:
+    """Tune a problem, as `ckpt-tune tune` does.
+
+    Args:
+        problem: the factory, or the command line's name for it.
+        budget: bytes of one call: a number, "6GiB", "80%", or "auto".
+        horizons: what to sweep; the factory's own where empty.
+        tolerances: what to sweep; the factory's own where empty.
+        set_values: further values to sweep, by the factory's parameter.
+        store: SQLAlchemy URL or path; else CKPT_TUNE_STORE, else the user's data folder.
+        request: everything else (adjoint, margin, counts, device, seed, …); the arguments above are laid over it.
+
+    Raises:
+        AutotuneError: the problem cannot be loaded or run, or the budget cannot be resolved.
+    """
+    asked = request or TuneRequest(problem=problem)
+    listed = dataclasses.replace(
+        asked.listed,
+        horizons=tuple(horizons) or asked.listed.horizons,
+        tolerances=tuple(tolerances) or asked.listed.tolerances,
+        set_values={key: tuple(values) for key, values in (set_values or {}).items()} or asked.listed.set_values,
+    )
+    asked = dataclasses.replace(asked, problem=problem, budget=budget, listed=listed)
+    _, search_path = asked.located()
+    with open_store(store) as opened:
+        machine = make_machine(asked.settings, search_path=search_path)
+        try:
+            return run_tune(asked, store=opened, machine=machine, progress=Silent())
+        finally:
+            machine.close()
+
+
+def recommend(
+    profile: str | Profile,
+    *,
+    budget: str | int,
+    horizon: int | float | None = None,
+    tolerance: float | None = None,
+    store: str | None = None,
+    allow_extrapolation: bool = False,
+) -> tuple[Recommendation, ...]:
+    """Recommend from a stored profile, taking it as it is: `ckpt-tune recommend --force`.
+
+    Args:
+        profile: a profile, or its name in the store.
+        budget: bytes of one call; a share is one of the memory of the profile's device.
+        horizon: at this one; at each measured one where None.
+        tolerance: likewise.
+        store: where the name is looked up.
+        allow_extrapolation: answer beyond what was measured too.
+
+    Raises:
+        AutotuneError: the profile says nothing about what is asked.
+        ProfilesError: there is no such profile.
+    """
+    if isinstance(profile, str):
+        with open_store(store) as opened:
+            profile = opened.profile(profile)
+    resolved = resolve_budget(budget, described_device(profile.device), rows=profile.measurements)
+    asked = RecommendRequest(
+        budget_bytes=resolved.bytes,
+        margin_bytes=resolved.margin_bytes,
+        horizon=horizon,
+        tolerance=tolerance,
+        allow_extrapolation=allow_extrapolation,
+    )
+    return recommend_from(profile, asked)

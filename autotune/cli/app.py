@@ -1,0 +1,407 @@
+"""The command line: it parses, calls the library, and prints. Only the files `_cli*` and this one import typer.
+
+Whatever is heavy (jax, pandas, optuna, matplotlib) is imported by the commands that need it, as they run: `--help`
+loads none of it.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune.choosing.objective import Objective
+from autotune.cli.commands.profiles import profiles_app
+from autotune.cli.common import (
+    X64,
+    Adjoint,
+    Budget,
+    Checkpoints,
+    Commands,
+    Device,
+    DiskBudget,
+    DiskDirectory,
+    Force,
+    FormatOption,
+    Horizon,
+    HostBudget,
+    Margin,
+    Platform,
+    Problem,
+    ProfileName,
+    Quiet,
+    Seed,
+    SetValues,
+    Store,
+    Tiers,
+    Timeout,
+    Tolerance,
+    Workers,
+    XlaFlags,
+    guarded,
+)
+from autotune.cli.screen import Exit, Format, Screen
+from autotune.errors import AutotuneError
+from profiles import AdjointName
+
+app = typer.Typer(
+    name="ckpt-tune",
+    cls=Commands,
+    help="Choose the number of checkpoints for differentiating through ODE/SDE/CDE solves from a memory budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(profiles_app, name="profiles")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        typer.echo(f"ckpt-tune {importlib.metadata.version('ckpt-tune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Read `[tool.ckpt-tune]` of the nearest pyproject.toml; the command line wins over it."""
+    from autotune.cli.pyproject import find_table, read_options
+
+    try:
+        found = find_table(Path.cwd())
+        if found is None:
+            return
+        commands = context.command.commands  # pyright: ignore[reportAttributeAccessIssue]
+        leaves = {name: c for name, c in commands.items() if not hasattr(c, "commands")}
+        by_command = {
+            name: {flag.removeprefix("--"): param for param in command.params for flag in param.opts}
+            for name, command in leaves.items()
+        }
+        known = {name for params in by_command.values() for name, p in params.items() if p.param_type_name == "option"}
+        options = read_options(*found, known - {"help"})
+    except AutotuneError as error:
+        Screen().fail(str(error))
+        raise typer.Exit(Exit.MENDABLE) from None
+    context.default_map = {
+        name: {
+            params[option].name: [value] if params[option].multiple and not isinstance(value, list) else value
+            for option, value in options.items()
+            if option in params
+        }
+        for name, params in by_command.items()
+    }
+
+
+@app.command()
+@guarded
+def device(
+    platform: Platform = None,
+    device: Device = 0,
+    x64: X64 = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show what is here: device, memory, what holds it, limits, versions, and what cannot be told."""
+    from autotune.cli import tables
+    from autotune.machine.cache import compilation_cache
+    from autotune.measuring.trial import RunSettings
+    from autotune.tuning.lab import make_machine
+    from profiles import default_url, without_password
+
+    machine = make_machine(RunSettings(platform=platform, device=device, x64=x64, own_environment=True))
+    try:
+        info = machine.device_info()
+    finally:
+        machine.close()
+    screen = Screen()
+    places = {"compilation_cache": str(compilation_cache({})), "store": without_password(default_url())}
+    document = info.to_json() | places
+    if format is Format.JSON:
+        screen.json(document)
+    elif format is Format.CSV:
+        screen.csv([document])
+    else:
+        tables.show_device(screen, info, cache=document["compilation_cache"], store=document["store"])
+
+
+@app.command()
+@guarded
+def tune(
+    problem: Problem,
+    budget: Budget = "auto",
+    horizon: Horizon = None,
+    tolerance: Tolerance = None,
+    checkpoints: Checkpoints = None,
+    set_values: SetValues = None,
+    adjoint: Adjoint = AdjointName.OURS,
+    margin: Margin = None,
+    exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Measure the whole grid.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and their time; measure none.")] = False,
+    workers: Workers = 1,
+    store: Store = None,
+    replay: Annotated[str | None, typer.Option(help="A store to take measurements from instead of a device.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this folder as well.")] = None,
+    largest: Annotated[
+        str | None, typer.Option(help="Find the largest value of this --set key, or of horizon, that fits.")
+    ] = None,
+    max_recompute: Annotated[float, typer.Option(help="With --largest: the recompute factor that is bearable.")] = 4.0,
+    tiers: Tiers = "device",
+    host_budget: HostBudget = None,
+    disk_budget: DiskBudget = None,
+    disk_directory: DiskDirectory = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How many steps a call takes, where they cannot be observed.")
+    ] = None,
+    forward_only: Annotated[
+        bool, typer.Option("--forward-only", help="Measure a function that takes no gradient through its solves.")
+    ] = False,
+    timeout: Timeout = 600.0,
+    seed: Seed = 0,
+    platform: Platform = None,
+    device: Device = 0,
+    x64: X64 = False,
+    xla_flags: XlaFlags = None,
+    format: FormatOption = Format.TABLE,
+    quiet: Quiet = False,
+) -> None:
+    """Find the checkpoint count that is fastest within a memory budget, and keep every measurement."""
+    from autotune.cli.commands.tune import TuneCommand
+    from autotune.cli.set_option import set_option
+    from autotune.machine.tiers import read_tiers
+    from autotune.measuring.trial import RunSettings
+    from autotune.search import space
+    from autotune.tuning.largest import LargestRequest
+    from autotune.tuning.request import TuneRequest
+
+    listed = space.Listed(
+        horizons=space.numbers(horizon or (), option="--horizon"),
+        tolerances=tuple(map(float, space.numbers(tolerance or (), option="--tolerance"))),
+        set_values=set_option(set_values or ()),
+        xla_flags=tuple(xla_flags or ()),
+        counts=space.checkpoint_counts(checkpoints or ()),
+        x64=x64,
+    )
+    request = TuneRequest(
+        problem=problem,
+        budget=budget,
+        margin=margin,
+        listed=listed,
+        adjoint=adjoint,
+        exhaustive=exhaustive,
+        workers=workers,
+        seed=seed,
+        steps=steps,
+        forward_only=forward_only,
+        tiers=read_tiers(tiers, host_budget=host_budget, disk_budget=disk_budget, disk_directory=disk_directory),
+        settings=RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout),
+    )
+    if request.tiers and adjoint is AdjointName.DIFFRAX:
+        raise AutotuneError(f"--tiers {tiers} is for our adjoint; Diffrax's holds its states on the device alone")
+    if request.tiers and largest is not None:
+        raise AutotuneError("--largest looks at the device alone; leave --tiers out, or tune at the value itself")
+    command = TuneCommand(
+        request,
+        store_url=store,
+        replay_url=replay,
+        report_folder=report,
+        largest=None if largest is None else LargestRequest(key=largest, max_recompute=max_recompute),
+        format=format,
+    )
+    code = command.dry_run(Screen(quiet=quiet)) if dry_run else command.run(Screen(quiet=quiet))
+    raise typer.Exit(code)
+
+
+@app.command()
+@guarded
+def recommend(
+    profile: ProfileName,
+    budget: Budget = "auto",
+    horizon: Annotated[str | None, typer.Option(help="At this horizon; at each measured one otherwise.")] = None,
+    tolerance: Annotated[str | None, typer.Option(help="At this tolerance; at each measured one otherwise.")] = None,
+    set_values: SetValues = None,
+    margin: Margin = None,
+    objective: Annotated[Objective, typer.Option(help="time: least seconds; memory: fewest executed steps.")] = (
+        Objective.TIME
+    ),
+    allow_extrapolation: Annotated[
+        bool, typer.Option("--allow-extrapolation", help="Answer beyond what was measured too.")
+    ] = False,
+    xla_flags: Annotated[
+        list[str] | None, typer.Option(help="XLA flags that you will run under, as measured; none otherwise.")
+    ] = None,
+    problem: Annotated[
+        str | None, typer.Option(help="FILE.py:factory, whose code is then compared with what was measured.")
+    ] = None,
+    force: Force = False,
+    store: Store = None,
+    platform: Platform = None,
+    device: Device = 0,
+    x64: X64 = False,
+    format: FormatOption = Format.TABLE,
+    quiet: Quiet = False,
+) -> None:
+    """Recommend a count for a budget from a stored profile, and say what more and less memory would buy."""
+    from autotune.choosing.recommend import RecommendRequest
+    from autotune.cli.commands import recommend as commands
+    from autotune.cli.set_option import set_option
+    from autotune.measuring.trial import RunSettings
+    from autotune.search import space
+
+    values = set_option(set_values or ())
+    request = RecommendRequest(
+        budget_bytes=1,
+        horizon=None if horizon is None else space.number(horizon, option="--horizon"),
+        tolerance=None if tolerance is None else float(space.number(tolerance, option="--tolerance")),
+        set_values={key: listed[0] for key, listed in values.items()},
+        xla_flags=tuple(xla_flags) if xla_flags else None,
+        objective=objective,
+        allow_extrapolation=allow_extrapolation,
+    )
+    options = commands.RecommendOptions(
+        profile=profile,
+        problem=problem,
+        budget=budget,
+        margin=margin,
+        request=request,
+        settings=RunSettings(platform=platform, device=device, x64=x64, own_environment=True),
+        force=force,
+    )
+    raise typer.Exit(commands.recommend_command(Screen(quiet=quiet), options, store, format))
+
+
+@app.command()
+@guarded
+def check(
+    problem: Problem,
+    adjoint: Adjoint = AdjointName.OURS,
+    store: Store = None,
+    platform: Platform = None,
+    device: Device = 0,
+    x64: X64 = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Tell whether the stored choice still holds for this code, device and versions: exit 0, else 4."""
+    from autotune.cli.commands.check import check_command
+    from autotune.measuring.trial import RunSettings
+
+    settings = RunSettings(platform=platform, device=device, x64=x64, own_environment=True)
+    raise typer.Exit(check_command(Screen(), problem, adjoint, settings=settings, store_url=store, format=format))
+
+
+@app.command()
+@guarded
+def worker(
+    study: Annotated[str, typer.Argument(help="The study's name, which `tune` prints.", metavar="STUDY")],
+    store: Store = None,
+    problem: Annotated[
+        str | None, typer.Option(help="FILE.py:factory here; no code is run that only the study names.")
+    ] = None,
+    idle: Annotated[float, typer.Option(help="Seconds without anything to do after which to end.")] = 300.0,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    search: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Help a tune that runs elsewhere: take its trials until it ends."""
+    from autotune.cli.screen import TuneScreen
+    from autotune.tuning.helpers import WorkerRequest, run_worker
+    from profiles import open_store
+
+    request = WorkerRequest(
+        study=study, problem=problem, search_path=tuple(search or ()), idle_seconds=idle, parent=parent
+    )
+    screen = Screen(quiet=quiet)
+    with open_store(store) as opened, TuneScreen(screen) as shown:
+        measured = run_worker(request, opened, shown)
+    screen.say(f"measured {measured} trials of {study}; every one is stored in {opened.place}")
+
+
+@app.command()
+@guarded
+def schedule(
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the solve.")],
+    checkpoints: Annotated[int, typer.Option(min=1, help="States held at once.")],
+    expected_steps: Annotated[
+        int | None, typer.Option(min=0, help="The prediction that the loop is given; exact otherwise.")
+    ] = None,
+    online: Annotated[bool, typer.Option("--online", help="Without any prediction.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the tree as PNG and SVG to this folder.")] = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show where our adjoint places its checkpoints and in which order it sweeps."""
+    from autotune.cli.schedule_view import schedule_command
+
+    expected = None if online else steps if expected_steps is None else expected_steps
+    raise typer.Exit(schedule_command(Screen(), steps, checkpoints, expected, out=out, format=format))
+
+
+@app.command()
+@guarded
+def report(
+    profile: ProfileName,
+    out: Annotated[Path, typer.Option(help="The folder; files of an earlier report in it are replaced.")],
+    budget: Annotated[str | None, typer.Option(help="Mark the budget, and what is recommended within it.")] = None,
+    store: Store = None,
+) -> None:
+    """Write CSV, figures and one self-contained HTML page of a profile."""
+    from autotune.cli.commands.recommend import report_command
+
+    raise typer.Exit(report_command(Screen(), profile, out, budget, store))
+
+
+@app.command()
+@guarded
+def plan(
+    profile: Annotated[list[str], typer.Argument(help="Profiles to plan for.", metavar="PROFILE...")],
+    devices: Annotated[str | None, typer.Option(help="Devices of the catalogue, comma-separated; else all.")] = None,
+    horizons: Annotated[
+        list[str] | None, typer.Option(help="Horizons to plan, comma-separated; else the measured.")
+    ] = None,
+    tolerances: Annotated[list[str] | None, typer.Option(help="Tolerances to plan, comma-separated.")] = None,
+    max_recompute: Annotated[float, typer.Option(help="The recompute factor that is wanted at most.")] = 2.0,
+    margin: Annotated[float, typer.Option(help="Share of a device's memory that is left alone.")] = 0.1,
+    host_budget: Annotated[
+        str | None, typer.Option(help="Host memory that states may take beside a device: 12GiB; else what it takes.")
+    ] = None,
+    catalogue: Annotated[Path | None, typer.Option(help="TOML with devices or prices of your own.")] = None,
+    store: Store = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Tell for other devices what fits, at what recompute factor, and what memory would be enough."""
+    import profiles
+    from autotune.cli.commands.plan import PlanOptions, plan_command
+    from autotune.machine.budget import parse_bytes
+    from autotune.search import space
+
+    request = profiles.PlanRequest(
+        horizons=tuple(map(float, space.numbers(horizons or (), option="--horizons"))),
+        tolerances=tuple(map(float, space.numbers(tolerances or (), option="--tolerances"))),
+        max_recompute=max_recompute,
+        margin=margin,
+        host_bytes=None if host_budget is None else parse_bytes(host_budget),
+    )
+    names = tuple(name.strip() for name in (devices or "").split(",") if name.strip())
+    options = PlanOptions(names=tuple(profile), devices=names, request=request, catalogue=catalogue)
+    raise typer.Exit(plan_command(Screen(), options, store, format))
+
+
+@app.command()
+@guarded
+def compare(
+    before: Annotated[str, typer.Argument(help="A profile's name.", metavar="BEFORE")],
+    after: Annotated[str, typer.Argument(help="Another profile's name.", metavar="AFTER")],
+    out: Annotated[Path | None, typer.Option(help="Draw both fronts as PNG and SVG in this folder.")] = None,
+    store: Store = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show two profiles side by side, with what changed between them."""
+    from autotune.cli.commands.plan import compare_command
+
+    raise typer.Exit(compare_command(Screen(), (before, after), store, out, format))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,183 @@
+"""The commands that set profiles against other devices and against each other: `plan`, `compare`."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import profiles
+from autotune.choosing.plan_laws import plan_laws
+from autotune.cli import tables
+from autotune.cli.opening import reading
+from autotune.cli.screen import Exit, Format, Screen
+from profiles import MOST_STEPS, format_bytes, format_seconds, plain_value
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What `ckpt-tune plan` is asked."""
+
+    names: tuple[str, ...]
+    devices: tuple[str, ...]
+    request: profiles.PlanRequest
+    catalogue: Path | None
+
+
+PLAN_COLUMNS = ("device", "case", "usable", "checkpoints", "peak", "recompute", "enough", "all it can use", "a call")
+
+
+def plan_command(screen: Screen, options: PlanOptions, store_url: str | None, format: Format) -> Exit:
+    """Plan devices that were not measured, from what was."""
+    catalogue = profiles.load_devices(options.catalogue)
+    devices = profiles.find_devices(options.devices or sorted(catalogue), catalogue)
+    with reading(store_url) as store:
+        found = [store.profile(name) for name in options.names]
+    plans = [profiles.plan(profile, devices, options.request, plan_laws(profile)) for profile in found]
+    records = [_plan_record(plan.profile, row) for plan in plans for row in plan.rows]
+    longest = [
+        {"profile": plan.profile, **dataclasses.asdict(one), "setting": str(one.setting)}
+        for plan in plans
+        for one in plan.longest
+    ]
+    if format is Format.JSON:
+        notes = list(plans[0].notes) if plans else []
+        screen.json({"schema_version": 1, "rows": records, "longest_horizons": longest, "notes": notes})
+    elif format is Format.CSV:
+        screen.csv(records)
+    else:
+        for plan in plans:
+            _print_plan(screen, plan, options.request)
+    fits = all(row.checkpoints is not None for plan in plans for row in plan.rows)
+    return Exit.DONE if fits else Exit.NOTHING_FITS
+
+
+def _plan_record(profile: str, row: profiles.PlanRow) -> dict[str, Any]:
+    case = row.case
+    place = {
+        "horizon": case.horizon,
+        "tolerance": case.tolerance,
+        "set_values": {key: plain_value(value) for key, value in case.set_values},
+    }
+    figures = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "case"}
+    return {"profile": profile, **place, **figures}
+
+
+def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanRequest) -> None:
+    screen.line(
+        f"{plan.profile}: recompute factor at most {request.max_recompute:g} wanted, margin {request.margin:.0%}"
+    )
+    priced = any(row.cost is not None for row in plan.rows)
+    lines = []
+    for row in plan.rows:
+        line = [
+            row.device, str(row.case), format_bytes(row.usable_bytes), row.checkpoints or "nothing fits",
+            tables.maybe_bytes(row.peak_bytes), tables.factor(row.recompute_factor),
+            tables.maybe_bytes(row.needed_bytes), tables.maybe_bytes(row.saturated_bytes), _a_call(row),
+        ]  # fmt: skip
+        cost = None if row.cost is None else f"{row.cost * 1e6:.3g} {row.currency}"
+        lines.append([*line, cost] if priced else line)
+    screen.table((*PLAN_COLUMNS, "a million calls") if priced else PLAN_COLUMNS, lines)
+    screen.line("enough: the least memory within the wanted recompute factor; all it can use: more buys nothing")
+    for row in plan.rows:
+        if row.host_bytes is not None:
+            screen.line(_helped(row, request))
+    found = [one for one in plan.longest if one.steps]
+    if found:
+        screen.line()
+        lines = [
+            (
+                one.device,
+                None if one.tolerance is None else f"{one.tolerance:g}",
+                None if one.horizon is None else f"{one.horizon:.4g}",
+                one.steps if one.steps < MOST_STEPS else f"{MOST_STEPS:.1e} and more",
+            )
+            for one in found
+        ]
+        screen.table(("device", "tolerance", "longest horizon", "longest solve in steps"), lines)
+    screen.line()
+    for note in plan.notes:
+        screen.line(note)
+
+
+def _a_call(row: profiles.PlanRow) -> str | None:
+    """Write the seconds of a call, and of which count they are where it is another."""
+    seconds = tables.maybe_seconds(row.run_seconds)
+    other = row.seconds_checkpoints not in (None, row.checkpoints)
+    return f"{seconds} at {row.seconds_checkpoints}" if seconds and other else seconds
+
+
+def _helped(row: profiles.PlanRow, request: profiles.PlanRequest) -> str:
+    """Say what host memory does for a device that falls short."""
+    at = "" if str(row.case) == "the only case" else f" at {row.case}"
+    held = f"{format_bytes(row.host_bytes or 0)} of host memory ({row.host_windows} states)"
+    said = f"does not fit on {row.device} alone{at} within recompute factor {request.max_recompute:g}"
+    factor = row.host_recompute_factor or math.inf
+    if factor > request.max_recompute:
+        return f"{said}, nor with {held}, which brings it from {row.recompute_factor:.2f} to {factor:.2f}"
+    return f"{said}; fits with {held} at recompute factor {factor:.2f}"
+
+
+def compare_command(
+    screen: Screen, names: Sequence[str], store_url: str | None, out: Path | None, format: Format
+) -> Exit:
+    """Show two profiles side by side, with what changed."""
+    with reading(store_url) as store:
+        before, after = (store.profile(name) for name in names)
+    comparison = profiles.compare(before, after)
+    records = [
+        {
+            "horizon": point.case.horizon,
+            "tolerance": point.case.tolerance,
+            "set_values": dict(point.case.set_values),
+            "checkpoints": point.checkpoints,
+            **{
+                f"{side}_{figure}": getattr(getattr(point, side), figure, None)
+                for figure in ("peak_bytes", "run_seconds", "recompute_factor")
+                for side in ("before", "after")
+            },
+            **{f"{figure}_ratio": point.ratio(figure) for figure in ("peak_bytes", "run_seconds")},
+        }
+        for point in comparison.points
+    ]
+    changes = [dataclasses.asdict(change) for change in comparison.changes]
+    if format is Format.JSON:
+        screen.json({"schema_version": 1, "changes": changes, "points": records})
+    elif format is Format.CSV:
+        screen.csv(records)
+    else:
+        _print_comparison(screen, comparison)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for path in profiles.save_figure(profiles.compare_figure([before, after]), out / "compare"):
+            screen.say(f"wrote {path}")
+    return Exit.DONE
+
+
+def _print_comparison(screen: Screen, comparison: profiles.Comparison) -> None:
+    screen.line(f"before  {comparison.before.qualified_name}")
+    screen.line(f"after   {comparison.after.qualified_name}")
+    screen.line()
+    screen.table(("changed", "before", "after"), [(c.what, c.before, c.after) for c in comparison.changes])
+    screen.line()
+    if not comparison.points:
+        screen.line("no case was measured in both")
+        return
+
+    def both(point: profiles.ComparedPoint, figure: str, write: Any) -> str:
+        sides = [getattr(side, figure, None) for side in (point.before, point.after)]
+        ratio = point.ratio(figure)
+        text = " -> ".join("-" if side is None else write(side) for side in sides)
+        return text if ratio is None or math.isclose(ratio, 1, rel_tol=5e-3) else f"{text} ({ratio - 1:+.0%})"
+
+    lines = [
+        (
+            str(point.case),
+            point.checkpoints,
+            both(point, "peak_bytes", format_bytes),
+            both(point, "run_seconds", format_seconds),
+            both(point, "recompute_factor", lambda value: f"{value:.2f} x"),
+        )
+        for point in comparison.points
+    ]
+    screen.table(("case", "checkpoints", "peak", "a call", "recompute"), lines)

@@ -1,0 +1,267 @@
+"""The commands that read stored profiles: `recommend`, `profiles`, `report`."""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+
+import profiles
+from autotune.choosing.recommend import Fit, Recommendation, RecommendRequest, recommend_from
+from autotune.choosing.report import write_report
+from autotune.cli import tables
+from autotune.cli.opening import reading, store_exists
+from autotune.cli.screen import Exit, Format, Screen
+from autotune.errors import AutotuneError
+from autotune.machine.budget import Budget, resolve_budget
+from autotune.machine.device import DeviceInfo
+from autotune.measuring.trial import RunSettings
+from autotune.tuning import stored_choice
+from autotune.tuning.lab import described_device, make_machine
+from autotune.tuning.request import TuneRequest
+from profiles import AdjointName, Profile, Status, format_bytes, format_seconds, open_store
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RecommendOptions:
+    """One call of `ckpt-tune recommend`: of which profile, what is asked, and whether staleness is overlooked.
+
+    `problem` is the user's own name for the problem, whose code is then compared; None compares device and versions.
+    """
+
+    profile: str
+    problem: str | None
+    budget: str
+    margin: float | None
+    request: RecommendRequest
+    settings: RunSettings
+    force: bool
+
+
+def recommend_command(screen: Screen, options: RecommendOptions, store_url: str | None, format: Format) -> Exit:
+    """Recommend from a stored profile, and say what more and less memory would buy."""
+    with open_store(store_url, read_only=store_exists(store_url)) as store:
+        profile = store.profile(options.profile)
+        device = _here(screen, profile, options)
+        budget = resolve_budget(options.budget, device, margin=options.margin, rows=profile.measurements)
+        request = dataclasses.replace(options.request, budget_bytes=budget.bytes, margin_bytes=budget.margin_bytes)
+        chosen = recommend_from(profile, request)
+        nearby = {step: recommend_from(profile, _with_budget(request, step)) for step in _steps(budget)}
+        place = store.place
+    document = {
+        "schema_version": 1,
+        "problem": profile.problem.name,
+        "device": profile.device.kind,
+        "adjoint": str(profile.adjoint),
+        "store": place,
+        "recommendations": [choice.to_json() for choice in chosen],
+    }
+    if format is Format.JSON:
+        nearby_records = [
+            {"budget_bytes": _with_budget(request, step).budget_bytes, "recommendations": [c.to_json() for c in found]}
+            for step, found in nearby.items()
+        ]
+        screen.json(document | {"nearby_budgets": nearby_records})
+    elif format is Format.CSV:
+        screen.csv(document["recommendations"], tables.RECOMMENDATION_COLUMNS)
+    else:
+        _print_recommended(screen, profile, chosen, nearby, budget)
+    return Exit.DONE if all(choice.status is Fit.OK for choice in chosen) else Exit.NOTHING_FITS
+
+
+def _here(screen: Screen, profile: Profile, options: RecommendOptions) -> DeviceInfo:
+    """Read the device of today, refusing a profile of another one, of other versions, or of other code.
+
+    Code is compared where the user named it: what a store says of where the code lies is never followed.
+    """
+    if options.force:
+        return described_device(profile.device)
+    problem, search_path = None, ()
+    if options.problem is None:
+        screen.say("its code was not compared with that of today: name it with --problem FILE.py:factory")
+    else:
+        problem, search_path = TuneRequest(problem=options.problem).located()
+    machine = make_machine(options.settings, search_path=search_path)
+    try:
+        reasons = stored_choice.stale_reasons(profile, problem=problem, asked=machine)
+        device = machine.device_info()
+    finally:
+        machine.close()
+    if reasons:
+        raise AutotuneError(
+            f"the profile {profile.qualified_name} does not hold here: {'; '.join(reasons)}; tune again, or take it as "
+            "it is with --force"
+        )
+    return device
+
+
+def _steps(budget: Budget) -> list[int]:
+    """By how many bytes to look around a budget: one GiB, or a quarter of a small budget."""
+    step = GIB if budget.bytes >= 2 * GIB else budget.bytes // 4
+    return [-step, step]
+
+
+def _with_budget(request: RecommendRequest, step: int) -> RecommendRequest:
+    return dataclasses.replace(request, budget_bytes=request.budget_bytes + step)
+
+
+def _print_recommended(
+    screen: Screen,
+    profile: Profile,
+    chosen: Sequence[Recommendation],
+    nearby: dict[int, tuple[Recommendation, ...]],
+    budget: Budget,
+) -> None:
+    screen.line(f"{profile.qualified_name}, budget {format_bytes(budget.bytes)}")
+    tables.show_recommendations(screen, chosen)
+    for choice in chosen:
+        if choice.between:
+            screen.line(f"{choice.evidence} at {choice.case}: {choice.between}")
+    screen.line()
+    for step, found in nearby.items():
+        more = "more" if step > 0 else "less"
+        for choice, other in zip(chosen, found, strict=True):
+            screen.line(f"{format_bytes(abs(step))} {more} at {choice.case}: {_bought(choice, other)}")
+    fitting = [choice for choice in chosen if choice.status is Fit.OK]
+    if fitting:
+        package = "diffrax" if profile.adjoint is AdjointName.DIFFRAX else "adjoint"
+        screen.line(f"use {package}.{tables.usage_lines(fitting[-1])}")
+    for choice in chosen:
+        if choice.status is Fit.NOTHING_FITS:
+            least = tables.maybe_bytes(choice.smallest_bytes) or "an unknown number of bytes"
+            screen.fail(
+                f"nothing fits {format_bytes(choice.budget_bytes)} at {choice.case}: the smallest stored needs {least}"
+            )
+
+
+def _bought(choice: Recommendation, other: Recommendation) -> str:
+    """Say what another budget changes."""
+    if other.status is Fit.NOTHING_FITS:
+        return "nothing fits"
+    if (other.checkpoints, other.tier) == (choice.checkpoints, choice.tier):
+        return "nothing changes"
+    text = f"{other.checkpoints} checkpoints" + (f" with the tier {other.tier}" if other.tier else "")
+    if choice.run_seconds and other.run_seconds:
+        share = other.run_seconds / choice.run_seconds - 1
+        text += f", {format_seconds(other.run_seconds)} a call ({share:+.0%})"
+    if other.recompute_factor:
+        text += f", recompute {other.recompute_factor:.2f} x"
+    return text
+
+
+def list_command(screen: Screen, store_url: str | None, format: Format) -> Exit:
+    """List the profiles of a store."""
+    with reading(store_url) as store:
+        found = store.profiles()
+        place = store.place
+    records = [tables.profile_record(profile) for profile in found]
+    if format is Format.JSON:
+        screen.json({"schema_version": 1, "store": place, "profiles": records})
+    elif format is Format.CSV:
+        screen.csv(records)
+    elif not found:
+        screen.say(f"{place} holds no profiles yet; `ckpt-tune tune PROBLEM` makes one")
+    else:
+        now = dt.datetime.now(dt.UTC)
+        lines = [
+            (
+                profile.name,
+                profile.device.kind,
+                profile.adjoint,
+                len(profile.cases),
+                len(profile.measurements),
+                tables.age(profile.newest.measured_at, now),
+                f"#{profile.id[:8]}",
+            )
+            for profile in found
+        ]
+        screen.table(("profile", "device", "adjoint", "cases", "rows", "newest", "id"), lines)
+        screen.say(f"store: {place}")
+    return Exit.DONE
+
+
+def show_command(screen: Screen, name: str, store_url: str | None, format: Format) -> Exit:
+    """Show the fronts of one profile, what was measured, where and when."""
+    with reading(store_url) as store:
+        profile = store.profile(name)
+    records = []
+    for case in profile.cases:
+        found = profiles.points(profile.rows(case))
+        fronts = {objective: profiles.pareto_front(found, objective) for objective in profiles.FrontAxis}
+        records += [tables.point_record(case, point, fronts) for point in found]
+    summary = tables.profile_record(profile)
+    if format is Format.JSON:
+        components = dict(profile.problem.components)
+        versions = dict(profile.newest.versions)
+        screen.json({"schema_version": 1, **summary, "components": components, "versions": versions, "points": records})
+    elif format is Format.CSV:
+        screen.csv(records)
+    else:
+        _print_profile(screen, profile)
+    return Exit.DONE
+
+
+def _print_profile(screen: Screen, profile: Profile) -> None:
+    newest = profile.newest
+    screen.line(profile.qualified_name)
+    versions = ", ".join(f"{name} {version}" for name, version in newest.versions.items())
+    failed = sum(row.status is not Status.OK for row in profile.measurements)
+    lines = [
+        ("device", f"{profile.device.kind} ({profile.device.platform})"),
+        ("memory", tables.maybe_bytes(profile.device.memory_bytes)),
+        ("measured", f"{len(profile.measurements)} rows, {failed} of them failed; no row is predicted"),
+        (
+            "newest",
+            f"{newest.measured_at:%Y-%m-%d %H:%M} UTC, {tables.age(newest.measured_at, dt.datetime.now(dt.UTC))}",
+        ),
+        ("host", newest.host),
+        ("versions", versions),
+        *((f"problem's {name}", text) for name, text in profile.problem.components.items() if text),
+    ]
+    screen.table(("", ""), lines)
+    for case in profile.cases:
+        screen.line()
+        tables.show_front(screen, profile.rows(case), case, title=f"points at {case}")
+
+
+def export_command(screen: Screen, name: str, path: Path, store_url: str | None) -> Exit:
+    """Write the measurements of a profile to a file."""
+    with reading(store_url) as store:
+        profile = store.profile(name)
+    written = profiles.export_table(profile, path)
+    screen.say(f"wrote {len(profile.measurements)} measurements to {written}")
+    return Exit.DONE
+
+
+def import_command(screen: Screen, path: Path, store_url: str | None) -> Exit:
+    """Read measurements from a file into a store."""
+    rows = profiles.import_table(path)
+    with open_store(store_url) as store:
+        count = store.put_all(rows)
+        screen.say(f"stored {count} measurements from {path} in {store.place}")
+    return Exit.DONE
+
+
+def delete_command(screen: Screen, name: str, store_url: str | None) -> Exit:
+    """Delete a profile with all its measurements."""
+    with open_store(store_url) as store:
+        profile = store.profile(name)
+        count = store.delete(profile)
+        screen.say(f"deleted {count} measurements of {profile.qualified_name} from {store.place}")
+    return Exit.DONE
+
+
+def report_command(screen: Screen, name: str, folder: Path, budget: str | None, store_url: str | None) -> Exit:
+    """Write the report of a profile; with a budget it marks what is recommended there."""
+    with reading(store_url) as store:
+        profile = store.profile(name)
+    chosen: tuple[Recommendation, ...] = ()
+    if budget is not None:
+        resolved = resolve_budget(budget, described_device(profile.device), rows=profile.measurements)
+        chosen = recommend_from(
+            profile, RecommendRequest(budget_bytes=resolved.bytes, margin_bytes=resolved.margin_bytes)
+        )
+    for path in write_report(profile, folder, chosen):
+        screen.line(f"wrote {path}")
+    return Exit.DONE

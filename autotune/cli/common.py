@@ -1,0 +1,105 @@
+"""What the commands have in common: their options, and what becomes of an error.
+
+Like `cli`, it loads nothing heavy.
+"""
+
+import contextlib
+import functools
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from autotune.cli.screen import Exit, Format, Screen
+from autotune.errors import AutotuneError
+from profiles import AdjointName, ProfilesError, hide_passwords, named_stores
+
+Problem = Annotated[str, typer.Argument(help="FILE.py:factory or package.module:factory.", metavar="PROBLEM")]
+ProfileName = Annotated[str, typer.Argument(help="A profile's name, as `profiles list` shows it.", metavar="PROFILE")]
+Budget = Annotated[str, typer.Option(help="Bytes of one call, its arguments included: 6GiB, 80% of the device, auto.")]
+Margin = Annotated[float | None, typer.Option(help="Share of the budget that is left alone, 0 to 1.")]
+Horizon = Annotated[list[str] | None, typer.Option(help="Horizons to sweep, comma-separated, repeatable.")]
+Tolerance = Annotated[list[str] | None, typer.Option(help="Tolerances to sweep, comma-separated, repeatable.")]
+Checkpoints = Annotated[list[str] | None, typer.Option(help="Counts to try, comma-separated, or auto.")]
+SetValues = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE[,VALUE…] for the factory, Python literals, else texts; repeatable."),
+]
+Store = Annotated[
+    str | None, typer.Option(help="SQLite path or SQLAlchemy URL; else $CKPT_TUNE_STORE, else your data folder.")
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How data is written to standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")]
+Adjoint = Annotated[AdjointName, typer.Option(help="Whose adjoint: this project's or Diffrax's own.")]
+Platform = Annotated[str | None, typer.Option(help="cpu, gpu, cuda, rocm or tpu; jax's default otherwise.")]
+Device = Annotated[int, typer.Option(help="Which device of the platform, from 0.")]
+X64 = Annotated[bool, typer.Option("--x64", help="Compute with 64-bit floats.")]
+XlaFlags = Annotated[list[str] | None, typer.Option(help="XLA flags to try; repeat for alternatives, '' for none.")]
+Tiers = Annotated[
+    str, typer.Option(help="Where states may be held: device, and host memory or a file on disk, comma-separated.")
+]
+HostBudget = Annotated[
+    str | None, typer.Option(help="What --tiers host may hold: 12GiB, or a share of the free memory (50%).")
+]
+DiskBudget = Annotated[
+    str | None, typer.Option(help="What --tiers disk may hold: 100GiB, or a share of the free space (50%).")
+]
+DiskDirectory = Annotated[str | None, typer.Option(help="Where the file of --tiers disk may lie.")]
+Timeout = Annotated[float, typer.Option(help="Seconds that compiling, or one call, may take before it is ended.")]
+Seed = Annotated[int, typer.Option(help="Seed of samplers and of the order of timings.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that measure; compiles overlap, timings do not.")]
+Force = Annotated[bool, typer.Option("--force", help="Use the profile although device, versions or code differ.")]
+
+
+class Commands(typer.core.TyperGroup):
+    """The command line; what it repeats of a wrong call is shown without passwords."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the words up to the command."""
+        with _usage_without_passwords():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the command's own words, and run it."""
+        with _usage_without_passwords():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _usage_without_passwords() -> Iterator[None]:
+    usage_error: Any = typer.BadParameter.__mro__[1]
+    try:
+        yield
+    except usage_error as error:
+        error.message = hide_passwords(error.message, named_stores())  # pyright: ignore[reportAttributeAccessIssue]
+        raise
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Map what a command raises to exit codes: one line where the user can mend it, a traceback where we must."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        screen = Screen()
+        try:
+            command(*args, **kwargs)
+        except (AutotuneError, ProfilesError) as error:
+            screen.fail(str(error), getattr(error, "frames", ()))
+            raise typer.Exit(Exit.MENDABLE) from None
+        except KeyboardInterrupt:
+            screen.fail("interrupted; every finished measurement is stored, and the same command goes on from there")
+            raise typer.Exit(Exit.INTERRUPTED) from None
+        except BrokenPipeError:  # `ckpt-tune … | head`: nobody reads on
+            sys.stderr.close()
+            raise typer.Exit(Exit.DONE) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception:
+            print(hide_passwords(traceback.format_exc(), named_stores()), end="", file=sys.stderr)
+            screen.fail("this is a bug of ckpt-tune; the traceback above is what a report of it needs")
+            raise typer.Exit(Exit.BUG) from None
+
+    return run

@@ -1,0 +1,213 @@
+"""What commands show: devices, recommendations, fronts and profiles as tables and records. No jax, no pandas."""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from autotune.choosing.recommend import Fit, Recommendation
+from autotune.cli.screen import Screen
+from autotune.machine.tiers import DISK
+from profiles import (
+    Case,
+    FrontAxis,
+    Measurement,
+    Point,
+    Profile,
+    Status,
+    format_bytes,
+    format_seconds,
+    pareto_front,
+    plain_value,
+    points,
+)
+
+if TYPE_CHECKING:
+    from autotune.machine.device import DeviceInfo
+
+
+def maybe_bytes(count: float | None) -> str | None:
+    """Write bytes, None for unknown."""
+    return None if count is None else format_bytes(count)
+
+
+def maybe_seconds(seconds: float | None) -> str | None:
+    """Write seconds, None for unknown."""
+    return None if seconds is None else format_seconds(seconds)
+
+
+def show_device(screen: Screen, info: "DeviceInfo", *, cache: str, store: str) -> None:
+    """Show one device in one screen."""
+    host = info.host
+    rows: list[tuple[str, str | None]] = [
+        ("device", f"{info.kind} ({info.platform} {info.index} of {info.count})"),
+        ("memory", maybe_bytes(info.total_bytes)),
+        ("limit of this process", maybe_bytes(info.limit_bytes)),
+        ("free now", maybe_bytes(info.free_bytes)),
+        ("in use by this process", maybe_bytes(info.in_use_bytes)),
+        ("driver", info.driver),
+        ("MIG", info.mig),
+        ("allocator", info.allocator or None),
+        ("host", info.hostname),
+        ("host memory", f"{format_bytes(host.available_bytes)} free of {format_bytes(host.total_bytes)}"),
+        ("control group's limit", maybe_bytes(host.cgroup_limit_bytes)),
+        ("RLIMIT_AS", maybe_bytes(host.address_limit_bytes)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
+        ("environment", " ".join(f"{name}={value}" for name, value in info.environment.items()) or None),
+        ("compiled programs", cache),
+        ("store", store),
+    ]
+    rows += [(f"process {p.pid}", f"holds {maybe_bytes(p.used_bytes) or 'unknown'}") for p in info.other_processes]
+    rows += [
+        ("live buffers", f"{b.count} of {b.dtype}{list(b.shape)}, {format_bytes(b.total_bytes)}")
+        for b in info.live_buffers
+    ]
+    rows += [("unknown", reason) for reason in info.unknown]
+    screen.table(("", ""), [row for row in rows if row[1] is not None])
+
+
+def show_front(screen: Screen, rows: Sequence[Measurement], case: Case, *, title: str) -> None:
+    """Show the points of one case: those on a front, and those that were beaten."""
+    mine = [row for row in rows if row.case == case]
+    found = points(mine)
+    if not found:
+        return
+    fronts = {objective: set(map(id, pareto_front(found, objective))) for objective in FrontAxis}
+    columns = ("checkpoints", "peak", "a call", "recompute", "front")
+    tiered = any(point.tier for point in found)
+    flagged = any(point.xla_flags for point in found)
+    lines = []
+    for point in found:
+        on_front = id(point) in fronts[FrontAxis.SECONDS]
+        line = [
+            point.checkpoints, format_bytes(point.peak_bytes), maybe_seconds(point.run_seconds),
+            factor(point.recompute_factor), "yes" if on_front else "",
+        ]  # fmt: skip
+        line += [str(point.tier or "")] if tiered else []
+        lines.append([*line, point.xla_flags] if flagged else line)
+    columns += ("tier",) if tiered else ()
+    screen.table((*columns, "XLA_FLAGS") if flagged else columns, lines, title=title)
+
+
+def factor(value: float | None) -> str | None:
+    """Write a recompute factor."""
+    return None if value is None else f"{value:.2f} x"
+
+
+RECOMMENDATION_COLUMNS = (
+    "horizon", "tolerance", "set_values", "xla_flags", "tier", "windows", "transfer_cost", "directory",
+    "status", "budget_bytes", "margin_bytes", "checkpoints", "expected_steps", "steps", "accepted",
+    "peak_bytes", "peak_low_bytes", "peak_high_bytes", "peak_source", "run_seconds", "recompute_factor",
+    "peak_evidence", "seconds_evidence", "recompute_evidence", "evidence", "between", "smallest_bytes", "message",
+)  # fmt: skip
+
+
+def show_recommendations(screen: Screen, chosen: Sequence[Recommendation]) -> None:
+    """Show one line for every case: what to use, or what the least would be that fits."""
+    has_horizon = any(choice.case.horizon is not None for choice in chosen)
+    has_tolerance = any(choice.case.tolerance is not None for choice in chosen)
+    keys = sorted({key for choice in chosen for key, _ in choice.case.set_values})
+    tiered = any(choice.tier for choice in chosen)
+    flagged = any(choice.xla_flags for choice in chosen)
+    columns = [*(["horizon"] if has_horizon else []), *(["tolerance"] if has_tolerance else []), *keys]
+    columns += ["checkpoints", "expected steps", "peak", "a call", "recompute", "evidence"]
+    columns += ["tier"] if tiered else []
+    columns += ["XLA_FLAGS"] if flagged else []
+    lines = []
+    for choice in chosen:
+        values = dict(choice.case.set_values)
+        tolerance = choice.case.tolerance
+        line: list[Any] = [choice.case.horizon] if has_horizon else []
+        line += [None if tolerance is None else f"{tolerance:g}"] if has_tolerance else []
+        line += [str(values[key]) if key in values else None for key in keys]
+        if choice.status is Fit.OK:
+            line += [
+                choice.checkpoints, choice.expected_steps, _peak(choice), maybe_seconds(choice.run_seconds),
+                factor(choice.recompute_factor), evidence(choice),
+            ]  # fmt: skip
+        elif choice.status is Fit.FAILED:
+            line += [None, None, None, None, None, "failed"]
+        else:
+            least = maybe_bytes(choice.smallest_bytes) or "unknown"
+            line += [None, None, f"≥ {least}", None, None, "nothing fits"]
+        line += [str(choice.tier or "")] if tiered else []
+        lines.append([*line, choice.xla_flags] if flagged else line)
+    screen.table(columns, lines)
+
+
+def evidence(choice: Recommendation) -> str:
+    """Name what each figure rests on, in one word where they agree."""
+    if choice.seconds_evidence is None:
+        return f"{choice.peak_evidence}, not timed"
+    if choice.peak_evidence == choice.seconds_evidence:
+        return str(choice.peak_evidence)
+    return f"peak {choice.peak_evidence}, seconds {choice.seconds_evidence}"
+
+
+def _peak(choice: Recommendation) -> str | None:
+    """Write a peak, with its bounds where it was not measured."""
+    if choice.peak_bytes is None:
+        return None
+    text = format_bytes(choice.peak_bytes)
+    low, high = choice.peak_low_bytes or choice.peak_bytes, choice.peak_high_bytes or choice.peak_bytes
+    return text if low == high else f"{text} ({format_bytes(low)} to {format_bytes(high)})"
+
+
+def usage_lines(choice: Recommendation) -> str:
+    """Write the adjoint of a recommendation as its user types it."""
+    expected = "" if choice.expected_steps is None else f", expected_steps={choice.expected_steps}"
+    held = ""
+    if choice.tier is not None:
+        held = f', tier="{choice.tier.name}", windows={choice.tier.windows}'
+        held += f', directory="{choice.directory or "DIR"}"' if choice.tier.name == DISK else ""
+        held += f", transfer_cost={choice.tier.transfer_cost:g}"
+    made = f"RecursiveCheckpointAdjoint(checkpoints={choice.checkpoints}{expected}{held})"
+    return made + (f"   with XLA_FLAGS='{choice.xla_flags}' in the environment" if choice.xla_flags else "")
+
+
+def profile_record(profile: Profile) -> dict[str, Any]:
+    """Sum a profile up as one record."""
+    ok = [row for row in profile.measurements if row.status is Status.OK]
+    return {
+        "name": profile.qualified_name,
+        "problem": profile.problem.name,
+        "device": profile.device.kind,
+        "adjoint": str(profile.adjoint),
+        "cases": len(profile.cases),
+        "measurements": len(profile.measurements),
+        "failed": len(profile.measurements) - len(ok),
+        "newest": profile.newest.measured_at.isoformat(timespec="seconds"),
+    }
+
+
+def age(moment: dt.datetime, now: dt.datetime) -> str:
+    """Say how long ago something was measured."""
+    seconds = max(0.0, (now - moment).total_seconds())
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def point_record(case: Case, point: Point, fronts: Mapping[FrontAxis, Iterable[Point]]) -> dict[str, Any]:
+    """Write one point of a profile as a record."""
+    return {
+        "horizon": case.horizon,
+        "tolerance": case.tolerance,
+        "set_values": {key: plain_value(value) for key, value in case.set_values},
+        "checkpoints": point.checkpoints,
+        "expected_steps": point.expected_steps,
+        "tier": point.tier.name if point.tier else None,
+        "windows": point.tier.windows if point.tier else None,
+        "xla_flags": point.xla_flags,
+        "peak_bytes": point.peak_bytes,
+        "peak_source": str(point.peak_source),
+        "peak_evidence": "measured",
+        "run_seconds": point.run_seconds,
+        "seconds_evidence": None if point.run_seconds is None else "measured",
+        "recompute_factor": point.recompute_factor,
+        "recompute_evidence": None if point.recompute_factor is None else "computed",
+        "fastest_for_its_bytes": point in fronts[FrontAxis.SECONDS],
+        "least_recompute_for_its_bytes": point in fronts[FrontAxis.RECOMPUTE],
+        "measured_at": point.rows[-1].measured_at.isoformat(timespec="seconds"),
+    }

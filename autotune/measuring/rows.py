@@ -1,0 +1,46 @@
+"""The row of a trial before anything was measured. Plain values, no jax."""
+
+import socket
+
+from autotune.adjoints import Work, executed_steps, passes
+from autotune.machine.device import versions
+from autotune.measuring.trial import Trial
+from profiles import DeviceKey, Measurement, ProblemKey
+
+VERIFIED = "/verified"
+"""Ending of the study's name for rows that were measured under the user's own settings."""
+
+UNKNOWN_DEVICE = DeviceKey(platform="unknown", kind="unknown")
+"""Stands where the process died before it could say what device it had."""
+
+
+def is_final(row: Measurement) -> bool:
+    """Whether a row is a final run under the user's own settings."""
+    return row.study.endswith(VERIFIED)
+
+
+def blank_row(trial: Trial, *, name: str | None = None, device: DeviceKey | None = None) -> Measurement:
+    """Make a trial's row with all that the trial itself says.
+
+    Args:
+        trial: what is to be measured.
+        name: the problem's name where `trial.key` is None; the command line's where this is None too.
+        device: the device where `trial.device` is None.
+    """
+    executed = None
+    if trial.steps:
+        reversed_steps = trial.steps if trial.reversed_steps is None else trial.reversed_steps
+        if trial.expected_steps is None and reversed_steps:  # placed as well as an adjoint can without a prediction
+            executed = executed_steps(trial.adjoint, trial.steps, trial.checkpoints, None, trial.tier)
+        else:
+            work = Work(steps=trial.steps, reversed_steps=reversed_steps, accepted=trial.expected_steps)
+            executed = sum(passes(trial.adjoint, work, trial.checkpoints, trial.tier))
+    return Measurement(
+        study=trial.study, problem=trial.key or ProblemKey(name=name or trial.problem, components={}),
+        device=trial.device or device or UNKNOWN_DEVICE, adjoint=trial.adjoint, checkpoints=trial.checkpoints,
+        horizon=trial.horizon, tolerance=trial.tolerance, set_values=dict(trial.set_values), x64=trial.settings.x64,
+        xla_flags=trial.settings.xla_flags, repeat=trial.repeat, expected_steps=trial.expected_steps,
+        tier=trial.tier, steps=trial.steps, accepted=trial.accepted, rejected=trial.rejected, executed_steps=executed,
+        recompute_factor=executed / trial.steps if executed and trial.steps else None, versions=versions(),
+        host=socket.gethostname(), seed=trial.seed,
+    )  # fmt: skip

@@ -1,0 +1,128 @@
+"""What the rows measured so far say about the counts not measured yet: bytes and seconds, each with its bounds.
+
+Bytes. The law of `autotune.model.bytes_law`, through the counts of the case that has most, moved to what is known of
+the others. Beyond the largest measured count there is no upper bound, so nothing there counts as fitting.
+
+Seconds. The law of `autotune.model.seconds_law`, fitted to all cells of a variant.
+
+Passes are integers from theory (`executed_steps`), for our adjoint and for Diffrax's.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from autotune.adjoints import Work, passes, transfer_steps
+from autotune.model.bytes_law import BytesLaw
+from autotune.model.cells import Cell, Variant, cell_of
+from autotune.model.drift import compared_samples
+from autotune.model.ranges import Range
+from autotune.model.seconds_law import SecondsLaw
+from profiles import AdjointName, Case, Measurement, Status
+
+
+class Forecast:
+    """Bytes and seconds at any cell and count, from measured rows; made anew when rows arrive, never changed."""
+
+    def __init__(self, rows: Sequence[Measurement], works: Mapping[Case, Work], name: AdjointName) -> None:
+        """Fit the laws of every variant that has rows. Rows that failed tell nothing here."""
+        self._name = name
+        self._works = works
+        good = [row for row in rows if row.status is Status.OK]
+        self._peaks = _largest(good, lambda row: row.peak_bytes)
+        self._compiled = _largest(good, lambda row: row.compiled_bytes)
+        timed: dict[Variant, dict[tuple[Case, int], list[float]]] = {}
+        for (cell, count), samples in compared_samples(good).items():
+            if cell.case in works:
+                timed.setdefault(cell.variant, {})[(cell.case, count)] = samples
+        factors = {
+            variant: [sum(self._passes(variant, at)) / self._works[at[0]].steps for at in samples]
+            for variant, samples in timed.items()
+        }
+        self._factors = {variant: (min(found), max(found)) for variant, found in factors.items()}
+        self._seconds = {
+            variant: SecondsLaw(samples, functools.partial(self._costs, variant)) for variant, samples in timed.items()
+        }
+
+    def _passes(self, variant: Variant, at: tuple[Case, int]) -> tuple[int, int]:
+        return passes(self._name, self._works[at[0]], at[1], variant.tier)
+
+    def _costs(self, variant: Variant, case: Case, checkpoints: int) -> tuple[float, int]:
+        """Count advances, with transfers at their price in steps, and taped passes."""
+        advances, taped = self._passes(variant, (case, checkpoints))
+        return advances + transfer_steps(taped, checkpoints, variant.tier), taped
+
+    def measured_counts(self, cell: Cell) -> tuple[int, ...]:
+        """The counts whose bytes are known at exactly this cell."""
+        return tuple(sorted(self._peaks.get(cell.variant, {}).get(cell.case, {})))
+
+    def encloses(self, cell: Cell, checkpoints: int, work: Work) -> bool:
+        """Whether a count lies within what was measured of the variant.
+
+        Its bytes have to lie between measured ones, and it must not execute more, for its steps, than a count that was
+        timed: a law says nothing of what lies beyond its samples.
+        """
+        known = [count for counts in self._peaks.get(cell.variant, {}).values() for count in counts]
+        if not known or not min(known) <= checkpoints <= max(known):
+            return False
+        _, most = self._factors.get(cell.variant, (0.0, math.inf))
+        return sum(passes(self._name, work, checkpoints, cell.tier)) <= most * work.steps
+
+    def times_around(self, cell: Cell, checkpoints: int, work: Work) -> bool:
+        """Whether counts that execute more, and counts that execute fewer steps were timed."""
+        factor = sum(passes(self._name, work, checkpoints, cell.tier)) / work.steps
+        least, most = self._factors.get(cell.variant, (math.inf, -math.inf))
+        return least < most and least <= factor <= most
+
+    def state_bytes(self, variant: Variant) -> float | None:
+        """The steepest slope between neighbouring compiled counts: of a maximum of lines, the bytes of one state.
+
+        None where fewer than two counts of one case were compiled. What was seen while running is left out: resident
+        memory scatters by more than a state.
+        """
+        curves = self._compiled.get(variant, {}).values()
+        return max(filter(None, (BytesLaw(curve.items(), self._name).state_bytes for curve in curves)), default=None)
+
+    def step_seconds(self, variant: Variant) -> float | None:
+        """Seconds of one untaped step, None where nothing was timed."""
+        law = self._seconds.get(variant)
+        return law.step_seconds if law else None
+
+    def bytes_at(self, cell: Cell, checkpoints: int) -> Range | None:
+        """Forecast the peak bytes of a count, None while the variant has no row."""
+        by_case = self._peaks.get(cell.variant)
+        if not by_case:
+            return None
+        own = by_case.get(cell.case, {})
+        if checkpoints in own:
+            return Range(own[checkpoints], own[checkpoints], own[checkpoints])
+        reference = max(by_case, key=lambda case: (len(by_case[case]), self._steps(case)))
+        curve = by_case[reference]
+        law = BytesLaw(curve.items(), self._name)
+        between = law.at(checkpoints)
+        offsets = [peak - law.at(count).likely for count, peak in own.items()]
+        offset = float(np.median(offsets)) if offsets else 0.0
+        return Range(between.low + offset, between.likely + offset, between.high + offset)
+
+    def seconds_at(self, cell: Cell, checkpoints: int) -> Range | None:
+        """Forecast the median seconds of one call within one standard deviation, None while nothing was timed."""
+        law = self._seconds.get(cell.variant)
+        return law.at(cell.case, checkpoints) if law and cell.case in self._works else None
+
+    def _steps(self, case: Case) -> int:
+        return self._works[case].steps if case in self._works else 0
+
+
+def _largest(
+    rows: Sequence[Measurement], figure: Callable[[Measurement], int | None]
+) -> dict[Variant, dict[Case, dict[int, int]]]:
+    """Collect the largest figure of every count, by variant and case."""
+    found: dict[Variant, dict[Case, dict[int, int]]] = {}
+    for row in rows:
+        if size := figure(row):
+            cell = cell_of(row)
+            of_case = found.setdefault(cell.variant, {}).setdefault(cell.case, {})
+            of_case[row.checkpoints] = max(size, of_case.get(row.checkpoints, 0))
+    return found

@@ -1,0 +1,188 @@
+"""The quick probe of a training process: few compiles, at most two timed counts, in this very process."""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from autotune.choosing.recommend import Objective
+from autotune.errors import AutotuneError
+from autotune.machine.budget import Budget
+from autotune.machine.device import DeviceInfo
+from autotune.measuring.trial import Rung, RunSettings, Trial
+from autotune.model.cells import Cell
+from autotune.problem.loading import Problem
+from autotune.problem.steps import Observation, decode_observation
+from autotune.search.history import Past, SearchGoal
+from autotune.search.space import Listed, build_space
+from autotune.tuning.prepare import STEPS_NOTE, no_gradient, study_name
+from profiles import AdjointName, Measurement, ProblemKey, ProfilesError, ProfileStore, Scalar, read_values
+
+logger = logging.getLogger("autotune")
+
+TIMED_COUNTS = 2
+"""How many counts a probe times at most."""
+ROUNDS = 9
+"""How many samples it takes of each: two counts that differ by a fifth are told apart on a machine that scatters so."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AutoRequest:
+    """What a training process asks; see `auto_adjoint`."""
+
+    problem: str | Callable[..., Any]
+    budget: str | int
+    horizon: int | float | None = None
+    tolerance: float | None = None
+    set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    objective: Objective = Objective.TIME
+    tiers: tuple[str, ...] = ()
+    directory: str | None = None
+    device: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "set_values", read_values(self.set_values))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What is known of the one cell that is asked for."""
+
+    known: Past
+    question: SearchGoal
+    cell: Cell
+
+
+class Probe:
+    """Measures, in this process, the few counts that a choice needs."""
+
+    def __init__(
+        self,
+        ask: AutoRequest,
+        problem: Problem,
+        *,
+        key: ProblemKey,
+        info: DeviceInfo,
+        budget: Budget,
+        store: ProfileStore | None,
+    ) -> None:
+        """Keep what is asked, and where rows go; None for a store that cannot be had."""
+        self._ask = ask
+        self._problem = problem
+        self._key = key
+        self._info = info
+        self._budget = budget
+        self._store = store
+
+    def run(self, rows: Sequence[Measurement]) -> list[Measurement]:
+        """Count steps, compile the enclosing counts, time the best two; store and return the rows."""
+        seen = self._observed()
+        made = self._measure(seen, self._enclosing(seen), Rung.COMPILED)
+        past = self._past([*rows, *made], seen)
+        cell = past.cell
+        fitting = past.known.fitting(cell)
+        if not fitting and seen.steps:
+            made += self._measure(seen, [1, 2], Rung.COMPILED)
+            past = self._past([*rows, *made], seen)
+            fitting = past.known.fitting(cell)
+        if not fitting:
+            return made
+        best = self._promising(fitting, past)
+        rung = Rung.RUN if self._ask.objective is Objective.TIME and seen.steps else Rung.COMPILED
+        timed = self._measure(seen, best if rung is Rung.RUN else best[:1], rung)
+        return [*made, *timed]
+
+    def _enclosing(self, seen: Observation) -> list[int]:
+        """Few checkpoints, about sqrt(2 n), and everything stored."""
+        if not seen.steps:
+            return [1, 32, 1024]
+        cliff = min(seen.steps, math.isqrt(2 * seen.steps) + 1)
+        return sorted({max(1, cliff // 4), cliff, seen.steps})
+
+    def _promising(self, fitting: Sequence[int], past: _Known) -> list[int]:
+        """The count that executes the fewest steps, and a much smaller one that executes few more."""
+        question = past.question
+        if past.cell.case not in question.works:
+            return [fitting[-1]]
+        executed = {count: question.passes(past.cell, count) for count in fitting}
+        best = min(fitting, key=lambda count: (executed[count], count))
+        others = [count for count in fitting if count <= best / 2 and executed[count] <= 1.5 * executed[best]]
+        return sorted({best, min(others, default=best)})[-TIMED_COUNTS:]
+
+    def _past(self, rows: Sequence[Measurement], seen: Observation) -> _Known:
+        ask = self._ask
+        listed = Listed(
+            horizons=() if ask.horizon is None else (ask.horizon,),
+            tolerances=() if ask.tolerance is None else (ask.tolerance,),
+            set_values={key: (value,) for key, value in ask.set_values.items()},
+            x64=_x64(),
+        )
+        space = build_space(listed)
+        case = space.cells[0].case
+        work = seen.work()
+        works = {} if work is None else {case: work}
+        question = SearchGoal(
+            space=space, works=works, adjoint=AdjointName.OURS, budget_bytes=self._budget.bytes
+        )  # fmt: skip
+        return _Known(known=Past(rows, question), question=question, cell=space.cells[0])
+
+    def _observed(self) -> Observation:
+        from autotune.problem.probe import observe
+
+        note = f"{self._key.fingerprint} {self._ask.horizon!r} {self._ask.tolerance!r}"
+        stored = self._store.get_note(STEPS_NOTE, note) if self._store is not None else None
+        if stored is not None:
+            return decode_observation(stored)
+        seen = observe(self._problem, self._ask.horizon, self._ask.tolerance, adjoint=AdjointName.OURS)
+        if seen.differentiated is False:
+            raise AutotuneError(no_gradient(self._problem.name))
+        self._write(lambda store: store.put_note(STEPS_NOTE, note, dataclasses.asdict(seen)))
+        return seen
+
+    def _measure(self, seen: Observation, counts: Sequence[int], rung: Rung) -> list[Measurement]:
+        """Measure counts in this process, and store the rows."""
+        from autotune.measuring.runners import InProcessRunner
+
+        ask, work = self._ask, seen.work()
+        trials = [
+            Trial(
+                study=study_name(self._key, self._info.key, AdjointName.OURS) + "/auto",
+                problem=self._problem.name,
+                adjoint=AdjointName.OURS,
+                checkpoints=count,
+                horizon=ask.horizon,
+                tolerance=ask.tolerance,
+                set_values=ask.set_values,
+                expected_steps=seen.accepted,
+                rung=rung,
+                run_within_bytes=self._budget.bytes,
+                rounds=ROUNDS,
+                settings=RunSettings(device=ask.device, x64=_x64()),
+                key=self._key,
+                device=self._info.key,
+                steps=seen.steps,
+                accepted=seen.accepted,
+                rejected=seen.rejected,
+                reversed_steps=work.reversed_steps if work else None,
+            )
+            for count in counts
+        ]
+        rows = InProcessRunner(self._problem).run(trials)
+        self._write(lambda store: [store.put(row) for row in rows])
+        return rows
+
+    def _write(self, write: Callable[[ProfileStore], Any]) -> None:
+        """Store something where it can be stored; a choice does not fail for a store that cannot be written."""
+        if self._store is None or self._store.read_only:
+            return
+        try:
+            write(self._store)
+        except ProfilesError as error:
+            logger.warning("the probe's results were not stored: %s", error)
+
+
+def _x64() -> bool:
+    import jax
+
+    return bool(jax.config.read("jax_enable_x64"))

@@ -1,0 +1,286 @@
+"""Which points to measure next: a pure function of the rows that exist, so that a resumed tune goes on where it was.
+
+The default search of one variant (same `--set` values and flags):
+
+1. compile three counts at the case with the most steps: a small one, the cliff sqrt(2 n), and everything stored. The
+   counts that the budget allows then lie between measured bytes, never beyond them. What fits is timed at once, and
+   likewise at the case with the fewest steps, which parts the cost of an advance from that of a reversed step: the
+   other cases are forecast;
+2. where the budget allowed less than two of them, time two or three of the counts that do fit;
+3. measure the count that could still beat the best one by more than MATTERS, the most promising first, until none
+   could.
+
+A variant that differs from an earlier one in its flags or its tier alone is first timed at one count, and goes on if
+that pays; a tier only where it saves steps at the count that is best without it.
+`exhaustive` runs every count of every cell instead. What ran out of memory rules out larger counts unmeasured; what
+timed out rules out counts that execute as many steps; a variant that only ever fails is given up.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from autotune.measuring.trial import Rung
+from autotune.model.cells import Cell, Variant
+from autotune.search.history import Past, SearchGoal
+from autotune.search.space import grid_counts
+from profiles import Measurement
+
+MATTERS = 0.05
+"""A gain in seconds below this share is not worth a trial: it is less than the noise of a shared machine."""
+TOLERABLE_FACTOR = 4.0
+"""The small count that is tried first is the smallest whose executed steps are at most this many times the steps."""
+STRETCH = 2.0
+"""A count is timed only if it executes at most this many times the steps of one that is, so that a law that is wrong
+far from its samples costs little."""
+MOST_TIMED_ALONE, MOST_TIMED = 5, 4
+"""How many counts of a cell are timed at most: of the only cell of a variant, and of one among several."""
+CHALLENGERS = 2
+"""How many counts challenge the best one in one batch."""
+APART = 1.5
+"""Ratio of two counts that may challenge in one batch."""
+FEW_CELLS = 4
+"""With more cells than this, cells between the two ends are left to the laws until the final run of each."""
+BATCH = 6
+"""How many trials of one cell an exhaustive search interleaves at once."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRequest:
+    """One trial to make: where, how far, and the reason in words for whoever reads the log.
+
+    Trials of one `batch` are timed in alternation; the row keeps its number as `repeat`.
+    """
+
+    cell: Cell
+    checkpoints: int
+    rung: Rung
+    why: str
+    batch: int = 0
+
+
+class Search:
+    """Answer `next_requests(rows)` for one question; it holds no state between calls."""
+
+    def __init__(self, question: SearchGoal) -> None:
+        """Keep the question."""
+        self.question = question
+
+    def next_requests(self, rows: Sequence[Measurement], *, at_least: int = 1) -> tuple[TrialRequest, ...]:
+        """Return the next batch to measure, empty when nothing more is worth it.
+
+        Args:
+            rows: everything that is known, in any order.
+            at_least: go on to further variants until the batch has so many requests, one for each worker.
+        """
+        past = Past(rows, self.question)
+        batch: list[TrialRequest] = []
+        for variant in self.question.space.variants:
+            if past.gave_up(variant):
+                continue
+            found = self._exhaustive(variant, past) if self.question.exhaustive else self._economical(variant, past)
+            batch += found
+            if len(batch) >= at_least:
+                break
+        return tuple(dataclasses.replace(asked, batch=past.next_batch) for asked in self._anchored(batch, past))
+
+    def _anchored(self, batch: Sequence[TrialRequest], past: Past) -> list[TrialRequest]:
+        """Time the fastest known count of every cell again with what is new there: see `_speed`."""
+        again = []
+        for cell in dict.fromkeys(asked.cell for asked in batch if asked.rung is Rung.RUN):
+            known = past.timed(cell)
+            if known and known[0].checkpoints not in {asked.checkpoints for asked in batch if asked.cell == cell}:
+                why = "timed again beside the others"
+                again.append(TrialRequest(cell=cell, checkpoints=known[0].checkpoints, rung=Rung.RUN, why=why))
+        return [*again, *batch]
+
+    def _exhaustive(self, variant: Variant, past: Past) -> tuple[TrialRequest, ...]:
+        for cell in self.question.space.of_variant(variant):
+            counts = self.question.space.counts or grid_counts(self.question.steps(cell.case))
+            rung = Rung.RUN if cell.case in self.question.works else Rung.COMPILED
+            missing = [count for count in counts if not past.has(cell, count, rung)]
+            # Ascending: where memory ends, one batch at most runs out of it, and the rest is ruled out.
+            if missing:
+                return tuple(
+                    TrialRequest(cell=cell, checkpoints=count, rung=rung, why="the whole grid was asked for")
+                    for count in missing[:BATCH]
+                )
+        return ()
+
+    def _economical(self, variant: Variant, past: Past) -> tuple[TrialRequest, ...]:
+        cells = self.question.space.of_variant(variant)
+        reference = max(cells, key=self._cell_steps)
+        first = self._first_alike(variant)
+        if first is not None and not past.gave_up(first):
+            trial = self._does_it_pay(reference, Cell(reference.case, first.xla_flags, first.tier), past)
+            if trial is not None:
+                return trial
+        return (
+            self._first(cells, reference, past)
+            or self._time(cells, past)
+            or self._challenge(cells if len(cells) <= FEW_CELLS else self._told_apart(cells), past)
+        )  # fmt: skip
+
+    def _first_alike(self, variant: Variant) -> Variant | None:
+        """Return the earlier variant that differs from this one in its flags or its tier alone."""
+        for other in self.question.space.variants:
+            if other == variant:
+                return None
+            if other.set_values == variant.set_values:
+                return other
+        return None
+
+    def _does_it_pay(self, cell: Cell, base: Cell, past: Past) -> tuple[TrialRequest, ...] | None:
+        """Time flags or tier once beside the best count without them; None lets the search of this variant go on."""
+        if cell.case not in self.question.works or (cell.tier is None and not past.timed(base)):
+            return ()
+        best = self._best_without(base, past)
+        count = best if cell.tier is None else self._count_for_tier(cell, base, best, past)
+        if not count:
+            return ()
+        if not past.has(cell, count, Rung.RUN):
+            tried = f"the tier {cell.tier}" if cell.tier else f"XLA_FLAGS={cell.xla_flags or '(none)'}"
+            why = f"does {tried} pay beside the best count without it?"
+            asked = TrialRequest(cell=cell, checkpoints=count, rung=Rung.RUN, why=why)
+            plain = TrialRequest(cell=base, checkpoints=best, rung=Rung.RUN, why="timed again beside the others")
+            return (plain, asked) if past.timed(base) else (asked,)
+        return None if self._paid(cell, base, past) else ()
+
+    def _best_without(self, base: Cell, past: Past) -> int:
+        """The fastest count that fits; the largest that fits where each took too long to be timed; 0 for none."""
+        known = past.timed(base)
+        return known[0].checkpoints if known else max(past.fitting(base), default=0)
+
+    def _count_for_tier(self, cell: Cell, base: Cell, best: int, past: Past) -> int:
+        """The count to try a tier at: the best one without it, or the largest that leaves room for what it adds.
+
+        0 where the tier saves no steps there, or was too large even so.
+        """
+        count = best
+        planned = past.forecast.bytes_at(cell, best) if past.has(cell, best, Rung.COMPILED) else None
+        alone = past.forecast.bytes_at(base, best) if best else None
+        if planned and alone and best not in past.timed_counts(cell):
+            added = planned.likely - alone.likely
+            sizes = [(other, past.forecast.bytes_at(base, other)) for other in past.fitting(base)]
+            roomy = [other for other, size in sizes if size and self.question.fits(size.high + added)]
+            count = max((other for other in roomy if other < best), default=0)
+        if not count:
+            return 0
+        steps = self.question.passes(cell, count)
+        return count if steps < (1 - MATTERS) * self.question.passes(base, best) else 0
+
+    def _paid(self, cell: Cell, base: Cell, past: Past) -> bool:
+        """Whether flags or tier were faster or smaller, compared within the batch that timed both."""
+        for count in past.timed_counts(cell):  # what is faster and too large may be faster with fewer checkpoints too
+            batch = past.last_batch(cell, count)
+            assert batch is not None
+            changed, without = past.in_batch(cell, count, batch), past.fastest_in_batch(base, batch)
+            peak, alone = past.forecast.bytes_at(cell, count), past.forecast.bytes_at(base, count)
+            faster = changed and (changed < (1 - MATTERS) * without if without else cell.tier is not None)
+            if faster or (peak and alone and peak.likely < (1 - MATTERS) * alone.likely):
+                return True
+        return False
+
+    def _first(self, cells: Sequence[Cell], reference: Cell, past: Past) -> tuple[TrialRequest, ...]:
+        """Ask for counts that enclose all others in bytes, run where they fit, at the most and the fewest steps."""
+        why = "counts that enclose all others"
+        counts = self.question.space.counts or self._enclosing_counts(reference)
+        wanted = [(reference, count) for count in sorted({counts[0], counts[len(counts) // 2], counts[-1]})]
+        for cell in self._told_apart(cells)[1:]:
+            counts = self.question.space.counts or self._enclosing_counts(cell)
+            wanted += [(cell, count) for count in sorted({counts[len(counts) // 2], counts[-1]})]
+        missing = [(cell, count) for cell, count in wanted if not past.has(cell, count, Rung.COMPILED)]
+        if not missing and self.question.space.counts is None and not past.any_fits(reference):
+            smallest = [(reference, count) for count in (1, 2) if count < counts[0]]
+            missing = [(cell, count) for cell, count in smallest if not past.has(cell, count, Rung.COMPILED)]
+            why = "nothing fits yet: the fewest checkpoints there are"
+        return tuple(
+            TrialRequest(cell=cell, checkpoints=count, rung=self._affordable_rung(cell, count), why=why)
+            for cell, count in missing
+        )
+
+    def _affordable_rung(self, cell: Cell, count: int) -> Rung:
+        """Run what executes few steps; compile alone what would run long, or cannot run."""
+        if cell.case not in self.question.works:
+            return Rung.COMPILED
+        most = 2 * TOLERABLE_FACTOR * self._cell_steps(cell)
+        return Rung.RUN if self.question.passes(cell, count) <= most else Rung.COMPILED
+
+    def _enclosing_counts(self, cell: Cell) -> tuple[int, ...]:
+        """Choose a small count, one near the cliff, and everything stored."""
+        steps = self._cell_steps(cell)
+        if steps < 1:  # nothing could be observed: bytes against counts in equal ratios
+            return (1, 32, 1024)
+        grid = grid_counts(steps, at_most=24)
+        tolerable = [count for count in grid if self.question.passes(cell, count) <= TOLERABLE_FACTOR * steps]
+        cliff = next(count for count in grid if count * count >= 2 * steps or count == steps)
+        return tuple(sorted({min(tolerable[0], max(1, cliff // 3)), cliff, steps}))
+
+    def _time(self, cells: Sequence[Cell], past: Past) -> tuple[TrialRequest, ...]:
+        """Ask, at the most and fewest steps, for two timings below what fits and for the count that executes least."""
+        ends = self._told_apart(cells)
+        shares = (1.0, 0.25) if len(ends) == 2 else (1.0, 1 / 3, 1 / 9)
+        requests = []
+        for cell in ends:
+            fitting = past.fitting(cell)
+            if not fitting:
+                continue
+            executed = {count: self.question.passes(cell, count) for count in fitting}
+            wanted = {}
+            if len(past.timed(cell)) < 2:
+                near = [count for count in fitting if executed[count] <= STRETCH * executed[fitting[-1]]]
+                for share in shares:
+                    wanted[min(near, key=lambda c, share=share: abs(c - share * fitting[-1]))] = (
+                        "seconds below what fits"
+                    )
+            least = min(fitting, key=lambda count: executed[count])
+            timed = [self.question.passes(cell, count) for count in past.timed_counts(cell)]
+            if executed[least] < (1 - MATTERS) * min(timed, default=math.inf):
+                wanted[least] = "executes the fewest steps of all that fit"
+            requests += [
+                TrialRequest(cell=cell, checkpoints=count, rung=Rung.RUN, why=why)
+                for count, why in sorted(wanted.items())
+                if not past.has(cell, count, Rung.RUN)
+            ]
+        return tuple(requests)
+
+    def _told_apart(self, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+        """The cell with the most steps, and the one with the fewest where they differ enough to part F from U."""
+        by_steps = sorted((cell for cell in cells if cell.case in self.question.works), key=self._cell_steps)
+        if not by_steps or self._cell_steps(by_steps[-1]) < 1.5 * self._cell_steps(by_steps[0]):
+            return tuple(by_steps[-1:])
+        return by_steps[-1], by_steps[0]
+
+    def _cell_steps(self, cell: Cell) -> int:
+        return self.question.steps(cell.case)
+
+    def _challenge(self, cells: Sequence[Cell], past: Past) -> tuple[TrialRequest, ...]:
+        """Ask for the untimed counts that could gain most over the best count of their cell, apart from each other."""
+        most = MOST_TIMED_ALONE if len(cells) == 1 else MOST_TIMED
+        promising = []
+        for cell in cells:
+            if cell.case not in self.question.works or len(past.timed_counts(cell)) >= most:
+                continue
+            best = past.best_expected_seconds(cell)
+            certain = set(past.fitting(cell))
+            for count in past.possible(cell):
+                seconds = past.forecast.seconds_at(cell, count)
+                if best is None or seconds is None or past.has(cell, count, Rung.RUN):
+                    continue
+                if self.question.passes(cell, count) > STRETCH * past.most_passes_timed(cell):
+                    continue
+                # What may not fit at all has to promise a gain without luck, or the search creeps up to the budget.
+                gain = 1 - (seconds.low if count in certain else seconds.likely) / best
+                if gain > MATTERS:
+                    why = f"may be {100 * gain:.0f} % faster than the best count known here"
+                    promising.append((gain, TrialRequest(cell=cell, checkpoints=count, rung=Rung.RUN, why=why)))
+        chosen: list[TrialRequest] = []
+        for _, asked in sorted(promising, key=lambda pair: -pair[0]):
+            if all(asked.cell == c.cell and _apart(asked.checkpoints, c.checkpoints) for c in chosen):
+                chosen.append(asked)
+        return tuple(chosen[:CHALLENGERS])
+
+
+def _apart(left: int, right: int) -> bool:
+    """Whether two counts are so different that timing one tells little about the other."""
+    return max(left, right) >= APART * min(left, right)

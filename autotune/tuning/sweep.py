@@ -1,0 +1,294 @@
+"""Hand out trials through an Optuna study, measure them, store each result.
+
+`_study` makes the study; the budget is a constraint of its trials. What to measure is decided by `_search` and
+enqueued; Optuna hands a trial to exactly one worker, keeps its heartbeat while it runs, and puts it back once when
+its worker died.
+
+The study is scratch: rebuilt from the store at every start, and thrown away. A result is stored before Optuna hears
+of it, so a kill in between measures nothing twice.
+
+Timings of one batch have to alternate, while Optuna knows single trials. So a batch is claimed by as many threads of
+`study.optimize` as it has trials, and `Rendezvous` turns their trials into one call of the runner.
+"""
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import TrialState
+
+from autotune.errors import ProblemChangedError
+from autotune.measuring.trial import Rung, Runner, Trial
+from autotune.measuring.wire import decode_trial, encode
+from autotune.tuning.rendezvous import Rendezvous
+from autotune.tuning.study import JoinedStudy, distributions_of, known_experimental, objectives_of, params_of
+from profiles import Measurement, Status
+
+IDLE_POLL_SECONDS = 0.5
+CHANGED = "changed"
+"""The attribute of a trial whose worker had loaded another problem than the tune's."""
+
+
+class SweepProgress(Protocol):
+    """Who is told what happens; the screen in a tune, nothing in a test."""
+
+    def started(self, trials: Sequence[Trial]) -> None:
+        """A batch begins."""
+        ...
+
+    def finished(self, measurement: Measurement) -> None:
+        """One of its trials is measured and stored."""
+        ...
+
+
+class StoresMeasurements(Protocol):
+    """The part of a store that a sweep needs."""
+
+    def put(self, measurement: Measurement) -> None:
+        """Store one row durably."""
+        ...
+
+
+class SweepInterrupted(Exception):
+    """The sweep was told to stop while its trials ran; nothing of them is kept."""
+
+
+class _Failed(Exception):
+    """A trial's measurement ended other than well; its row says how."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SweepTools:
+    """What a sweep works with: who measures, where rows go, who is told, and the budget that constrains the study."""
+
+    runner: Runner
+    store: StoresMeasurements
+    progress: SweepProgress
+    budget_bytes: int | None = None
+
+
+class Sweep:
+    """One process's part in a study. The process that decides what to measure also makes and ends the study."""
+
+    def __init__(self, joined: JoinedStudy, tools: SweepTools) -> None:
+        """Take part in a study; see `make_study` and `join_study`."""
+        self._study = study = joined.study
+        self._joined = joined
+        self._storage = joined.storage
+        self._seeded: set[int] = set()
+        self._tools = tools
+        self._choices: dict[str, list[str]] = study.user_attrs["choices"]
+        self._measured: list[Measurement] = []
+        self._interrupted = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """The name of this tune's own study."""
+        return self._study.study_name
+
+    @property
+    def waiting(self) -> int:
+        """How many trials nobody has taken yet."""
+        return len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    @property
+    def running(self) -> int:
+        """How many trials some process has taken and not ended."""
+        return len(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the process that made the study said of problem, device and settings."""
+        return dict(self._study.user_attrs["origin"])
+
+    @property
+    def closed(self) -> bool:
+        """Whether the study has been ended by the process that made it."""
+        return bool(self._study.user_attrs.get("closed"))
+
+    def interrupt(self) -> None:
+        """End what runs now, from a signal handler: its results are dropped, what is stored stays."""
+        self._interrupted.set()
+        self._tools.runner.close()
+
+    def end(self) -> None:
+        """Tell every worker that no trial will come."""
+        self._study.set_user_attr("closed", True)
+
+    def close(self) -> None:
+        """Let go of the study's database."""
+        self._joined.close()
+
+    def reap(self) -> None:
+        """Hand out again, once, what dead workers had taken."""
+        with known_experimental():
+            optuna.storages.fail_stale_trials(self._study)
+
+    def rebuild(self, rows: Sequence[Measurement]) -> None:
+        """Tell a fresh study what the store holds, so that its front and its samplers know every measured trial."""
+        distributions = distributions_of(self._choices, int(self._study.user_attrs["most_checkpoints"]))
+        for row in rows:
+            params = params_of(row)
+            if set(params) != set(distributions) or any(
+                params[name] not in self._choices[name] for name in self._choices
+            ):
+                continue  # a value that is not asked for today
+            values = objectives_of(row)
+            self._study.add_trial(
+                optuna.create_trial(
+                    state=TrialState.COMPLETE if values else TrialState.PRUNED,
+                    values=values,
+                    params=params,
+                    distributions=distributions,
+                    user_attrs={"key": row.key, "status": str(row.status)},
+                    constraints=self._constraints(row),
+                )
+            )
+
+    def measure(self, trials: Sequence[Trial], *, alone: bool = False) -> list[Measurement]:
+        """Measure a batch, together with whatever workers have joined, until every trial of it has ended.
+
+        Timed trials of the batch that this process takes are timed in alternation. Unless it is `alone`, it takes
+        those that are compiled only one by one, and leaves the others to workers.
+
+        Returns:
+            The rows that were measured by this process; the store has those of the others too.
+
+        Raises:
+            SweepInterrupted: `interrupt` was called.
+            ProblemChangedError: somebody edited the problem; what was finished is stored.
+        """
+        first = len(self._study.get_trials(deepcopy=False))
+        for trial in trials:
+            self._study.enqueue_trial(params_of(trial), user_attrs={"trial": encode(trial)})
+        self._measured.clear()
+        timed = all(trial.rung is Rung.RUN for trial in trials)
+        while True:
+            self.work(together=len(trials) if timed or alone else 1)
+            batch = self._study.get_trials(deepcopy=False)[first:]
+            if said := next((trial.user_attrs[CHANGED] for trial in batch if CHANGED in trial.user_attrs), None):
+                raise ProblemChangedError(said)
+            if not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in batch):
+                return list(self._measured)
+            time.sleep(IDLE_POLL_SECONDS)
+            self._seed_heartbeats(batch)
+            self.reap()  # else the trial of the last worker to die would run for ever
+
+    def _seed_heartbeats(self, batch: Sequence[optuna.trial.FrozenTrial]) -> None:
+        """Record one heartbeat, once, for trials that others run.
+
+        Optuna takes only those for stale that have a heartbeat: a worker that died before its first would be waited
+        for for ever.
+        """
+        storage = self._storage
+        if not isinstance(storage, optuna.storages.RDBStorage):
+            return
+        study_id = storage.get_study_id_from_name(self._study.study_name)
+        for trial in batch:
+            if trial.state is TrialState.RUNNING and trial.number not in self._seeded:
+                self._seeded.add(trial.number)
+                storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
+
+    def lost(self, trials: Sequence[Trial], rows: Sequence[Measurement]) -> list[Trial]:
+        """Return the trials that no row tells about: their workers died twice."""
+
+        def place(of: Trial | Measurement) -> str:
+            return json.dumps({"study": of.study, **params_of(of)}, sort_keys=True)
+
+        known = {place(row) for row in rows}
+        return [trial for trial in trials if place(trial) not in known]
+
+    def work(self, *, together: int = 1) -> int:
+        """Take and measure waiting trials until none waits; return how many this process took."""
+        taken = 0
+        while (waiting := self.waiting) and not self._interrupted.is_set():
+            size = min(together, waiting)
+            meeting = Rendezvous(size, self._run)
+            self._study.optimize(
+                lambda trial, meeting=meeting: self._objective(trial, meeting),
+                n_trials=size,
+                n_jobs=size,
+                catch=(_Failed,),
+            )
+            meeting.check()  # Optuna drops what its last threads raised
+            taken += size
+        if self._interrupted.is_set():
+            raise SweepInterrupted
+        return taken
+
+    def sample(self, build: Callable[[Mapping[str, str], int], Trial]) -> None:
+        """Let Optuna's multi-objective sampler choose one trial, and measure it.
+
+        Args:
+            build: makes a trial from the chosen values, texts by parameter name, and the number of checkpoints.
+        """
+        meeting = Rendezvous(1, self._run)
+        self._study.optimize(
+            lambda trial: self._objective(trial, meeting, build=build), n_trials=1, catch=(_Failed,)
+        )  # fmt: skip
+        if self._interrupted.is_set():
+            raise SweepInterrupted
+
+    def _objective(
+        self,
+        handed: optuna.Trial,
+        meeting: Rendezvous,
+        build: Callable[[Mapping[str, str], int], Trial] | None = None,
+    ) -> tuple[float, float]:
+        """Measure the trial that Optuna handed out; see the module's header."""
+        try:
+            trial = self._trial_of(handed, build)
+        except BaseException:
+            meeting.leave()
+            raise
+        try:
+            row = meeting.bring(trial)
+        except ProblemChangedError as error:
+            handed.set_user_attr(CHANGED, str(error))  # for the process that made the study
+            raise
+        handed.set_user_attr("key", row.key)
+        handed.set_user_attr("status", str(row.status))
+        for name, excess in (self._constraints(row) or {}).items():
+            handed.set_constraint(name, excess)
+        if row.status is not Status.OK:
+            raise _Failed(f"{row.status}: {row.message}")
+        values = objectives_of(row)
+        if values is None:
+            raise optuna.TrialPruned  # compiled only: its bytes are stored, there are no seconds to tell
+        return values
+
+    def _trial_of(self, handed: optuna.Trial, build: Callable[[Mapping[str, str], int], Trial] | None) -> Trial:
+        """Read the trial that was enqueued, or make the one that the sampler chooses."""
+        enqueued = handed.user_attrs.get("trial")
+        if enqueued is None and build is None:
+            raise optuna.TrialPruned  # another worker was faster: nothing waits
+        top = int(self._study.user_attrs["most_checkpoints"])
+        checkpoints = handed.suggest_int("checkpoints", 1, top, log=True)
+        chosen = {name: handed.suggest_categorical(name, listed) for name, listed in self._choices.items()}
+        if enqueued is None:
+            assert build is not None
+            return build(chosen, checkpoints)
+        return decode_trial(enqueued)
+
+    def _constraints(self, row: Measurement) -> dict[str, float] | None:
+        """By how many bytes a row exceeds the budget; None where there is no budget or no figure."""
+        if self._tools.budget_bytes is None or row.peak_bytes is None:
+            return None
+        return {"budget": float(row.peak_bytes - self._tools.budget_bytes)}
+
+    def _run(self, trials: Sequence[Trial]) -> list[Measurement]:
+        """Measure trials, and store each row before anyone else hears of it."""
+        tools = self._tools
+        tools.progress.started(trials)
+        rows = tools.runner.run(trials)
+        if self._interrupted.is_set():
+            raise SweepInterrupted
+        for row in rows:
+            tools.store.put(row)
+            self._measured.append(row)
+            tools.progress.finished(row)
+        return rows

@@ -1,0 +1,388 @@
+"""Tune a problem: prepare, search, choose, each step resting on what the store holds.
+
+The store is read anew before every batch, so it does not matter who measured a row: this process, a worker on another
+host, or a tune that was killed. What a search asks next follows from the rows alone.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from autotune.choosing.recommend import Fit, Recommendation
+from autotune.errors import AutotuneError
+from autotune.measuring.rows import VERIFIED, blank_row
+from autotune.measuring.trial import Trial
+from autotune.model.cells import Cell
+from autotune.model.forecast import Forecast
+from autotune.search.history import SearchGoal
+from autotune.search.search import Search, TrialRequest
+from autotune.search.space import Space
+from autotune.tuning.dry_run import Planned, plan, total_seconds
+from autotune.tuning.helpers import local_workers, origin_of_study
+from autotune.tuning.prepare import NOT_COUNTED, Machine, Prepared, Reuse, Store, prepare, reuse
+from autotune.tuning.request import TuneRequest
+from autotune.tuning.stored_choice import CHOICE_NOTE, choice_key, note_of_choice
+from autotune.tuning.study import StudyPlan, make_study, scratch_url
+from autotune.tuning.sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
+from autotune.tuning.tier_space import TierSizes
+from autotune.tuning.verify import Chooser
+from profiles import AdjointName, Measurement, ProblemKey, Status, stored_values
+
+SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
+"""Makes XLA's CPU backend compile a loop over a small state into one kernel (fact 14); the default is 1024 bytes."""
+SMALL_STATE_BYTES = 2 * 2**10
+"""Up to how many bytes a checkpoint the flag is named to the user; tried is what they asked for."""
+
+
+class TuneProgress(SweepProgress, Protocol):
+    """Who is told what happens in a tune."""
+
+    def note(self, text: str) -> None:
+        """One line that is to stay in sight."""
+        ...
+
+    def expect(self, trials: int, seconds: float | None) -> None:
+        """How many trials are still to come, and how long they will take where that is known."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line about what is being done."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TuneResult:
+    """What a tune found. `hints` are lines for people; `measured` counts the rows that were made, not reused."""
+
+    prepared: Prepared
+    recommendations: tuple[Recommendation, ...]
+    rows: tuple[Measurement, ...]
+    reused: int
+    measured: int
+    stale: dict[str, int]
+    hints: tuple[str, ...]
+    store: str
+
+    @property
+    def everything_fits(self) -> bool:
+        """Whether a count was found at every case."""
+        return all(choice.status is Fit.OK for choice in self.recommendations)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON that `tune` prints."""
+        return {
+            "schema_version": 1,
+            "problem": self.prepared.name,
+            "device": self.prepared.device.kind,
+            "adjoint": str(self.prepared.request.adjoint),
+            "store": self.store,
+            "study": self.prepared.study,
+            "recommendations": [choice.to_json() for choice in self.recommendations],
+        }
+
+
+def run_tune(request: TuneRequest, *, store: Store, machine: Machine, progress: TuneProgress) -> TuneResult:
+    """Tune a problem.
+
+    Args:
+        request: what is asked.
+        store: where every measurement is kept, and where earlier ones are found.
+        machine: who measures; the caller closes it.
+        progress: who is told.
+
+    Raises:
+        AutotuneError: the problem cannot be loaded or run, or the budget cannot be resolved.
+        KeyboardInterrupt: it was interrupted; every finished measurement is stored.
+    """
+    prepared = prepare(request, store, machine, progress.say)
+    return Tuning(prepared, store, machine, progress).run()
+
+
+def foresee(request: TuneRequest, *, store: Store, machine: Machine, progress: TuneProgress) -> tuple[Planned, ...]:
+    """List the trials that a tune would make now, measuring nothing but the steps; see `_dry_run`."""
+    prepared = prepare(request, store, machine, progress.say)
+    known = reuse(prepared, store.measurements(problem_name=prepared.name))
+    elsewhere = store.measurements(device=prepared.device.key.kind)
+    space = TierSizes(prepared, known.rows, store, None, progress.note).add_to(prepared.space)
+    return plan(_question(prepared, space), known.rows, verified=known.verified, elsewhere=elsewhere)
+
+
+def _question(prepared: Prepared, space: Space) -> SearchGoal:
+    """What the search has to answer."""
+    return SearchGoal(
+        space=space,
+        works=prepared.works,
+        adjoint=prepared.request.adjoint,
+        budget_bytes=prepared.budget.bytes,
+        exhaustive=prepared.request.exhaustive,
+    )
+
+
+class Tuning:
+    """One tune on its way."""
+
+    def __init__(self, prepared: Prepared, store: Store, machine: Machine, progress: TuneProgress) -> None:
+        """Join the scratch study afresh and tell it what the store holds."""
+        self._prepared = prepared
+        self._store = store
+        self._machine = machine
+        self._progress = progress
+        self._measured = 0
+        most = max((work.steps for work in prepared.works.values()), default=1024)
+        self._scratch = scratch_url(store.url)
+        if prepared.request.workers > 1 and not self._scratch:
+            raise AutotuneError(f"{prepared.request.workers} workers need a store that they can share; name a file")
+        study = StudyPlan(
+            name=prepared.study,
+            space=prepared.space,
+            most_checkpoints=max(most, *(prepared.space.counts or (1,))),
+            tiers=tuple(tier.name for tier in prepared.request.tiers),
+            seed=prepared.request.seed,
+            origin=origin_of_study(prepared),
+        )
+        joined = make_study(self._scratch, study)
+        self._sweep = Sweep(
+            joined,
+            SweepTools(runner=machine, store=store, progress=progress, budget_bytes=prepared.budget.bytes),
+        )
+
+    def run(self) -> TuneResult:
+        """Search, choose, and note the choices."""
+        try:
+            return self._run()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the study's database."""
+        self._sweep.close()
+
+    def _run(self) -> TuneResult:
+        failed = self._store_failures()
+        known = self._known()
+        self._sweep.rebuild(known.rows)
+        self._say_what_is_reused(known)
+        helpers = local_workers(self._prepared, self._sweep.name, self._store.url, self._prepared.request.workers - 1)
+        with helpers, _interruptible(self._sweep):
+            try:
+                self._search(self._prepared.space)
+                space = self._space_with_tiers()
+                if space != self._prepared.space:
+                    self._search(space)
+                chosen = self._choose(space)
+            except SweepInterrupted as error:
+                raise KeyboardInterrupt from error
+            finally:
+                self._sweep.end()
+        self._note(chosen)
+        found = self._known()
+        chosen = self._with_failures(chosen)
+        return TuneResult(
+            prepared=self._prepared,
+            recommendations=chosen,
+            rows=(*found.rows, *found.verified, *failed),
+            reused=len(known.rows) + len(known.verified),
+            measured=self._measured,
+            stale=dict(known.stale),
+            hints=tuple(self._hints(chosen)),
+            store=self._store.place,
+        )
+
+    def _store_failures(self) -> list[Measurement]:
+        """Store a row, with its message, for every case that could not be measured at all."""
+        prepared, rows = self._prepared, []
+        some = next(iter(prepared.keys.values()))
+        for case, failure in prepared.failures.items():
+            swept = " ".join(f"{key}={value!r}" for key, value in case.set_values)
+            trial = Trial(
+                study=prepared.study + NOT_COUNTED,
+                problem=prepared.problem,
+                adjoint=prepared.request.adjoint,
+                checkpoints=(prepared.space.counts or (1,))[0],
+                horizon=case.horizon,
+                tolerance=case.tolerance,
+                set_values=dict(case.set_values),
+                settings=prepared.request.settings,
+                key=prepared.keys.get(case.set_values)
+                or ProblemKey(name=some.name, components={**some.components, "set": swept}),
+                device=prepared.device.key,
+            )
+            message = "\n".join((failure.message, *failure.frames))
+            rows.append(dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message))
+            self._store.put(rows[-1])
+            self._progress.finished(rows[-1])
+        return rows
+
+    def _with_failures(self, chosen: Sequence[Recommendation]) -> tuple[Recommendation, ...]:
+        """Put the cases that could not be measured in their places among the others."""
+        prepared = self._prepared
+        found = {choice.case: choice for choice in chosen}
+        for case, failure in prepared.failures.items():
+            found[case] = Recommendation(
+                case=case, status=Fit.FAILED, budget_bytes=prepared.budget.bytes,
+                margin_bytes=prepared.budget.margin_bytes, message=failure.message,
+            )  # fmt: skip
+        return tuple(found[case] for case in prepared.cases)
+
+    def _known(self) -> Reuse:
+        return reuse(self._prepared, self._store.measurements(problem_name=self._prepared.name))
+
+    def _say_what_is_reused(self, known: Reuse) -> None:
+        if known.rows or known.verified:
+            count = len(known.rows) + len(known.verified)
+            self._progress.note(f"going on with {count} measurements of {self._prepared.name} in {self._store.place}")
+        for reason, count in known.stale.items():
+            self._progress.note(f"not reusing {count} measurements: {reason}")
+
+    def _search(self, space: Space) -> None:
+        """Measure what the search asks for until it asks for nothing."""
+        request = self._prepared.request
+        question = _question(self._prepared, space)
+        search = Search(question)
+        while requests := search.next_requests(rows := self._known().rows, at_least=request.workers):
+            known = self._known()
+            coming = plan(question, known.rows, verified=known.verified)
+            self._progress.expect(len(coming), total_seconds(coming))
+            forecast = Forecast(rows, self._prepared.works, request.adjoint)
+            self._measure([trial_of(self._prepared, asked, forecast) for asked in requests])
+            if len(self._known().rows) == len(rows):
+                # A search that learns nothing would ask for the same for ever.
+                raise RuntimeError(f"the store did not keep what was measured for {requests}")
+
+    def _measure(self, trials: Sequence[Trial]) -> list[Measurement]:
+        """Measure a batch; a trial whose worker died twice becomes a row that says so."""
+        made = self._sweep.measure(trials, alone=self._prepared.request.workers == 1)
+        stored = self._store.measurements(problem_name=self._prepared.name)
+        for trial in self._sweep.lost(trials, stored):
+            message = "its worker was killed twice"
+            self._store.put(dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message))
+        self._measured += len(trials)
+        return made
+
+    def _space_with_tiers(self) -> Space:
+        """The space, and its cells with every tier that was asked for and holds a state."""
+        known = self._known()
+        fits = any(row.peak_bytes and row.peak_bytes <= self._prepared.budget.bytes for row in known.rows)
+        if not self._prepared.request.tiers or not fits:
+            return self._prepared.space  # a tier takes nothing off what a single checkpoint needs
+        sizes = TierSizes(self._prepared, known.rows, self._store, self._machine, self._progress.note)
+        return sizes.add_to(self._prepared.space)
+
+    def _choose(self, space: Space) -> tuple[Recommendation, ...]:
+        """Choose at every case, each choice run under the user's own settings."""
+        known = self._known()
+        chooser = Chooser(self._prepared, known.rows, known.verified)
+        forecast = Forecast(known.rows, self._prepared.works, self._prepared.request.adjoint)
+
+        def final_run(asked: TrialRequest) -> Measurement | None:
+            rows = self._measure([trial_of(self._prepared, asked, forecast, final=True)])
+            return rows[0] if rows else None
+
+        cells = {case: [cell for cell in space.cells if cell.case == case] for case in space.cases}
+        return tuple(chooser.choose(case, mine, final_run) for case, mine in cells.items())
+
+    def _note(self, chosen: Sequence[Recommendation]) -> None:
+        """Keep what was recommended, for `check` and `auto_adjoint`."""
+        for choice in chosen:
+            key = self._prepared.keys[choice.case.set_values]
+            self._store.put_note(
+                CHOICE_NOTE,
+                choice_key(key, self._prepared.device.key, self._prepared.request.adjoint, choice.case),
+                note_of_choice(
+                    self._prepared.problem,
+                    key,
+                    self._prepared.device.key,
+                    self._prepared.request.adjoint,
+                    choice.to_json() | {"set_values": stored_values(dict(choice.case.set_values))},
+                ),
+            )
+
+    def _hints(self, chosen: Sequence[Recommendation]) -> Iterator[str]:
+        """Say what else was found out that the user may act on."""
+        prepared = self._prepared
+        if any(seen.note for seen in prepared.observations.values()):
+            yield "compiled only: the arguments have shapes and no data, so nothing could be run or timed"
+        if prepared.budget.note:
+            yield f"budget: {prepared.budget.note}"
+        if self._small_loops():
+            yield f"small states: --xla-flags '' --xla-flags {SMALL_LOOP_FLAG} times calls under that flag as well"
+
+    def _small_loops(self) -> bool:
+        """Whether a checkpoint is so small that XLA's small-loop flag may be worth a tune of its own."""
+        prepared = self._prepared
+        flags_given = any(cell.xla_flags for cell in prepared.space.cells)
+        if prepared.device.platform != "cpu" or flags_given or not prepared.works:
+            return False
+        forecast = Forecast(self._known().rows, prepared.works, prepared.request.adjoint)
+        sizes = [forecast.state_bytes(variant) for variant in prepared.space.variants]
+        return any(size is not None and size <= SMALL_STATE_BYTES for size in sizes)
+
+
+def trial_of(prepared: Prepared, asked: TrialRequest, forecast: Forecast, *, final: bool = False) -> Trial:
+    """Write a request as a trial, with everything that its worker would otherwise have to find out."""
+    case = asked.cell.case
+    seen = prepared.observations.get(case)
+    work = prepared.works.get(case)
+    seconds = forecast.seconds_at(asked.cell, asked.checkpoints)
+    ours = prepared.request.adjoint is AdjointName.OURS
+    settings = dataclasses.replace(
+        prepared.request.settings, xla_flags=asked.cell.xla_flags, own_environment=final
+    )  # fmt: skip
+    return Trial(
+        study=prepared.study + (VERIFIED if final else ""),
+        problem=prepared.problem,
+        adjoint=prepared.request.adjoint,
+        checkpoints=asked.checkpoints,
+        horizon=case.horizon,
+        tolerance=case.tolerance,
+        set_values=dict(case.set_values),
+        expected_steps=work.predicted if work and ours else None,
+        tier=asked.cell.tier,
+        directory=prepared.request.directory_of(asked.cell.tier),
+        repeat=asked.batch,
+        rung=asked.rung,
+        run_within_bytes=None if prepared.request.exhaustive else prepared.budget.bytes,
+        rounds=_rounds(seconds.likely if seconds else None),
+        seed=prepared.request.seed,
+        settings=settings,
+        key=prepared.keys[case.set_values],
+        key_place=prepared.key_place(case.set_values),
+        device=prepared.device.key,
+        steps=seen.steps if seen else None,
+        accepted=seen.accepted if seen else None,
+        rejected=seen.rejected if seen else None,
+        reversed_steps=work.reversed_steps if work else None,
+    )
+
+
+def _steps(prepared: Prepared, cell: Cell) -> int:
+    work = prepared.works.get(cell.case)
+    return work.steps if work else 0
+
+
+def _rounds(seconds: float | None) -> int:
+    """Choose how many samples a trial takes: more where a call is short and noise is large beside it."""
+    if seconds is None:
+        return 5
+    return 7 if seconds < 0.1 else 5 if seconds < 5 else 3
+
+
+@contextlib.contextmanager
+def _interruptible(sweep: Sweep) -> Iterator[None]:
+    """End the running trials at Ctrl-C, which Optuna's threads would otherwise wait for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        sweep.interrupt()
+        raise KeyboardInterrupt
+
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

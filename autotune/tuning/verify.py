@@ -1,0 +1,110 @@
+"""Choose for every case, and run each choice under the user's own settings before it is recommended.
+
+What is recommended has been compiled and run as its user will run it, and its peak was within the budget. A choice that
+fails that is a row like any other, and the next best takes its place.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from autotune.choosing.describe import Known, describe
+from autotune.choosing.recommend import Evidence, Fit, Option, Recommendation, options, rank
+from autotune.measuring.trial import Rung
+from autotune.model.cells import Cell, cell_of
+from autotune.model.forecast import Forecast
+from autotune.search.search import TrialRequest
+from autotune.tuning.prepare import Prepared
+from profiles import Case, Measurement, PeakSource, Status
+
+ATTEMPTS = 8
+"""How many choices of one case may fail their final run before the case is given up."""
+
+Measure = Callable[[TrialRequest], Measurement | None]
+"""Measures one request under the user's own settings and stores the row; None where nothing was measured."""
+
+
+class Chooser:
+    """Chooses at one case after the other, from the rows of a finished search."""
+
+    def __init__(self, prepared: Prepared, rows: Sequence[Measurement], verified: Iterable[Measurement]) -> None:
+        """Fit the forecasts once."""
+        self._prepared = prepared
+        self._rows = list(rows)
+        self._verified = {(cell_of(row), row.checkpoints): row for row in verified}
+
+    def choose(self, case: Case, cells: Sequence[Cell], measure: Measure) -> Recommendation:
+        """Find the best count at a case, over its cells, that survives its final run."""
+        base = Recommendation(
+            case=case,
+            status=Fit.NOTHING_FITS,
+            budget_bytes=self._prepared.budget.bytes,
+            margin_bytes=self._prepared.budget.margin_bytes,
+        )
+        tried: set[tuple[Cell, int]] = set()
+        for _ in range(ATTEMPTS):
+            option = self._best(cells, tried)
+            if option is None:
+                break
+            tried.add((option.cell, option.checkpoints))
+            row = self._final_run(option, measure)
+            if row is not None and self._holds(row):
+                return self._described(option, row, base)
+        return dataclasses.replace(base, smallest_bytes=self._smallest(cells))
+
+    def _best(self, cells: Sequence[Cell], tried: set[tuple[Cell, int]]) -> Option | None:
+        rows = [*self._rows, *(row for row in self._verified.values() if not self._holds(row))]
+        forecast = Forecast(rows, self._prepared.works, self._prepared.request.adjoint)
+        candidates = [
+            option
+            for cell in cells
+            for option in options(
+                forecast,
+                cell,
+                name=self._prepared.request.adjoint,
+                work=self._prepared.works.get(cell.case),
+                counts=self._prepared.space.counts,
+                rows=rows,
+            )
+            if (option.cell, option.checkpoints) not in tried
+        ]
+        ranked = rank(candidates, self._prepared.budget.bytes)
+        return ranked[0] if ranked else None
+
+    def _final_run(self, option: Option, measure: Measure) -> Measurement | None:
+        known = self._verified.get((option.cell, option.checkpoints))
+        rung = Rung.RUN if option.cell.case in self._prepared.works else Rung.COMPILED
+        if known is not None and (known.run_seconds or rung is Rung.COMPILED or known.status is not Status.OK):
+            return known
+        row = measure(
+            TrialRequest(
+                cell=option.cell, checkpoints=option.checkpoints, rung=rung, why="final run, your own settings"
+            )
+        )
+        if row is not None:
+            self._verified[(option.cell, option.checkpoints)] = row
+        return row
+
+    def _holds(self, row: Measurement) -> bool:
+        """Whether a final run ended well and within the budget."""
+        return row.status is Status.OK and row.peak_bytes is not None and row.peak_bytes <= self._prepared.budget.bytes
+
+    def _described(self, option: Option, row: Measurement, base: Recommendation) -> Recommendation:
+        """Report the point that the final run belongs to, as every other output does."""
+        name = self._prepared.request.adjoint
+        work = self._prepared.works.get(option.cell.case)
+        rows = [*self._rows, *self._verified.values()]
+        forecast = Forecast(rows, self._prepared.works, name)
+        known = Known(rows=rows, forecast=forecast, evidence=Evidence.MEASURED)
+        said = describe(option, work, name, base, known=known)
+        directory = self._prepared.request.directory_of(option.cell.tier)
+        return dataclasses.replace(said, directory=directory, expected_steps=row.expected_steps)
+
+    def _smallest(self, cells: Sequence[Cell]) -> int | None:
+        """The least bytes that any count was found to need at the case, or at its variant where it has no row."""
+        variants = {cell.variant for cell in cells}
+        rows = [row for row in (*self._rows, *self._verified.values()) if row.peak_bytes]
+        rows = [row for row in rows if row.peak_source is not PeakSource.TRACED]
+        mine = [row.peak_bytes for row in rows if cell_of(row) in cells and row.peak_bytes]
+        shared = [row.peak_bytes for row in rows if cell_of(row).variant in variants and row.peak_bytes]
+        return math.ceil(min(mine or shared)) if mine or shared else None

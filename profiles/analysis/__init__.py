@@ -1,0 +1,4 @@
+"""What rows say: fronts, comparisons, plans for other devices, tables. Pure functions of records.
+
+May import `records` and `store`.
+"""

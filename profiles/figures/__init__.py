@@ -1,0 +1,4 @@
+"""Figures of profiles, as PNG and SVG.
+
+May import `records` and `analysis`.
+"""

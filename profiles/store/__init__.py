@@ -1,0 +1,4 @@
+"""Where rows are kept, durable before `put` returns, and found again by what a person types.
+
+May import `records`.
+"""

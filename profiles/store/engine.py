@@ -1,0 +1,189 @@
+"""Connections to a store's database, and a database's complaints in words that a person can act on.
+
+SQLite gets what several processes on one machine need: write-ahead logging where the file system has it, one writing
+transaction at a time taken at its start (so that two writers never meet half-way), a wait for a busy file, and full
+synchronisation, so that what was committed survives a crash of the machine. On every database a connection lives as
+long as one transaction: an SQLite file is whole between two calls, no idle connection can be dropped by a server, and
+processes may fork.
+
+Known inefficiency: connecting for each call costs milliseconds, nothing beside a measurement.
+"""
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import platformdirs
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import NullPool, StaticPool
+
+from profiles.errors import StoreError
+from profiles.store.urls import STORE_VARIABLE as STORE_VARIABLE
+from profiles.store.urls import hide_passwords, without_password
+
+_LOCKED_POLL_SECONDS = 0.05
+_FILE_NAME = "profiles.db"
+_WRITE = "write a path, sqlite:///FILE or postgresql://USER@HOST/NAME"
+
+
+def default_url() -> str:
+    """Name the store that is used when none is named: the environment's, else SQLite in the user's data folder."""
+    named = os.environ.get(STORE_VARIABLE, "").strip()
+    return named or str(Path(platformdirs.user_data_dir("ckpt-tune", appauthor=False)) / _FILE_NAME)
+
+
+def parse_url(text: str) -> sa.URL:
+    """Read a store's name: a SQLAlchemy URL, or the path of an SQLite file.
+
+    Raises:
+        StoreError: it is neither.
+    """
+    if "://" not in text and without_password(text) != text:
+        raise StoreError(f"the store {without_password(text)!r} is neither a path nor a URL; {_WRITE}")
+    if "://" not in text:
+        return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
+    try:
+        url = sa.engine.make_url(text)
+    except (ArgumentError, ValueError):  # not chained: what they say repeats parts of the text
+        raise StoreError(
+            f"the store {without_password(text)!r} is not a database URL; {_WRITE}, with %40 for an @ in a password "
+            "and %2F for a /"
+        ) from None
+    if url.drivername in ("postgres", "postgresql"):
+        return url.set(drivername="postgresql+psycopg")
+    return url
+
+
+def place_of(url: sa.URL) -> str:
+    """Name a store in messages: an SQLite file by its path, others by their URL without the password."""
+    return without_password(str(url.database) if is_sqlite_file(url) else url.render_as_string(hide_password=False))
+
+
+def is_sqlite_file(url: sa.URL) -> bool:
+    """Tell whether the store is an SQLite file."""
+    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+
+
+def make_engine(url: sa.URL, *, read_only: bool, busy_seconds: float) -> sa.Engine:
+    """Make the engine of a store; nothing is opened yet.
+
+    Raises:
+        StoreError: SQLAlchemy has no driver for the URL, or the driver is not installed.
+    """
+    try:
+        if is_sqlite_file(url):
+            path = Path(str(url.database)).absolute()
+            engine = sa.create_engine(
+                "sqlite://", creator=lambda: _open_file(path, read_only, busy_seconds), poolclass=NullPool
+            )
+        elif url.get_backend_name() == "sqlite":
+            engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        else:
+            engine = sa.create_engine(url, poolclass=NullPool)
+    except (NoSuchModuleError, ImportError) as error:
+        hint = "pip install 'ckpt-tune[postgresql]'" if url.get_backend_name() == "postgresql" else "install its driver"
+        raise StoreError(f"the store {place_of(url)} needs a database driver ({error}): {hint}") from error
+    except (ArgumentError, TypeError, ValueError) as error:
+        said = hide_passwords(str(error), [url.render_as_string(hide_password=False)])
+        raise StoreError(f"the store {place_of(url)} has an option that its database does not know: {said}") from None
+    if engine.dialect.name == "sqlite":
+        _take_transactions_over(engine)
+    return engine
+
+
+def _open_file(path: Path, read_only: bool, busy_seconds: float) -> sqlite3.Connection:
+    """Open an SQLite file; without the right to write, or asked not to, read only."""
+    mode = "rw"  # never makes a file: one that vanishes while in use must not come back empty
+    if read_only or (path.exists() and not os.access(path, os.W_OK)):
+        mode = "ro"
+        # A file that was closed well has no log beside it. Where its folder cannot be written, SQLite could not make
+        # one even to read, and need not: nobody can be writing.
+        if not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
+            mode = "ro&immutable=1"
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}", uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA synchronous=FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _take_transactions_over(engine: sa.Engine) -> None:
+    """Begin transactions ourselves: the driver's own rule would begin late, and not at all before CREATE TABLE."""
+
+    @event.listens_for(engine, "connect")
+    def _leave_to_us(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def use_write_ahead_log(engine: sa.Engine, busy_seconds: float) -> str:
+    """Turn write-ahead logging on, once per file; SQLite remembers.
+
+    SQLite waits for no other process here, so this does: processes that start at once all ask.
+
+    Returns:
+        The mode that the file is in: `wal`, or what its file system allows.
+    """
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        raw = engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA journal_mode=WAL")
+            answer = cursor.fetchone()
+            return str(answer[0]) if answer else "unknown"
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        finally:
+            raw.close()
+        time.sleep(_LOCKED_POLL_SECONDS)
+
+
+_SQLITE_ADVICE = (
+    (("file is not a database", "malformed", "file is encrypted"),
+     "it is no readable SQLite database; it was left as it is: move it away or restore a copy, or name another store"),
+    (("database or disk is full", "disk i/o error"),
+     "the disk is full, over a quota or failing; nothing was stored now, all that was stored before is safe: "
+     "free some space and run the same command again"),
+    (("database is locked", "database table is locked"),
+     "another process kept it locked for too long; nothing was stored now: see what else uses it and run again"),
+    (("readonly database", "read-only"),
+     "it cannot be written here (a file or folder without write permission): name another with --store, or only read"),
+    (("unable to open",),
+     "it cannot be opened: the file, its folder or the permission is missing: check the path, or name another store"),
+    (("no such table",),
+     "its tables are gone (the file was replaced while in use): run the same command again to make a new store"),
+)  # fmt: skip
+
+
+def cause_of(error: BaseException, url: sa.URL) -> BaseException | None:
+    """Return what an explanation is raised from: the complaint, or None where it repeats a part of the password."""
+    return error if hide_passwords(str(error), [url.render_as_string(hide_password=False)]) == str(error) else None
+
+
+def explain(error: BaseException, url: sa.URL) -> StoreError:
+    """Turn a database's complaint into one line: the store, what was found, what to do."""
+    found = " ".join(str(getattr(error, "orig", None) or error).split())
+    found = hide_passwords(found, [url.render_as_string(hide_password=False)])
+    place = place_of(url)
+    if url.get_backend_name() == "sqlite":
+        for signs, advice in _SQLITE_ADVICE:
+            if any(sign in found.lower() for sign in signs):
+                return StoreError(f"the store {place}: {advice} (SQLite says: {found})")
+        return StoreError(f"the store {place}: SQLite says: {found}")
+    return StoreError(
+        f"the store {place}: the database says: {found[:300]}; what was stored before is safe: "
+        "see that the server runs and may be reached, and run the same command again"
+    )

@@ -1,0 +1,383 @@
+"""The store: where every finished measurement is kept, durable before `put` returns.
+
+A measurement is written in one transaction under its unique key, so writing it again changes nothing, and a process
+that is killed at any moment leaves whole rows only. Any SQLAlchemy URL works; SQLite serves the processes of one
+machine, PostgreSQL a team and several hosts.
+"""
+
+import contextlib
+import datetime as dt
+import importlib.metadata
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+
+from profiles.errors import NoSuchProfile, RecordError, StoreError
+from profiles.records.records import Measurement, Profile, Status, digest, profile_id
+from profiles.store.engine import (
+    cause_of,
+    default_url,
+    explain,
+    is_sqlite_file,
+    make_engine,
+    parse_url,
+    place_of,
+    use_write_ahead_log,
+)
+from profiles.store.migrations import SCHEMA_VERSION, check_version, migrate, stored_version
+from profiles.store.names import choose
+from profiles.store.schema import MEASUREMENTS, NOTES, from_row, to_row
+
+T = TypeVar("T")
+
+RETRY_SECONDS = (0.2, 1.0, 3.0)
+"""How long a write waits before each new try when a database server drops the connection."""
+
+_NAME_KIND = "profile-name"
+_KEYS_AT_ONCE = 500  # below every database's limit of parameters in one statement
+
+
+def open_store(url: str | None = None, *, read_only: bool = False, busy_seconds: float = 30.0) -> "ProfileStore":
+    """Open a store, making it (and its folder) where it does not exist yet.
+
+    Args:
+        url: a SQLAlchemy URL or the path of an SQLite file; None takes the environment variable `CKPT_TUNE_STORE`,
+            else SQLite in the user's data folder.
+        read_only: never write, not even to make the store; works in a folder that cannot be written.
+        busy_seconds: how long to wait for another process that is writing (SQLite).
+
+    Raises:
+        StoreError: it cannot be opened; one line with the store, what was found, and what to do.
+        StoreVersionError: it was written by a newer version.
+    """
+    return ProfileStore(url or default_url(), read_only=read_only, busy_seconds=busy_seconds)
+
+
+class ProfileStore:
+    """Measurements, the profiles that they make up, and small documents beside them.
+
+    A context manager; safe to use from several threads and from any number of processes at once.
+    """
+
+    def __init__(self, url: str, *, read_only: bool = False, busy_seconds: float = 30.0) -> None:
+        """Open the store; see `open_store`."""
+        self._url = parse_url(url)
+        self.place = place_of(self._url)
+        """The store's name for people: a path, or a URL without its password."""
+        self.read_only = read_only
+        """Whether writing is refused."""
+        self._busy_seconds = busy_seconds
+        if is_sqlite_file(self._url):
+            _prepare_file(Path(str(self._url.database)), read_only)
+        self._engine = make_engine(self._url, read_only=read_only, busy_seconds=busy_seconds)
+        try:
+            self._check_tables()
+        except BaseException:
+            self.close()  # nobody else could: there is no store
+            raise
+
+    @property
+    def url(self) -> str:
+        """The store's URL with its password, as another process needs it to open the same store."""
+        return self._url.render_as_string(hide_password=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every connection. The store may be used again; it then connects anew."""
+        self._engine.dispose()
+
+    # --- measurements -----------------------------------------------------------------------------------------------
+
+    def put(self, measurement: Measurement) -> None:
+        """Store one measurement, replacing the row of the same key; it is durable when this returns.
+
+        Raises:
+            StoreError: it could not be stored; every row stored before is still there.
+        """
+        self.put_all((measurement,))
+
+    def put_all(self, measurements: Iterable[Measurement]) -> int:
+        """Store measurements in one transaction, all or none.
+
+        Returns:
+            How many rows were written.
+
+        Raises:
+            StoreError: they could not be stored.
+        """
+        rows = list({measurement.key: to_row(measurement) for measurement in measurements}.values())
+
+        self._write(lambda connection: _write_rows(connection, MEASUREMENTS, ("key",), rows))
+        return len(rows)
+
+    def get(self, key: str) -> Measurement | None:
+        """Read the measurement of a key, None where there is none."""
+        found = self._select(MEASUREMENTS.c.key == key)
+        return found[0] if found else None
+
+    def measurements(
+        self,
+        *,
+        study: str | None = None,
+        problem_name: str | None = None,
+        device: str | None = None,
+        status: Status | str | None = None,
+    ) -> list[Measurement]:
+        """Read measurements, oldest first; every argument narrows them.
+
+        Args:
+            study: the study's name.
+            problem_name: the problem's name.
+            device: the device's kind.
+            status: how the row ended.
+        """
+        wanted = {"study": study, "problem_name": problem_name, "device_kind": device, "status": status}
+        return self._select(
+            *(MEASUREMENTS.c[name] == str(value) for name, value in wanted.items() if value is not None)
+        )
+
+    def delete(self, rows: "Profile | Iterable[str | Measurement]") -> int:
+        """Delete a profile, or the rows of some keys, in one transaction.
+
+        Returns:
+            How many rows were there and are gone.
+        """
+        members = rows.measurements if isinstance(rows, Profile) else rows
+        keys = [row.key if isinstance(row, Measurement) else row for row in members]
+        name_key = rows.id if isinstance(rows, Profile) else None
+
+        def work(connection: sa.Connection) -> int:
+            gone = 0
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                some = keys[start : start + _KEYS_AT_ONCE]
+                gone += connection.execute(sa.delete(MEASUREMENTS).where(MEASUREMENTS.c.key.in_(some))).rowcount
+            if name_key is not None:
+                connection.execute(sa.delete(NOTES).where(NOTES.c.kind == _NAME_KIND, NOTES.c.key == name_key))
+            return gone
+
+        return self._write(work)
+
+    # --- profiles ---------------------------------------------------------------------------------------------------
+
+    def profiles(self) -> list[Profile]:
+        """Bring all measurements together to profiles, by name, the newest first where names are equal."""
+        return self._profiles(self.notes(_NAME_KIND))
+
+    def _profiles(self, labels: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> list[Profile]:
+        """Bring the measurements that meet the conditions together to profiles."""
+        groups: dict[str, list[Measurement]] = {}
+        for row in self._select(*conditions):
+            groups.setdefault(profile_id(row), []).append(row)
+        found = [
+            Profile(name=str(labels.get(id_) or rows[-1].problem.name), measurements=tuple(rows))
+            for id_, rows in groups.items()
+        ]
+        found.sort(key=lambda profile: profile.newest.measured_at, reverse=True)
+        return sorted(found, key=lambda profile: profile.name)
+
+    def profile(self, name: str) -> Profile:
+        """Find one profile by name.
+
+        `name` is a problem's name or a given one (`spirals:make`), and may be narrowed by the device's kind, the
+        adjoint and the first digits of the profile's id: `spirals:make@cpu:ours#1a2b3c4d`, any of the three left out.
+        Of several states of one problem's code on one device and adjoint, the newest answers to the bare name.
+
+        Raises:
+            NoSuchProfile: there is none; the message lists those that there are.
+            AmbiguousProfile: devices or adjoints differ; the message lists the candidates.
+        """
+        labels = self.notes(_NAME_KIND)
+        bare = name.partition("#")[0].partition("@")[0]
+        # A store may hold many problems; unless the name was given by a person, one problem's rows are enough.
+        if (
+            bare
+            and bare not in labels.values()
+            and (found := self._profiles(labels, MEASUREMENTS.c.problem_name == bare))
+        ):
+            return choose(name, found, self.place)
+        return choose(name, self._profiles(labels), self.place)
+
+    def rename(self, profile: Profile, name: str) -> Profile:
+        """Give a profile a name of its own; its measurements and their keys stay as they are.
+
+        Raises:
+            StoreError: the name is empty, holds a character that narrows names (`@`, `#`), or is another profile's.
+            NoSuchProfile: the store does not hold the profile.
+        """
+        name = name.strip()
+        if not name or set(name) & set("@#"):
+            raise StoreError(f"a profile's name must be some text without @ and #, found {name!r}")
+        there = {other.id: other for other in self.profiles()}
+        if profile.id not in there:
+            raise NoSuchProfile(f"the store {self.place} holds no profile {profile.qualified_name}")
+        for other in there.values():
+            if other.id != profile.id and name in (other.name, other.problem.name):
+                raise StoreError(f"the name {name!r} is taken by {other.qualified_name}: choose another")
+        self.put_note(_NAME_KIND, profile.id, name)
+        return Profile(name=name, measurements=profile.measurements)
+
+    # --- notes ------------------------------------------------------------------------------------------------------
+
+    def put_note(self, kind: str, key: str, value: Any) -> None:
+        """Store a JSON document under a kind and a key, replacing what was there; durable when this returns.
+
+        Args:
+            kind: what sort of document, at most 64 characters.
+            key: which one; a text of any length.
+            value: anything that JSON holds.
+
+        Raises:
+            StoreError: it could not be stored, or is not JSON.
+        """
+        try:
+            text = json.dumps(value, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"a note of kind {kind!r} must be JSON: {error}") from error
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+        row = {"kind": kind, "key": _note_key(key), "value": text, "written_at": now}
+        self._write(lambda connection: _write_rows(connection, NOTES, ("kind", "key"), [row]))
+
+    def get_note(self, kind: str, key: str) -> Any:
+        """Read a document, None where there is none."""
+        statement = sa.select(NOTES.c.value).where(NOTES.c.kind == kind, NOTES.c.key == _note_key(key))
+        with self._explained(), self._engine.connect() as connection:
+            text = connection.execute(statement).scalar()
+        return None if text is None else json.loads(text)
+
+    def notes(self, kind: str) -> dict[str, Any]:
+        """Read every document of a kind, by key; keys of over 255 characters are shortened to their digest."""
+        statement = sa.select(NOTES.c.key, NOTES.c.value).where(NOTES.c.kind == kind).order_by(NOTES.c.written_at)
+        with self._explained(), self._engine.connect() as connection:
+            return {key: json.loads(text) for key, text in connection.execute(statement)}
+
+    def delete_note(self, kind: str, key: str) -> bool:
+        """Delete a document; tells whether there was one."""
+        statement = sa.delete(NOTES).where(NOTES.c.kind == kind, NOTES.c.key == _note_key(key))
+        return self._write(lambda connection: connection.execute(statement).rowcount > 0)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _check_tables(self) -> None:
+        """Make or upgrade the tables where they need it, and refuse those of a newer version."""
+        with self._explained():
+            with self._engine.connect() as connection:
+                version = stored_version(connection)
+            check_version(version, self.place)
+            if version < SCHEMA_VERSION:
+                self._upgrade(version)
+
+    def _upgrade(self, version: int) -> None:
+        """Bring the tables to this version."""
+        if self.read_only:
+            found = "holds no measurements yet" if version == 0 else f"has the older schema version {version}"
+            raise StoreError(
+                f"the store {self.place} {found} and is opened to read only: open it once for writing (any ckpt-tune "
+                "command that measures does), or name another"
+            )
+        if is_sqlite_file(self._url):
+            use_write_ahead_log(self._engine, self._busy_seconds)
+        applied_by = importlib.metadata.version("ckpt-tune")
+        migrate(self._begin, self.place, applied_by=applied_by)
+
+    def _begin(self) -> contextlib.AbstractContextManager[sa.Connection]:
+        """Begin one writing transaction."""
+        return self._engine.execution_options(writes=True).begin()
+
+    def _write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in one writing transaction, again where a server dropped it or two writers met.
+
+        `work` must be one that may run twice: a lost connection does not tell whether the commit arrived.
+        """
+        if self.read_only:
+            raise StoreError(f"the store {self.place} is opened to read only: nothing was written")
+        waits = iter(RETRY_SECONDS)
+        while True:
+            try:
+                with self._begin() as connection:
+                    return work(connection)
+            except SQLAlchemyError as error:
+                wait = next(waits, None)
+                if wait is None or not self._worth_retrying(error):
+                    raise explain(error, self._url) from cause_of(error, self._url)
+                time.sleep(wait)
+
+    def _worth_retrying(self, error: SQLAlchemyError) -> bool:
+        """Tell whether the same write may succeed in a moment."""
+        if isinstance(error, IntegrityError):
+            return True  # another process inserted the same key between our UPDATE and INSERT
+        server = self._engine.dialect.name != "sqlite"
+        return server and isinstance(error, DBAPIError) and (
+            error.connection_invalidated or isinstance(error, OperationalError)
+        )  # fmt: skip
+
+    def _select(self, *conditions: sa.ColumnElement[bool]) -> list[Measurement]:
+        """Read the measurements that meet the conditions, oldest first."""
+        statement = sa.select(MEASUREMENTS).where(*conditions).order_by(MEASUREMENTS.c.measured_at, MEASUREMENTS.c.key)
+        with self._explained(), self._engine.connect() as connection:
+            return [from_row(dict(row)) for row in connection.execute(statement).mappings()]
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn a database's complaint, or a row that cannot be read, into one line."""
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise explain(error, self._url) from cause_of(error, self._url)
+        except (RecordError, json.JSONDecodeError) as error:
+            raise StoreError(f"the store {self.place} holds a row that was changed by hand: {error}") from error
+
+
+def _write_rows(
+    connection: sa.Connection, table: sa.Table, keys: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Update the rows whose keys are there and insert the others; plain SQL, so that it works on every database."""
+    there: set[tuple[Any, ...]] = set()
+    for start in range(0, len(rows), _KEYS_AT_ONCE):
+        some = rows[start : start + _KEYS_AT_ONCE]
+        last = table.c[keys[-1]].in_([row[keys[-1]] for row in some])
+        found = connection.execute(sa.select(*(table.c[key] for key in keys)).where(last))
+        there.update(tuple(row) for row in found)
+    old = [row for row in rows if tuple(row[key] for key in keys) in there]
+    new = [row for row in rows if tuple(row[key] for key in keys) not in there]
+    if old:
+        where = [table.c[key] == sa.bindparam(f"old_{key}") for key in keys]
+        update = (
+            sa.update(table).where(*where).values({c.name: sa.bindparam(c.name) for c in table.c if c.name not in keys})
+        )
+        connection.execute(update, [row | {f"old_{key}": row[key] for key in keys} for row in old])
+    if new:
+        connection.execute(sa.insert(table), new)
+
+
+def _note_key(key: str) -> str:
+    """Fit a note's key in its column."""
+    return key if len(key) <= 255 else digest(key)
+
+
+def _prepare_file(path: Path, read_only: bool) -> None:
+    """Make the folder and the empty file of a new store, or say what is in the way."""
+    if path.is_dir():
+        raise StoreError(f"the store {path} is a folder: name a file in it, such as {path / 'profiles.db'}")
+    if read_only:
+        if not path.exists():
+            raise StoreError(
+                f"the store {path} does not exist: measure something first (`ckpt-tune tune`), or name another"
+            )
+        return
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch()  # SQLite takes an empty file for an empty database
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be made ({error.strerror}): name another with --store") from error
