@@ -8,6 +8,7 @@ from autotune.choosing.recommend import Fit, Recommendation
 from autotune.cli.screen import Screen
 from autotune.machine.tiers import DISK
 from profiles import (
+    AdjointName,
     Case,
     FrontAxis,
     Measurement,
@@ -152,16 +153,23 @@ def _peak(choice: Recommendation) -> str | None:
     return text if low == high else f"{text} ({format_bytes(low)} to {format_bytes(high)})"
 
 
-def usage_lines(choice: Recommendation) -> str:
-    """Write the adjoint of a recommendation as its user types it."""
+def usage_lines(choice: Recommendation, adjoint: AdjointName) -> tuple[str, str]:
+    """Write what a user pastes into a script: the import, and the adjoint of a recommendation.
+
+    The adjoint is named without its package, since `adjoint` is what a factory calls its parameter.
+    """
     expected = "" if choice.expected_steps is None else f", expected_steps={choice.expected_steps}"
     held = ""
     if choice.tier is not None:
         held = f', tier="{choice.tier.name}", windows={choice.tier.windows}'
         held += f', directory="{choice.directory or "DIR"}"' if choice.tier.name == DISK else ""
         held += f", transfer_cost={choice.tier.transfer_cost:g}"
-    made = f"RecursiveCheckpointAdjoint(checkpoints={choice.checkpoints}{expected}{held})"
-    return made + (f"   with XLA_FLAGS='{choice.xla_flags}' in the environment" if choice.xla_flags else "")
+    package = "diffrax" if adjoint is AdjointName.DIFFRAX else "adjoint"
+    flags = f"  # with XLA_FLAGS='{choice.xla_flags}' in the environment" if choice.xla_flags else ""
+    return (
+        f"from {package} import RecursiveCheckpointAdjoint",
+        f"RecursiveCheckpointAdjoint(checkpoints={choice.checkpoints}{expected}{held}){flags}",
+    )
 
 
 def profile_record(profile: Profile) -> dict[str, Any]:

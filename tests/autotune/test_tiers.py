@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_a_tier_that_pays_is_recommended_with_the_windows_that_its_budget_holds(
     assert alone.tier is None
     assert (choice.run_seconds or 1) < 0.95 * (alone.run_seconds or 0)
     assert (choice.recompute_factor or 9) < (alone.recompute_factor or 0)
-    assert 'tier="host", windows=50, transfer_cost=1' in usage_lines(choice)
+    assert 'tier="host", windows=50, transfer_cost=1' in usage_lines(choice, AdjointName.OURS)[1]
     document = result.to_json()["recommendations"][0]
     assert (document["tier"], document["windows"], document["directory"]) == ("host", 50, None)
 
@@ -238,8 +239,25 @@ def test_a_disk_tier_is_written_with_its_directory() -> None:
     choice = Recommendation(
         case=Case(), status=Fit.OK, budget_bytes=1, checkpoints=4, tier=Tier(name="disk", windows=9)
     )
-    assert 'tier="disk", windows=9, directory="DIR"' in usage_lines(choice)
-    assert 'directory="/scratch"' in usage_lines(dataclasses.replace(choice, directory="/scratch"))
+    _, made = usage_lines(choice, AdjointName.OURS)
+    assert 'tier="disk", windows=9, directory="DIR"' in made
+    _, made = usage_lines(dataclasses.replace(choice, directory="/scratch"), AdjointName.OURS)
+    assert 'directory="/scratch"' in made
+
+
+@pytest.mark.parametrize("name", AdjointName)
+def test_what_is_printed_can_be_pasted_where_adjoint_is_a_parameter(name: AdjointName) -> None:
+    """Both lines run inside a function whose parameter is called `adjoint`, and make the adjoint that was chosen."""
+    choice = Recommendation(
+        case=Case(), status=Fit.OK, budget_bytes=1, checkpoints=4, xla_flags="--xla_some_flag=1",
+        expected_steps=9 if name is AdjointName.OURS else None,
+    )  # fmt: skip
+    imported, made = usage_lines(choice, name)
+    scope: dict[str, Any] = {}
+    exec(f"def make(*, adjoint):\n    {imported}\n    return {made}", scope)
+    found = scope["make"](adjoint=None)
+    assert found.checkpoints == 4
+    assert type(found).__module__.partition(".")[0] == ("adjoint" if name is AdjointName.OURS else "diffrax")
 
 
 # --- real processes

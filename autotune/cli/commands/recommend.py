@@ -18,7 +18,7 @@ from autotune.measuring.trial import RunSettings
 from autotune.tuning import stored_choice
 from autotune.tuning.lab import described_device, make_machine
 from autotune.tuning.request import TuneRequest
-from profiles import AdjointName, Profile, Status, format_bytes, format_seconds, open_store
+from profiles import Profile, Status, format_bytes, format_seconds, open_store
 
 GIB = 2**30
 
@@ -125,8 +125,8 @@ def _print_recommended(
             screen.line(f"{format_bytes(abs(step))} {more} at {choice.case}: {_bought(choice, other)}")
     fitting = [choice for choice in chosen if choice.status is Fit.OK]
     if fitting:
-        package = "diffrax" if profile.adjoint is AdjointName.DIFFRAX else "adjoint"
-        screen.line(f"use {package}.{tables.usage_lines(fitting[-1])}")
+        for word, line in zip(("use", ""), tables.usage_lines(fitting[-1], profile.adjoint), strict=True):
+            screen.line(f"{word:4}{line}")
     for choice in chosen:
         if choice.status is Fit.NOTHING_FITS:
             least = tables.maybe_bytes(choice.smallest_bytes) or "an unknown number of bytes"

@@ -143,10 +143,10 @@ class TuneCommand:
             screen.line(f"answer      {describe_largest(found, self._largest, result.prepared.budget.bytes)}")
 
     def _print_for_people(self, screen: Screen, result: TuneResult) -> None:
-        budget = result.prepared.budget
+        budget, adjoint = result.prepared.budget, result.prepared.request.adjoint
         margin = f", {format_bytes(budget.margin_bytes)} left alone as margin" if budget.margin_bytes else ""
         screen.line(
-            f"{result.prepared.name} on {result.prepared.device.kind}, adjoint {result.prepared.request.adjoint}, "
+            f"{result.prepared.name} on {result.prepared.device.kind}, adjoint {adjoint}, "
             f"budget {format_bytes(budget.bytes)}{margin}"
         )
         for case in dict.fromkeys(row.case for row in result.rows):
@@ -159,8 +159,8 @@ class TuneCommand:
         screen.line()
         fitting = [choice for choice in result.recommendations if choice.status is Fit.OK]
         if fitting:
-            package = "diffrax" if result.prepared.request.adjoint == "diffrax" else "adjoint"
-            screen.line(f"use         {package}.{tables.usage_lines(fitting[-1])}")
+            for word, line in zip(("use", ""), tables.usage_lines(fitting[-1], adjoint), strict=True):
+                screen.line(f"{word:12}{line}")
         screen.line(f"stored in   {result.store}")
         if self._report_folder is None:
             screen.line(f"report      ckpt-tune report {result.prepared.name} --out DIR")
