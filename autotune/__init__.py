@@ -7,4 +7,7 @@ Rooms, each of which may import those before it: `machine`, `problem`, `measurin
 
 import lazy_loader
 
+from .shadowing import check_own_packages as _check_own_packages
+
+_check_own_packages()
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,6 +18,10 @@ class AutotuneError(Exception):
         self.frames = frames
 
 
+class ForeignPackageError(AutotuneError, ImportError):
+    """One of the packages `adjoint`, `autotune` and `profiles` is not ours."""
+
+
 class ProblemChangedError(AutotuneError):
     """The problem that a process loaded is not the one that is being tuned: somebody edited it meanwhile."""
 

@@ -16,8 +16,8 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from autotune.errors import AutotuneError, from_user
-from autotune.problem.shadowing import OUR_NAMES, OUR_ROOT, check_own_packages
 from autotune.problem.sources import sources_now
+from autotune.shadowing import OUR_NAMES, OUR_ROOT, check_own_packages
 
 check_own_packages()
 
@@ -236,7 +236,7 @@ def _check_not_shadowing(path: Path) -> None:
         if name not in wanted:
             continue
         for neighbour in (path.resolve().parent / f"{name}.py", path.resolve().parent / name):
-            ours = neighbour.parent == OUR_ROOT
+            ours = neighbour.parent == Path(OUR_ROOT)
             if not ours and (neighbour.is_file() or any(neighbour.glob("*.py"))):
                 raise AutotuneError(
                     f"{path} imports `{name}`, and {neighbour} has the name of a package of ckpt-tune, so which one "
