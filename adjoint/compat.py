@@ -124,7 +124,7 @@ def as_array(x: Any) -> Any:
 
 
 def forward_only_loop(cond_fun: Any, body_fun: Any, init_val: Any, **kwargs: Any) -> Any:
-    """Run Equinox's loop that has no reverse mode, for solves that nobody can differentiate."""
+    """Run Equinox's loop that has no reverse mode, for solves that cannot be differentiated."""
     kwargs.pop("checkpoints", None)
     return _equinox_while_loop(cond_fun, body_fun, init_val, kind="lax", **kwargs)
 

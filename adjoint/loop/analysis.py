@@ -1,7 +1,7 @@
 """Traced questions about a loop: what is perturbed, which cotangents are not zero, what a replay needs.
 
 The three questions are answered on the traced body, never on values, with public JAX only: `jax.custom_jvp` and
-`jax.custom_vjp` with symbolic zeros tell a rule which of its tangents or cotangents are zeros by structure. Like
+`jax.custom_vjp` with symbolic zeros show a rule which of its tangents or cotangents are zeros by structure. Like
 Equinox's loop we differentiate nothing that is unperturbed and materialise no cotangent that stays zero, since user
 code may refuse to be differentiated (`equinox.internal.nondifferentiable_backward`) and since it costs.
 """
@@ -19,7 +19,7 @@ Flags = tuple[bool, ...]
 
 
 def is_inexact(x: Any) -> bool:
-    """Tell whether an array or its description has a floating or complex dtype."""
+    """Return whether an array or its description has a floating or complex dtype."""
     return bool(jnp.issubdtype(x.dtype, jnp.inexact))
 
 

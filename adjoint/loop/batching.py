@@ -1,4 +1,4 @@
-"""Functions of flat arrays under one more axis: mapped, traced, and asked which outputs become mapped."""
+"""Functions of flat arrays under one more axis: mapped, traced, and examined for which outputs become mapped."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -102,7 +102,7 @@ def checkpointed_loop(
         limits: checkpoints, max_steps and expected_steps, as there.
         buffers: as there.
         predict: takes the carry (buffers not to be read), returns how many steps it now looks as if the loop will make
-            in all, an integer scalar, 0 where it cannot tell. None for never.
+            in all, an integer scalar, 0 where that is not known yet. None for never.
         derived: leaves that checkpoints need not hold; None for none.
         exact: whether `expected_steps` is right but for rounding.
         windows: the tier for first states of windows, None for none.
@@ -135,7 +135,7 @@ def checkpointed_loop(
 
 
 def _checked(checkpoints: Any, max_steps: Any) -> tuple[int, int | None]:
-    """Check what the user asked for; returns the count of checkpoints and the bound, None where there is none."""
+    """Check the user's limits; return the count of checkpoints and the bound, None where there is none."""
     if max_steps is not None:
         max_steps = _integer("max_steps", max_steps)
         if max_steps < 0:
@@ -143,9 +143,8 @@ def _checked(checkpoints: Any, max_steps: Any) -> tuple[int, int | None]:
     if checkpoints is None:
         if max_steps is None:
             raise ValueError(
-                "Must specify either `max_steps` or `checkpoints` in "
-                "`checkpointed_while_loop(..., checkpoints=None, max_steps=None)`: JAX needs to know how much memory "
-                "to allocate for the backward pass."
+                "Must specify either `max_steps` or `checkpoints` in `checkpointed_while_loop(..., checkpoints=None, "
+                "max_steps=None)`. JAX needs to know how much memory to allocate for the backward pass."
             )
         checkpoints = default_checkpoints(max(max_steps, 1))
     checkpoints = _integer("checkpoints", checkpoints)

@@ -43,7 +43,7 @@ def next_block(block: Any, slots: Any, r: Any) -> Any:
 
 
 def repetition(length: Any, slots: Any) -> tuple[Any, Any]:
-    """Find the repetition number r of blocks and binom(slots + r, slots), as `_schedule.repetition`.
+    """Find the repetition number r of blocks and binom(slots + r, slots), as `adjoint.theory.schedule.repetition`.
 
     Args:
         length: integer array, steps of the block.
@@ -72,7 +72,7 @@ def repetition(length: Any, slots: Any) -> tuple[Any, Any]:
 
 
 def split(length: Any, slots: Any, r: Any, block: Any) -> Any:
-    """Find the largest optimal distance from the start of a block to its next checkpoint, as `_schedule.split`.
+    """Find the largest optimal distance from the start of a block to its next checkpoint, as `schedule.split`.
 
     Args:
         length: integer array, at least 2 where the result is used.
@@ -137,7 +137,7 @@ def beyond(target: Any) -> Any:
 
 
 def repetition_by_rank(lengths: Any, widths: Any) -> tuple[Any, Any]:
-    """As `repetition` where the last axis is the rank: only the last ranks, with few slots, need many turns."""
+    """Find repetition numbers where the last axis is the rank: only the last ranks, with few slots, need many turns."""
     if lengths.shape[-1] <= 2 * FEW_SLOTS:
         return repetition(lengths, widths)
     first, last = (slice(None, -FEW_SLOTS), slice(-FEW_SLOTS, None))
@@ -185,7 +185,7 @@ def predicted(plan: Aim, estimate: Any, step: Any) -> Any:
 
     Args:
         plan: where the sweep stands.
-        estimate: integer scalar, at most `step` where nothing can be told.
+        estimate: integer scalar, at most `step` where nothing is known.
         step: integer scalar, the current step.
 
     Returns:
@@ -200,7 +200,7 @@ def predicted(plan: Aim, estimate: Any, step: Any) -> Any:
 
 
 def next_look(step: Any, checkpoints: int) -> Any:
-    """Choose when to ask for the next estimate: after a quarter more steps, or as many as there are checkpoints."""
+    """Choose when to estimate again: after a quarter more steps, or as many as there are checkpoints."""
     return step + jnp.maximum(step >> 2, max(checkpoints // 4, 4))
 
 

@@ -40,7 +40,7 @@ _once_p = Primitive("checkpointed_while_reversed")
 
 
 def observed(loop: Loop) -> bool:
-    """Tell whether `observe_steps` watches a loop, which then has no gradient."""
+    """Return whether `observe_steps` watches a loop, which then has no gradient."""
     return observer() is not None and not loop.program.nested
 
 
@@ -152,7 +152,7 @@ ad.primitive_jvps[loop_p] = differentiate
 
 
 def _linear_sizes(program: Program, given: Flagged, keep: Needed) -> tuple[int, ...]:
-    """Lengths of the groups of operands of `_tangent_p`: tangents, consts, `Stored` field by field, buffers."""
+    """Count the operands of each group of `_tangent_p`: tangents, consts, `Stored` field by field, buffers."""
     slots = sum(keep.stored)
     tier = windowed.tier_arrays(program, slots)
     return sum(given.all), program.body_consts, 1, 1, 1, slots, tier, sum(keep.buffers)
@@ -172,9 +172,9 @@ def _tangent_abstract(*avals: Any, program: Program, given: Flagged, moving: Fla
 def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagged, keep: Needed) -> list[Any]:
     if not program.nested:
         raise TypeError(
-            "Cannot differentiate `checkpointed_while_loop` in forward mode (`jax.jvp`, `jax.jacfwd`): it was made "
-            "for reverse mode. With Diffrax use `adjoint=diffrax.ForwardMode()`; for a Hessian use forward over "
-            "reverse, `jax.jacfwd(jax.grad(...))`."
+            "Cannot differentiate `checkpointed_while_loop` in forward mode (`jax.jvp`, `jax.jacfwd`). "
+            "With Diffrax use `adjoint=diffrax.ForwardMode()`; "
+            "for a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`."
         )
     consts, stored, buffers = _residuals(args, program, given, keep)
     zeros = [jnp.zeros(a.shape, a.dtype) for a in program.body.in_avals]
@@ -213,9 +213,10 @@ def _transpose(
 def _refuse_again(cotangent: Any, x: Any) -> Any:
     del cotangent, x
     raise NotImplementedError(
-        "A checkpointed loop cannot be differentiated in reverse mode twice, `grad(grad(...))`: its backward sweep is "
-        "a loop without a bound. For a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`; for its product "
-        "with a vector `jax.jvp(jax.grad(...), (x,), (v,))`."
+        "A checkpointed loop cannot be differentiated in reverse mode twice, `grad(grad(...))`. "
+        "Its backward sweep is a loop without a bound. "
+        "For a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`; "
+        "for its product with a vector `jax.jvp(jax.grad(...), (x,), (v,))`."
     )
 
 
@@ -305,9 +306,9 @@ def _refuse_files(*, program: Program, **params: Any) -> None:
     del params
     if program.windows is not None and program.windows.tier == "disk":
         raise NotImplementedError(
-            'A solve with windows in a file (`tier="disk"`) cannot be differentiated inside `jax.checkpoint` with this '
-            "version of JAX, which would write the file in vain as well: leave `jax.checkpoint` out (the solve is "
-            "checkpointed already), or install jax>=0.11."
+            'A solve with windows in a file (`tier="disk"`) cannot be differentiated inside `jax.checkpoint` here. '
+            "This version of JAX would write the file in vain as well. "
+            "Leave `jax.checkpoint` out (the solve is checkpointed already), or install jax>=0.11."
         )
 
 

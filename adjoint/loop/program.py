@@ -42,8 +42,8 @@ class Program:
 
     Inputs of `body`: body consts, state, buffers; outputs: state, buffers. Inputs of `cond`: cond consts, state,
     buffers; output: one unbatched boolean. Inputs of `predict`: predict consts, state; output: one int32, the
-    predicted number of steps in all, 0 where it cannot tell. Inputs of `rebuild`: body consts, state with anything in
-    the `derived` leaves; outputs: these leaves.
+    predicted number of steps in all, 0 where it is not known yet. Inputs of `rebuild`: body consts, state with anything
+    in the `derived` leaves; outputs: these leaves.
     """
 
     cond: Jaxpr
@@ -123,7 +123,7 @@ class _Carry:
 
 
 def _selected_leaves(treedef: Any, select: Callable | None) -> Flags:
-    """Ask a function that selects nodes about a carry whose leaves are their own positions."""
+    """Find which leaves a function selects, by handing it a carry whose leaves are their own positions."""
     count = treedef.num_leaves
     if select is None:
         return (False,) * count
@@ -233,8 +233,8 @@ def trace_loop(
         body_fun: carry to carry.
         init_val: the carry, any PyTree of arrays and scalars.
         buffers: carry to the nodes of it that are write-only buffers; None for none.
-        predict: carry to int32, the steps it now looks as if the loop will take in all (0: cannot tell); None for
-            never.
+        predict: carry to int32, the steps it now looks as if the loop will take in all (0: not known
+            yet); None for never.
         derived: leaves that need no place in a checkpoint; None for none.
         limits: checkpoints, max_steps, and the expected steps (integer, traced scalar or None).
         exact: whether the expected steps are right but for rounding.

@@ -64,7 +64,7 @@ class Replay:
     `counter` is the solve's state leaf that counts the visited steps completed, `passes` that which counts all passes;
     `leaves` are those that are recorded.
     Of each carry leaf of the replay, `state` and `buffers` give the place in the solve's loop, None for the number of
-    the visited step itself. `consts` tells which consts of the replay's body come from the record.
+    the visited step itself. `consts` says which consts of the replay's body come from the record.
     """
 
     program: Program
@@ -87,7 +87,7 @@ class _Accepted(sweeps.Visited):
         self._given = given
 
     def estimate(self, given: sweeps.Operands, state: Sequence[Any]) -> Any:
-        """Ask the replay's prediction, which counts visited steps."""
+        """Predict by the replay's own function, which counts visited steps."""
         del given
         assert self.program.predict is not None
         whole = self._replayed(self.position(None, state), state)

@@ -70,7 +70,7 @@ class Stored(NamedTuple):
 
 
 def running(program: Program, given: Operands, step: Any, state: Sequence[Any], buffers: Sequence[Any]) -> Any:
-    """Tell whether the loop makes another step."""
+    """Return whether the loop makes another step."""
     (going,) = call(program.cond, *given.cond_consts, *state, *buffers)
     return going if program.max_steps is None else going & (step < program.max_steps)
 

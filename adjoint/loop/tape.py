@@ -145,7 +145,7 @@ def _parts(flags: Flagged) -> tuple[Flags, Flags, Flags]:
 
 @dataclasses.dataclass(frozen=True)
 class Tape:
-    """How to run, transpose and push one step.
+    """One step as the backward pass needs it: run, transposed, and pushed forward.
 
     `flags` are the values that carry a cotangent (or tangent), `needed` the state that is replayed, `buffers` the
     needed buffers as the forward sweep left them.
@@ -218,7 +218,7 @@ class Tape:
         return [*consts, *whole, *scatter(self.buffers or [], self.needed.buffers, [None] * self.program.buffers)]
 
     def _pruned(self, name: str, jaxpr: Jaxpr, outputs: Sequence[bool]) -> tuple[Jaxpr, list[bool]]:
-        """Leave out of a function what was not asked for: it would be computed from what no checkpoint holds."""
+        """Leave out of a function the outputs that are not flagged: what they need, no checkpoint holds."""
         key = name, self.flags, self.needed
         if key not in self.program.findings:
             self.program.findings[key] = pruned(jaxpr, outputs)

@@ -69,7 +69,7 @@ class _Window(NamedTuple):
 
 
 def plan_windows(steps: Any, checkpoints: int, capacity: int, transfer_cost: float) -> tuple[Any, Any, Any]:
-    """Cut a solve, as `_window_schedule.plan_windows`.
+    """Cut a solve, as `adjoint.theory.windows.plan_windows`.
 
     Args:
         steps: integer scalar, at least 1.
@@ -87,7 +87,7 @@ def plan_windows(steps: Any, checkpoints: int, capacity: int, transfer_cost: flo
     # The last of them may take too few steps to pay.
     both = jnp.stack([jnp.maximum(windows - 1, 1), windows])
     slope, shortest, below, longest = _slopes(steps, checkpoints, both)
-    # What so many windows cost beyond 2 steps + 1, as `_window_schedule._cost`; in float32, for it is only compared.
+    # What so many windows cost beyond 2 steps + 1, as in `adjoint.theory.windows`; float32, since it is only compared.
     cost = slope.astype(jnp.float32) * steps.astype(jnp.float32)
     cost = cost - (both - 1).astype(jnp.float32) * _segment(slope, below, checkpoints)
     cost = cost - _segment(slope + 1, longest, checkpoints)
@@ -142,7 +142,7 @@ def _following(program: Program, start: Any, held: Any, target: Any, sure: Any, 
 
 
 def _dropped(starts: Any, start: Any, stop: Any) -> Any:
-    """Choose which of the held starts and `start` gives way in a full tier; see `_window_schedule`."""
+    """Choose which of the held starts and `start` gives way in a full tier, as `adjoint.theory.windows` does."""
     held = jnp.sort(jnp.concatenate([starts, start[None]]))
     after = jnp.concatenate([held[1:], stop[None]])
     pairs = after[1:] - held[:-1]

@@ -41,8 +41,8 @@ class _Times(NamedTuple):
     end: Any
 
 
-class _Told(diffrax.AbstractStepSizeController):
-    """A controller that does as the record says: its state is (keep the step?, where the next one begins)."""
+class _Recalled(diffrax.AbstractStepSizeController):
+    """A controller that follows the record: its state is (keep the step?, where the next one begins)."""
 
     jumps: bool = eqx.field(static=True)
 
@@ -52,7 +52,7 @@ class _Told(diffrax.AbstractStepSizeController):
         return self
 
     def init(self, *args: Any, **kwargs: Any) -> Any:
-        """Never called: a replay begins where its solve did."""
+        """Refuse: a replay begins where its solve did, so this is never called."""
         raise NotImplementedError
 
     def adapt_step_size(
@@ -74,7 +74,7 @@ class _Told(diffrax.AbstractStepSizeController):
 
 
 class _Body(Exception):
-    """Carries the body of a loop out of the function that was about to run it."""
+    """The body of a loop on its way out of the function that was about to run it."""
 
 
 def _body_of(run: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -89,27 +89,27 @@ def _body_of(run: Callable[..., Any]) -> Callable[[Any], Any]:
     raise AssertionError("Diffrax did not run its loop")
 
 
-def shown(event: Any, asked: dict[str, Any]) -> Any:
-    """Show the conditions of an event what the user asked for, where the solve was given something in its place.
+def shown(event: Any, own: dict[str, Any]) -> Any:
+    """Hand the conditions of an event the user's own arguments, where the solve was given others in their place.
 
     Args:
         event: a `diffrax.Event`, or None.
-        asked: arguments of the conditions by name, `solver` and `stepsize_controller`.
+        own: the user's arguments of the conditions by name, `solver` and `stepsize_controller`.
     """
     if event is None:
         return None
 
     def seeing(condition: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: condition(*args, **{**kwargs, **asked})
+        return lambda *args, **kwargs: condition(*args, **{**kwargs, **own})
 
     conditions = jtu.tree_map(seeing, event.cond_fn, is_leaf=callable)
     return diffrax.Event(conditions, event.root_finder, event.direction)
 
 
 def leaves_no_gap(controller: Any) -> bool:
-    """Tell whether each step begins where the one before ended, or after a jump that the controller tells of.
+    """Return whether each step begins where the one before ended, or after a jump that the controller reports.
 
-    Then the last slope of a step is the first of the next. It is known of Diffrax's own controllers alone.
+    Then the last slope of a step is the first of the next. Only Diffrax's own controllers are known to do so.
     """
     while type(controller) is diffrax.ClipStepSizeController:
         controller = controller.controller
@@ -117,7 +117,7 @@ def leaves_no_gap(controller: Any) -> bool:
 
 
 def _may_jump(state: Any, solve: dict[str, Any]) -> bool:
-    """Tell whether a step may follow a jump; where none does, Diffrax knows it while tracing, as the replay must."""
+    """Return whether a step may follow a jump; where none does, Diffrax knows it while tracing, as the replay must."""
 
     def adapted(state: Any, args: Any) -> Any:
         order = solve["solver"].error_order(solve["terms"])
@@ -127,13 +127,13 @@ def _may_jump(state: Any, solve: dict[str, Any]) -> bool:
 
     try:
         _, _, _, made_jump, _, _ = eqx.filter_eval_shape(adapted, state, solve["args"])
-    except Exception:  # a controller of the user's own, asked out of turn: then a jump is recorded of every step
+    except Exception:  # a controller of the user's own, called out of turn: then a jump is recorded for every step
         return True
     return type(state.made_jump) is not bool or type(made_jump) is not bool
 
 
 def fits(state: Any, checkpoints: int | None, max_steps: int | None) -> bool:
-    """Tell whether a record is small enough beside the checkpoints.
+    """Return whether a record is small enough beside the checkpoints.
 
     Args:
         state: the solve's initial state.
@@ -185,10 +185,10 @@ def bind_accepted(
         jnp.array(state.num_accepted_steps),
         jnp.array(state.tprev),
     )
-    told = {**solve, "stepsize_controller": _Told(jumps), "progress_meter": diffrax.NoProgressMeter()}
+    recalled = {**solve, "stepsize_controller": _Recalled(jumps), "progress_meter": diffrax.NoProgressMeter()}
 
     def replaying(state: Any, instruction: tuple[Any, Any] | None = None) -> Any:
-        """Put what `_Told` reads in the place of the controller's state, and no progress meter's."""
+        """Put what `_Recalled` reads in the place of the controller's state, and no progress meter's."""
         return eqx.tree_at(
             lambda s: (s.controller_state, s.progress_meter_state),
             state,
@@ -197,7 +197,7 @@ def bind_accepted(
         )
 
     first = replaying(state, (jnp.array(True), jnp.array(state.tprev)))
-    step = _body_of(functools.partial(solve_loop, **{**told, "init_state": first}))
+    step = _body_of(functools.partial(solve_loop, **{**recalled, "init_state": first}))
 
     def body(carry):
         k, state, times = carry

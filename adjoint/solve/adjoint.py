@@ -21,7 +21,7 @@ from .compat import solve_loop, solve_progress, time_step
 from .stages import WrittenOut, arrange
 
 FEWEST_ACCEPTED = 4
-"""Before so many accepted steps a solve tells nothing about how many will follow."""
+"""With fewer accepted steps than this, a solve says nothing about how many will follow."""
 NEAR = 8.0
 """From this share of the whole on (an eighth), a solve's step sizes are taken to come and go about their mean."""
 
@@ -36,11 +36,11 @@ def _plain_integer(value: Any) -> Any:
 
 
 class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
-    """Differentiate a solve through its own steps, holding a fixed number of its states and recomputing the others.
+    """An adjoint that differentiates a solve through its own steps, holding a fixed number of its states.
 
-    Stands in for `diffrax.RecursiveCheckpointAdjoint`, whose subclass it is: the same solvers, `SaveAt`, events,
-    progress meters and SDEs, the same gradients; only the schedule, the memory and the time differ. Pass it as
-    `diffrax.diffeqsolve(..., adjoint=...)`.
+    The other states are recomputed. Stands in for `diffrax.RecursiveCheckpointAdjoint`, whose subclass it is: the same
+    solvers, `SaveAt`, events, progress meters and SDEs, the same gradients; only the schedule, the memory and the time
+    differ. Pass it as `diffrax.diffeqsolve(..., adjoint=...)`.
 
     An adaptive solve replays and differentiates its accepted steps only, without error estimates and step size control,
     where their times are constants of differentiation: t0, t1 and dt0 are not differentiated, and the controller passes
@@ -94,13 +94,13 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
         del throw, passed_controller_state
         if _has_unsafe_path(terms):
             raise ValueError(
-                "`adjoint=RecursiveCheckpointAdjoint()` does not support `UnsafeBrownianPath`, whose noise cannot be "
-                "evaluated "
-                "a second time. Use `VirtualBrownianTree`, or `adjoint=diffrax.ForwardMode()`."
+                "`adjoint=RecursiveCheckpointAdjoint()` does not support `UnsafeBrownianPath`. "
+                "Its noise cannot be evaluated a second time. "
+                "Use `VirtualBrownianTree`, or `adjoint=diffrax.ForwardMode()`."
             )
-        asked = {"solver": kwargs["solver"], "stepsize_controller": kwargs["stepsize_controller"]}
+        own = {"solver": kwargs["solver"], "stepsize_controller": kwargs["stepsize_controller"]}
         kwargs["solver"], last_slope = arrange(kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"])
-        kwargs["event"] = shown(kwargs["event"], asked)
+        kwargs["event"] = shown(kwargs["event"], own)
         written = kwargs["solver"] if isinstance(kwargs["solver"], WrittenOut) else None
         passed_state = init_state.solver_state
         if written is not None:
@@ -111,12 +111,11 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
         if self.checkpoints is None and max_steps is None:
             final_state, stats = run(inner_while_loop=forward_only_loop, outer_while_loop=forward_only_loop)
             message = (
-                "Cannot reverse-mode autodifferentiate when using "
-                "`diffeqsolve(..., max_steps=None, adjoint=RecursiveCheckpointAdjoint(checkpoints=None))`: JAX needs "
-                "to know "
-                "how much memory to allocate for the backward pass. Either bound the number of steps, "
-                "`diffeqsolve(..., max_steps=...)`, or choose the number of checkpoints, "
-                "`RecursiveCheckpointAdjoint(checkpoints=...)`."
+                "Cannot reverse-mode autodifferentiate when using `diffeqsolve(..., max_steps=None, "
+                "adjoint=RecursiveCheckpointAdjoint(checkpoints=None))`. "
+                "JAX needs to know how much memory to allocate for the backward pass. "
+                "Either bound the number of steps, `diffeqsolve(..., max_steps=...)`, "
+                "or choose the number of checkpoints, `RecursiveCheckpointAdjoint(checkpoints=...)`."
             )
             return nondifferentiable_backward(final_state, msg=message, symbolic=True), stats
         expected, exact = self.expected_steps, False
@@ -201,7 +200,7 @@ def _estimate(t0: Any, t1: Any, max_steps: int | None, state: Any) -> Any:
     problems, do not make a count of many magnitudes.
 
     Returns:
-        int32 scalar, 0 where nothing can be told yet.
+        int32 scalar, 0 where nothing is known yet.
     """
     _, accepted, time, step = solve_progress(state)
     known = (accepted >= FEWEST_ACCEPTED) & (time > t0) & (step > 0)
@@ -210,7 +209,7 @@ def _estimate(t0: Any, t1: Any, max_steps: int | None, state: Any) -> Any:
     whole = (t1 - t0).astype(jnp.float32) / done
     near = jnp.minimum(whole, NEAR)
     trend = done / (made * step)
-    # A step that has just collapsed, at a discontinuity say, tells little about the rest.
+    # A step that has just collapsed, at a discontinuity say, says little about the rest.
     followed = jnp.clip(1 + (near - 1) * trend, near / 2, near * 2)
     far = whole / near
     beyond = jnp.where(trend < GROWING, 1 + trend * jnp.log(far), far ** jnp.minimum(trend, 1))
@@ -220,7 +219,7 @@ def _estimate(t0: Any, t1: Any, max_steps: int | None, state: Any) -> Any:
 
 
 def _passes(estimate: Any, expected: Any, state: Any) -> Any:
-    """Estimate all passes of an adaptive solve: rejected ones come as often as they have been met; 0: cannot tell."""
+    """Estimate all passes of an adaptive solve: rejected ones come as often as they have so far; 0: not known yet."""
     passes, accepted, _, _ = solve_progress(state)
     steps = jnp.asarray(estimate(state) if expected is None else expected, jnp.float32)
     each = passes.astype(jnp.float32) / jnp.maximum(accepted, 1).astype(jnp.float32)

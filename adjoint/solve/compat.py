@@ -35,8 +35,8 @@ def tableau_of(solver: Any) -> Any:
         solver: any Diffrax solver.
 
     Returns:
-        A `diffrax.ButcherTableau`; None where the solver is none, overrides how steps are made, or was told how to
-        loop over its stages.
+        A `diffrax.ButcherTableau`; None where the solver is none, overrides how steps are made, or has been given a
+        way to loop over its stages.
     """
     plain = diffrax.AbstractRungeKutta
     own = type(solver)
@@ -50,5 +50,5 @@ def tableau_of(solver: Any) -> Any:
 
 
 def vector_field_is_expensive(terms: Any, t0: Any, y0: Any, args: Any) -> bool:
-    """Tell whether Diffrax would evaluate only products of the vector field with the control."""
+    """Return whether Diffrax would evaluate only products of the vector field with the control."""
     return bool(terms.is_vf_expensive(t0, t0, y0, args))

@@ -89,24 +89,24 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
 
     @property
     def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As the wrapped solver."""
+        """The wrapped solver's."""
         return self.solver.term_structure
 
     @property
     def interpolation_cls(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As the wrapped solver."""
+        """The wrapped solver's."""
         return self.solver.interpolation_cls
 
     def order(self, terms: Any) -> int | None:
-        """As the wrapped solver."""
+        """Return the wrapped solver's."""
         return self.solver.order(terms)
 
     def strong_order(self, terms: Any) -> Any:
-        """As the wrapped solver."""
+        """Return the wrapped solver's."""
         return self.solver.strong_order(terms)
 
     def error_order(self, terms: Any) -> Any:
-        """As the wrapped solver."""
+        """Return the wrapped solver's."""
         return self.solver.error_order(terms)
 
     def init(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any) -> Any:
@@ -115,7 +115,7 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
         return terms.vf(t0, y0, args) if self.fsal else None
 
     def func(self, terms: Any, t0: Any, y0: Any, args: Any) -> Any:
-        """As the wrapped solver."""
+        """Return what the wrapped solver does."""
         return self.solver.func(terms, t0, y0, args)
 
     def step(
@@ -178,7 +178,7 @@ def _primitives(jaxpr: Any) -> list[str]:
 
 
 def _measure(terms: Any, t0: Any, y0: Any, args: Any) -> _Field | None:
-    """Measure the vector field by tracing it; None where it cannot be differentiated in all that this may ask for.
+    """Measure the vector field by tracing it; None where it cannot be differentiated in everything that may be needed.
 
     Not in the time, which hardly any solve is differentiated in: fields may hold callbacks and noise that depend on it.
     """
@@ -190,7 +190,7 @@ def _measure(terms: Any, t0: Any, y0: Any, args: Any) -> _Field | None:
     names = _primitives(jax.make_jaxpr(field)(dynamic).jaxpr)
     try:
         kept = jtu.tree_leaves(jax.eval_shape(lambda d: jax.vjp(field, d)[1], dynamic))
-    except Exception:  # whatever user code raises where it refuses to be differentiated; the solve may never ask for it
+    except Exception:  # whatever user code raises where it refuses to be differentiated; the solve may never need it
         return None
     # What has the shape of an argument is taken to be one, the parameters, which are there anyway; each counts once.
     given = collections.Counter((x.shape, x.dtype) for x in jtu.tree_leaves((terms, dynamic)) if eqx.is_array(x))
@@ -204,13 +204,13 @@ def _measure(terms: Any, t0: Any, y0: Any, args: Any) -> _Field | None:
 
 
 def _pays(field: _Field, tableau: Any, y0: Any) -> bool:
-    """Tell whether a vector field is small enough for its stages to be written out."""
+    """Return whether a vector field is small enough for its stages to be written out."""
     kept = tableau.num_stages * (field.kept_bytes - LARGEST_TAPE_STATES * _bytes(y0))
     return field.equations <= LARGEST_FIELD and kept <= LARGEST_TAPE_BYTES
 
 
 class Stages(NamedTuple):
-    """How a solve makes its steps: the solver to use, and where its state holds the last slope (None: nowhere)."""
+    """The solver that a solve uses, and where its state holds the last slope (None: nowhere)."""
 
     solver: Any
     last_slope: Callable[[Any], Any] | None

@@ -6,7 +6,7 @@ nothing is left behind however the process ends, and no two processes ever share
 (`_Volume`), since each takes two of the process's file descriptors.
 
 A solve may be reversed more than once: a pullback of `jax.vjp` may be called again, and where JAX moves a solve that
-does not change out of a loop, every pass of the loop reverses it. So its states stay until the space is wanted for
+does not change out of a loop, every pass of the loop reverses it. So its states stay until the space is needed for
 others: reversed solves are kept, the latest first, while together they take at most `KEPT_SHARE` of the free space, and
 the latest `KEPT` always.
 """
@@ -61,7 +61,7 @@ class _Volume:
         self._close = weakref.finalize(self, os.close, self._descriptor)
 
     def has_room(self, size: int) -> bool:
-        """Tell whether so many bytes fit in."""
+        """Return whether so many bytes fit in."""
         return self._taken + size <= self._size
 
     def take(self, size: int) -> int:
@@ -111,7 +111,7 @@ class _Solve:
         self._let_go(slot)
 
     def read(self, slot: int, structs: Sequence[tuple[tuple[int, ...], np.dtype]]) -> list[np.ndarray]:
-        """Lend a state as views of the file, which hold until the next is read: a copy would cost another state."""
+        """Lend a state as views of the file, valid until the next is read: a copy would cost another state."""
         found = []
         for start, (shape, dtype) in zip(self.starts, structs, strict=False):
             size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -173,8 +173,8 @@ class Shelf:
                 waiting = [solve.bytes for solve in self._solves.values() if not solve.reversed]
                 also = f"; {len(waiting)} solves not yet reversed hold {sum(waiting)} bytes there" if waiting else ""
                 raise DiskTierError(
-                    f"the disk tier needs {size} bytes for {capacity} states in {directory!r}, where {free} bytes are "
-                    f"free{also}: hold fewer windows, or name another directory"
+                    f"the disk tier needs {size} bytes for {capacity} states in {directory!r}. "
+                    f"There {free} bytes are free{also}. Hold fewer windows, or name another directory"
                 ) from error
             number = next(self._numbers)
             self._solves[number] = _Solve(volume, start, capacity, sizes)
@@ -225,8 +225,8 @@ class Shelf:
                 self._solves[number] = solve
         if solve is None:
             raise DiskTierError(
-                "the boundary states of this solve are gone: it was reversed again when later solves had taken the "
-                "space, or after `release_tiers`; run the solve again"
+                "the boundary states of this solve are gone: later solves took the space, or `release_tiers` did; "
+                "run the solve again"
             )
         return solve
 

@@ -35,7 +35,7 @@ MOST_STATES = 2**30
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TierOptions:
-    """What the user asked for: which tier, how many states it may hold or how many bytes, and where it lies."""
+    """What the user chose: which tier, how many states it may hold or how many bytes, and where it lies."""
 
     tier: TierName
     windows: int | None
@@ -65,7 +65,7 @@ class TierOptions:
 
 
 def tier_options(tier: Any, windows: Any, tier_bytes: Any, directory: Any, transfer_cost: float) -> TierOptions | None:
-    """Check what the user asked for; None where no tier is.
+    """Check what the user chose; return None where that is no tier.
 
     Raises:
         ValueError: an unknown tier, not exactly one of `windows` and `tier_bytes`, a directory that is missing, or
@@ -80,8 +80,8 @@ def tier_options(tier: Any, windows: Any, tier_bytes: Any, directory: Any, trans
         raise ValueError(f'`tier` must be "host" or "disk", got {tier!r}.')
     if (windows is None) == (tier_bytes is None):
         raise ValueError(
-            f"`tier={tier!r}` needs either `windows`, the number of states it may hold, or `tier_bytes`; got "
-            f"`windows={windows!r}` and `tier_bytes={tier_bytes!r}`."
+            f"`tier={tier!r}` needs either `windows`, the number of states it may hold, or `tier_bytes`. "
+            f"Got `windows={windows!r}` and `tier_bytes={tier_bytes!r}`."
         )
     for name, value in (("windows", windows), ("tier_bytes", tier_bytes)):
         if value is not None and (type(value) is not int or value < 1):
@@ -95,7 +95,7 @@ def tier_options(tier: Any, windows: Any, tier_bytes: Any, directory: Any, trans
             raise ValueError('`tier="disk"` needs `directory`, where its file may lie.')
         directory = os.path.abspath(os.fspath(directory))
         if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
-            raise ValueError(f"`directory={directory!r}` is no directory that can be written to.")
+            raise ValueError(f"`directory={directory!r}` is not a directory that can be written to.")
     return TierOptions(
         tier=tier, windows=windows, tier_bytes=tier_bytes, directory=directory, transfer_cost=float(transfer_cost)
     )
@@ -111,13 +111,15 @@ def _sizes(held: Iterable[Any]) -> list[int]:
 
 
 ONE_LANE = (
-    "A solve with windows cannot be differentiated under `jax.vmap` one lane at a time, `vmap(grad(...))`: lanes "
-    "would hand over their states at different steps. Differentiate the mapped solve instead, `grad` of the sum or "
-    "mean of `vmap(...)`: its windows then hold the states of all lanes."
+    "A solve with windows cannot be differentiated under `jax.vmap` one lane at a time, `vmap(grad(...))`. "
+    "Lanes would hand over their states at different steps. "
+    "Differentiate the mapped solve instead, `grad` of the sum or mean of `vmap(...)`; "
+    "its windows then hold the states of all lanes."
 )
 NO_TANGENTS = (
-    'A solve with windows in a file (`tier="disk"`) cannot be differentiated twice: the file holds its states, not '
-    'their tangents. For a Hessian use `tier="host"`, or no tier.'
+    'A solve with windows in a file (`tier="disk"`) cannot be differentiated twice. '
+    "The file holds its states, not their tangents. "
+    'For a Hessian use `tier="host"`, or no tier.'
 )
 REFUSED = Refused(batching=ONE_LANE, differentiation=NO_TANGENTS)
 
@@ -257,14 +259,14 @@ class DiskTier:
         """Return what stands for the tier before anything was handed over.
 
         Raises:
-            ValueError: too little space, as far as that can be told before the program runs.
+            ValueError: too little space, as far as that is known before the program runs.
         """
         del operands
         each, free = bytes_a_state(_sizes(map(_bare, held))), shutil.disk_usage(self._directory).free
         if capacity * each > free:
             raise ValueError(
-                f"{capacity} states of {each} bytes do not fit into {self._directory!r}, where {free} bytes are free: "
-                "hold fewer windows, or name another directory."
+                f"{capacity} states of {each} bytes do not fit into {self._directory!r}, where {free} bytes are free. "
+                "Hold fewer windows, or name another directory."
             )
         return [INT(0), INT(0)]
 
@@ -329,5 +331,5 @@ def _widened(x: Any, like: Any) -> Any:
 
 
 def make_tier(options: TierOptions) -> HostTier | DiskTier:
-    """Make the tier that was asked for."""
+    """Make the tier that the options name."""
     return HostTier(options) if options.tier == "host" else DiskTier(options)

@@ -78,11 +78,11 @@ REFUSALS = (
         always=False,
     ),
     Refusal(
-        r"the file holds its states, not their tangents",
+        r"The file holds its states, not their tangents",
         lambda p: "disk" in _tiers(p) and p.mode == "hessian",
     ),
     Refusal(
-        r'\(`tier="disk"`\) cannot be differentiated inside `jax\.checkpoint` with this version',
+        r'\(`tier="disk"`\) cannot be differentiated inside `jax\.checkpoint` here',
         lambda p: "disk" in _tiers(p) and p.nesting == "remat" and p.mode != "value",
         always=False,
     ),

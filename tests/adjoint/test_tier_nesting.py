@@ -119,7 +119,7 @@ def test_the_hessian_is_that_without_windows_or_refused(jit: bool, tier: dict[st
         return (jax.jit(found) if jit else found)(0.3, 1.3)
 
     if tier["tier"] == "disk":
-        with pytest.raises(NotImplementedError, match="the file holds its states, not their tangents"):
+        with pytest.raises(NotImplementedError, match="The file holds its states, not their tangents"):
             hessian(tier)
     else:
         assert_close(hessian(tier), hessian({}), 1e-10)

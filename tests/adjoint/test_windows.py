@@ -277,7 +277,7 @@ def test_lanes_that_accept_at_different_passes_are_refused(tier: str, directory:
         assert found.ys is not None
         return jnp.sum(found.ys)
 
-    with pytest.raises(NotImplementedError, match="lanes would hand over their states at different steps"):
+    with pytest.raises(NotImplementedError, match="Lanes would hand over their states at different steps"):
         jax.vmap(jax.grad(solve))(jnp.array([[1.0, 0.4], [2.0, 30.0]]))
 
 
@@ -357,7 +357,7 @@ def test_no_types_are_promoted(tiered: bool, directory: str) -> None:
         ({"tier": "host", "tier_bytes": 3}, "less than one state, which takes 16 bytes"),
         ({"tier": "host", "windows": 3, "directory": "."}, "has none"),
         ({"tier": "disk", "windows": 3}, "needs `directory`"),
-        ({"tier": "disk", "windows": 3, "directory": "/nowhere/at/all"}, "no directory that can be written to"),
+        ({"tier": "disk", "windows": 3, "directory": "/nowhere/at/all"}, "not a directory that can be written to"),
         ({"windows": 3}, "needs a tier"),
         ({"tier": "host", "windows": 3, "transfer_cost": -1.0}, "at least 0 steps"),
     ],
