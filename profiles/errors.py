@@ -1,14 +1,14 @@
-"""The errors of this package: each is one clear line for a person, with what was asked, what was found, what to do."""
+"""The errors of this package: each is one clear line with what was requested, what was found, what to do."""
 
 from collections.abc import Sequence
 
 
 class ProfilesError(Exception):
-    """Base of every error that this package raises for the user to mend; its text is one clear line."""
+    """Base of every error that this package raises for the user to correct; its text is one clear line."""
 
 
 class RecordError(ProfilesError, ValueError):
-    """A record was asked to hold a value that it cannot: naive time, negative bytes, a figure that is not finite."""
+    """A record was given a value that it cannot hold: naive time, negative bytes, a figure that is not finite."""
 
 
 class StoreError(ProfilesError):
@@ -24,7 +24,7 @@ class NoSuchProfile(ProfilesError, LookupError):
 
 
 class AmbiguousProfile(ProfilesError, LookupError):
-    """Several stored profiles answer to the name; `candidates` are the names that tell them apart."""
+    """Several stored profiles answer to the name; `candidates` are the names that distinguish them."""
 
     def __init__(self, message: str, candidates: Sequence[str]) -> None:
         super().__init__(message)

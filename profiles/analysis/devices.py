@@ -38,7 +38,7 @@ class Device:
     relative_speed: float | None = None
 
     def is_measured_by(self, key: DeviceKey) -> bool:
-        """Tell whether a profile of this key was measured on one such device."""
+        """Return whether a profile of this key was measured on one such device."""
         return key.count == 1 and key.kind.lower() in {kind.lower() for kind in (self.name, *self.kinds)}
 
 
@@ -69,7 +69,7 @@ def load_devices(extra_toml: str | Path | None = None) -> dict[str, Device]:
 
 
 def find_devices(names: Iterable[str], catalogue: Mapping[str, Device]) -> list[Device]:
-    """Look devices up by name or alias, in the order asked for.
+    """Look devices up by name or alias, in the given order.
 
     Raises:
         DeviceError: a name is not in the catalogue; near names are offered.
@@ -81,8 +81,9 @@ def find_devices(names: Iterable[str], catalogue: Mapping[str, Device]) -> list[
         if device is None:
             near = difflib.get_close_matches(name.lower(), by_name, n=4, cutoff=0.5) or sorted(catalogue)
             raise DeviceError(
-                f"no device is named {name!r} in the catalogue; it has {', '.join(near)}"
-                f"{' and others' if len(near) < len(by_name) else ''}: add yours in a TOML file with memory_gib"
+                f"no device is named {name!r} in the catalogue; "
+                f"it has {', '.join(near)}{' and others' if len(near) < len(by_name) else ''}: "
+                "add yours in a TOML file with memory_gib"
             )
         found.append(device)
     return found
@@ -95,7 +96,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DeviceError(f"cannot read the catalogue {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DeviceError(f"the catalogue {path} is no TOML: {error}") from error
+        raise DeviceError(f"the catalogue {path} is not TOML: {error}") from error
 
 
 def _device(name: str, entry: Mapping[str, Any], place: str) -> Device:

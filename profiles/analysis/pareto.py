@@ -43,7 +43,7 @@ class Point:
     rows: tuple[Measurement, ...]
 
     def cost(self, objective: FrontAxis) -> float | None:
-        """The figure that `objective` names, None where it is unknown."""
+        """Return the figure that `objective` names, None where it is unknown."""
         return self.run_seconds if objective is FrontAxis.SECONDS else self.recompute_factor
 
     @property

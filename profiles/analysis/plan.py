@@ -29,14 +29,14 @@ CARRIES_OVER = (
 
 _GRID = 160  # counts tried per device; recompute factors change slowly with the count
 MOST_STEPS = 2**31
-"""Longer solves are not asked for."""
+"""Longer solves are not planned."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
     """What to plan.
 
-    `horizons`: those measured where none is given; others are told from the measured ones. `tolerances`: of those
+    `horizons`: those measured where none is given; others are inferred from the measured ones. `tolerances`: of those
     measured; all where none is given. `max_recompute`: the recompute factor that is wanted at most; 2 stores
     everything. `margin`: the share of a device's memory to leave alone. `host_bytes`: what states in host memory may
     take beside a device that falls short; None for as much as it needs.
@@ -53,7 +53,7 @@ class PlanRequest:
 
     def __post_init__(self) -> None:
         if not self.max_recompute >= 2.0:
-            raise ProfilesError(f"a recompute factor is 2 or more (2 stores all), asked for {self.max_recompute:g}")
+            raise ProfilesError(f"a recompute factor is 2 or more (2 stores all), found {self.max_recompute:g}")
         if not 0.0 <= self.margin < 1.0:
             raise ProfilesError(f"the margin is a share of the memory, from 0 to below 1, found {self.margin:g}")
         if any(not horizon > 0 for horizon in self.horizons):
@@ -65,8 +65,8 @@ class PlanRow:
     """What one device makes of one horizon and tolerance.
 
     `checkpoints`, `peak_bytes` and `recompute_factor` are None where nothing fits, the last also where theory does not
-    tell it. `needed_bytes` is the smallest peak whose recompute factor is within the asked limit, `saturated_bytes` the
-    peak above which memory buys nothing more, `smallest_bytes` the least that works at all. `bytes_evidence` and
+    give it. `needed_bytes` is the smallest peak whose recompute factor is within the requested limit, `saturated_bytes`
+    the peak above which memory buys nothing more, `smallest_bytes` the least that works at all. `bytes_evidence` and
     `steps_evidence` are measured, interpolated or extrapolated; recompute factors are computed from the steps. What was
     measured at this very case and count is given as it was measured. `run_seconds` and `cost` (of one call, in the
     device's currency) are those of `seconds_checkpoints`: the count itself where it was timed, else the fastest that
@@ -103,7 +103,7 @@ class PlanRow:
 class LongestHorizon:
     """The longest solve that one device holds within the recompute limit, at one tolerance and setting.
 
-    `horizon` is None where the profile has no horizons to tell steps per unit from, or where nothing fits.
+    `horizon` is None where the profile has no horizons to infer steps per unit from, or where nothing fits.
     """
 
     device: str
@@ -143,7 +143,7 @@ class _Factors:
     """The recompute factor by count for one number of steps."""
 
     def __init__(self, recompute: Recompute, steps: int) -> None:
-        """Take the theory; what it says of a count is asked for once."""
+        """Take the theory; what it says of a count is computed once."""
         self._recompute, self.steps = recompute, steps
         self._known: dict[int, float] = {}
 
@@ -197,7 +197,7 @@ def plan(
         laws: theory, bytes and steps.
 
     Raises:
-        ProfilesError: the profile has no measured bytes or steps, takes no horizon where some are asked for, or was not
+        ProfilesError: the profile has no measured bytes or steps, takes no horizon where some are given, or was not
             measured at a tolerance.
     """
     rows: list[PlanRow] = []
@@ -245,9 +245,9 @@ def _as_used(rows: Sequence[Measurement]) -> list[Measurement]:
 
 
 def _tolerances(profile: Profile, setting: _Setting, request: PlanRequest) -> list[float | None]:
-    """Choose the tolerances to plan; steps at one cannot be told from another."""
+    """Choose the tolerances to plan; steps at one do not follow from another's."""
     known = sorted(setting.horizons, key=lambda tolerance: (tolerance is not None, tolerance or 0.0))
-    if missing := [asked for asked in request.tolerances if asked not in setting.horizons]:
+    if missing := [wanted for wanted in request.tolerances if wanted not in setting.horizons]:
         said = ", ".join(f"{tolerance:g}" for tolerance in known if tolerance is not None) or "none"
         raise ProfilesError(
             f"{profile.name} was not measured at tolerance {missing[0]:g}, only at {said}: measure it there first"
@@ -264,9 +264,9 @@ def _cases(
         raise ProfilesError(f"{profile.name} takes no horizon, so none can be planned: leave --horizons out")
     found = []
     for horizon in request.horizons or known:
-        told = setting.steps.steps_at(horizon, tolerance)
-        assert told is not None
-        found.append((_at(setting, horizon, tolerance), *told))
+        known_steps = setting.steps.steps_at(horizon, tolerance)
+        assert known_steps is not None
+        found.append((_at(setting, horizon, tolerance), *known_steps))
     return found
 
 
@@ -322,7 +322,7 @@ def _helped(row: PlanRow, state_bytes: float | None, windowed: Windowed | None, 
 
 
 def _whole(size: float) -> int | None:
-    """Round bytes up, None where nothing tells them."""
+    """Round bytes up, None where they are not known."""
     return math.ceil(size) if math.isfinite(size) else None
 
 

@@ -1,4 +1,4 @@
-"""What a plan is handed: theory, and the laws that tell bytes and steps where they were not measured."""
+"""What a plan is handed: theory, and the laws of bytes and steps where they were not measured."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Protocol
 from profiles.records.records import Measurement
 
 Recompute = Callable[[int, int], float]
-"""The recompute factor of (steps, checkpoints), for 1 <= checkpoints <= steps; infinite where it cannot be told."""
+"""The recompute factor of (steps, checkpoints), for 1 <= checkpoints <= steps; infinite where it is not known."""
 
 Windowed = Callable[[int, int, int], float]
 """The recompute factor of (steps, checkpoints, windows): with so many states in host memory besides."""
@@ -22,7 +22,7 @@ class Sizes(Protocol):
         ...
 
     def upper_envelope(self, checkpoints: int) -> float:
-        """Give the bytes of a count, never fewer than those of a smaller one; infinite where nothing tells."""
+        """Give the bytes of a count, never fewer than those of a smaller one; infinite where nothing is known."""
         ...
 
     def evidence(self, checkpoints: int) -> str:
@@ -38,7 +38,7 @@ class Steps(Protocol):
     """The steps of one setting by horizon and tolerance."""
 
     def steps_at(self, horizon: float | None, tolerance: float | None) -> tuple[int, str] | None:
-        """Give the steps and what they rest on (measured, interpolated, extrapolated); None where nothing tells."""
+        """Give the steps and what they rest on (measured, interpolated, extrapolated); None where not known."""
         ...
 
     def horizon_of(self, steps: int, tolerance: float | None) -> float | None:

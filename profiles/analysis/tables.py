@@ -146,7 +146,7 @@ def render_table(source: Profile | Iterable[Measurement], format_name: str) -> s
     """Write measurements as the text of a CSV or JSON file.
 
     Raises:
-        TableError: the format is no text format.
+        TableError: the format is not a text format.
     """
     rows = rows_of(source)
     if format_name == "csv":
@@ -157,7 +157,7 @@ def render_table(source: Profile | Iterable[Measurement], format_name: str) -> s
     if format_name == "json":
         documents = [{name: _plain(value) for name, value in flatten(row).items()} for row in rows]
         return json.dumps(JSON_FORMAT | {"measurements": documents}, indent=1, ensure_ascii=False) + "\n"
-    raise TableError(f"measurements are written as text in csv or json, asked for {format_name!r}")
+    raise TableError(f"measurements are written as text in csv or json, not in {format_name!r}")
 
 
 def export_table(source: Profile | Iterable[Measurement], path: str | Path, *, format_name: str | None = None) -> Path:
@@ -169,7 +169,7 @@ def export_table(source: Profile | Iterable[Measurement], path: str | Path, *, f
         format_name: the format, where the ending does not say it.
 
     Raises:
-        TableError: the format is unknown, the file cannot be written, or Parquet is asked for without pyarrow.
+        TableError: the format is unknown, the file cannot be written, or Parquet is chosen without pyarrow.
     """
     path = Path(path)
     name = _format_of(path, format_name)
@@ -190,7 +190,8 @@ def import_table(path: str | Path, *, format_name: str | None = None) -> list[Me
     """Read a file that `export_table` wrote.
 
     Raises:
-        TableError: the file is missing, of another format, or one of its rows is no measurement (its number is said).
+        TableError: the file is missing, of another format, or one of its rows is not a measurement (its number is
+        given).
     """
     path = Path(path)
     readers: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
@@ -201,7 +202,7 @@ def import_table(path: str | Path, *, format_name: str | None = None) -> list[Me
     except OSError as error:
         raise TableError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise TableError(f"{path} is no table of measurements as ckpt-tune exports them: {error}") from error
+        raise TableError(f"{path} is not a table of measurements as ckpt-tune exports them: {error}") from error
     found = []
     for number, values in enumerate(documents, start=1):
         try:
@@ -212,7 +213,7 @@ def import_table(path: str | Path, *, format_name: str | None = None) -> list[Me
 
 
 def _format_of(path: Path, format_name: str | None) -> str:
-    """Name the format of a file, by what was asked or by its ending."""
+    """Name the format of a file, as given or by its ending."""
     name = (format_name or path.suffix.removeprefix(".")).lower()
     if name not in FORMATS:
         raise TableError(f"a table is written or read as {', '.join(FORMATS)}; {path} ends in none: name the format")

@@ -83,7 +83,7 @@ def _number_axis(axis: Any, values: Sequence[float], write: Any) -> None:
 
 
 def _spans(values: Sequence[float]) -> bool:
-    """Tell whether the values span more than a factor of three, which a linear axis shows badly."""
+    """Return whether the values span more than a factor of three, which a linear axis shows badly."""
     known = [value for value in values if value > 0]
     return bool(known) and max(known) > 3 * min(known)
 
@@ -144,7 +144,7 @@ def draw(
 
 
 def legend(figure: Figure, panel: Axes, series: Series | None = None) -> None:
-    """Put one legend to the right of all panels, where there is more than one thing to tell apart.
+    """Put one legend to the right of all panels, where there is more than one thing to distinguish.
 
     Args:
         figure: where.

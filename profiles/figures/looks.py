@@ -1,4 +1,4 @@
-"""How cases are told apart in every drawing: colours that the colour-blind can tell, and markers beside them."""
+"""How cases differ in every drawing: by colours that the colour-blind can distinguish, and by markers."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Look:
 class Series:
     """The look of every case: colour by horizon, marker and dash by what else differs.
 
-    In a small profile each tells the cases apart alone; together they do for 49 cases.
+    In a small profile either alone distinguishes the cases; together they do for 49 cases.
     """
 
     def __init__(self, cases: Sequence[Case]) -> None:
@@ -34,7 +34,7 @@ class Series:
         self.shown = ordered
 
     def look(self, case: Case) -> Look:
-        """Tell how this case is drawn."""
+        """Return how this case is drawn."""
         horizon, rest = self._horizons.index(case.horizon), self._rest.index(_without_horizon(case))
         # One horizon only: colour would say nothing, so it goes with what differs.
         colour = rest if len(self._horizons) == 1 else horizon
@@ -64,5 +64,5 @@ class Series:
 
 
 def _without_horizon(case: Case) -> tuple[object, ...]:
-    """What tells a case from others of its horizon."""
+    """Return what distinguishes a case from others of its horizon."""
     return case.tolerance, case.set_values, case.x64, case.mesh

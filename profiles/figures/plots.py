@@ -187,7 +187,7 @@ def steps_figure(profile: Profile) -> Figure:
 
 
 def _newest_steps(rows: Sequence[Measurement]) -> int | None:
-    """The steps that were counted last, None where they never were."""
+    """Return the steps that were counted last, None where they never were."""
     return next((row.steps for row in reversed(rows) if row.steps is not None), None)
 
 
@@ -277,7 +277,7 @@ def common_cases(profiles: Sequence[Profile]) -> tuple[Case, ...]:
 
 
 def distinct_names(profiles: Sequence[Profile]) -> list[str]:
-    """Name profiles as shortly as tells them apart."""
+    """Name profiles by the shortest names that differ."""
     for name in (
         lambda p: p.name,
         lambda p: f"{p.name} ({p.adjoint})",

@@ -16,7 +16,7 @@ MAIN_COLUMNS = (
     "horizon", "tolerance", "set_values", "checkpoints", "expected_steps", "status", "peak_bytes", "peak_source",
     "run_seconds", "recompute_factor", "steps", "compile_seconds", "message", "measured_at",
 )  # fmt: skip
-"""The columns that the page's table shows, in this order, before all are asked for; empty ones are left out."""
+"""The columns that the page's table shows, in this order, until all are switched on; empty ones are left out."""
 
 TREE_WIDTH = 900
 """Blocks narrower than one of this many parts of a tree are not embedded: nobody could see them."""
@@ -177,7 +177,7 @@ def _lost(row: Measurement, case: int) -> dict[str, Any]:
 
 
 def _steps(rows: Sequence[Measurement], case: int, of: Case) -> dict[str, Any] | None:
-    """Tell the steps that were counted last in a case."""
+    """Describe the steps that were counted last in a case."""
     for row in reversed(rows):
         if row.steps is not None:
             steps = {"steps": row.steps, "accepted": row.accepted, "rejected": row.rejected}

@@ -74,7 +74,7 @@ COLUMNS = (
     Column("alias_bytes", Kind.INTEGER, "bytes", "outputs that share memory with arguments"),
     Column("constant_bytes", Kind.INTEGER, "bytes", "arrays that the function closes over"),
     Column("compiled_bytes", Kind.INTEGER, "bytes", "compiled total: all of the above, aliases once"),
-    Column("run_bytes", Kind.INTEGER, "bytes", "peak while running, empty where the backend cannot tell"),
+    Column("run_bytes", Kind.INTEGER, "bytes", "peak while running, empty where the backend does not report it"),
     Column("peak_bytes", Kind.INTEGER, "bytes", "the larger of the compiled and the run-time figure"),
     Column("peak_source", Kind.TEXT, "", "traced, compiled or run: where peak_bytes comes from"),
     Column("trace_seconds", Kind.REAL, "s", "time to trace"),
@@ -176,7 +176,7 @@ def time_of(text: str) -> dt.datetime:
     """Read what `time_text` wrote.
 
     Raises:
-        RecordError: the text is no time with a zone.
+        RecordError: the text is not a time with a zone.
     """
     try:
         moment = dt.datetime.fromisoformat(text)

@@ -22,7 +22,7 @@ from profiles.records.values import clean_text, read_value
 
 
 class Status(enum.StrEnum):
-    """How a trial ended. Anything but `OK` is a row too: a failure is a fact about the device."""
+    """How a trial ended. Anything but `OK` is a row too: a failure says something about the device."""
 
     OK = "ok"
     OUT_OF_MEMORY = "out_of_memory"
@@ -79,7 +79,7 @@ def _horizon(value: Any) -> int | float:
     except TypeError:
         return _real("horizon", value)
     if abs(number) > 2**53:
-        raise RecordError(f"horizon must be at most 2**53 in size to be told from its neighbours, found {number}")
+        raise RecordError(f"horizon must be at most 2**53 in size to differ from its neighbours, found {number}")
     return number
 
 
@@ -130,7 +130,7 @@ class ProblemKey:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceKey:
-    """On what device a row was measured. `memory_bytes` is the device's total, None where the backend cannot tell."""
+    """On what device a row was measured. `memory_bytes` is the device's total, None where it is not reported."""
 
     platform: str
     kind: str
@@ -158,7 +158,7 @@ class Tier:
     over and fetching one state over those of one step. Its directory is the business of the host that measures.
 
     Raises:
-        RecordError: no state can be held, or the cost is no finite number of steps.
+        RecordError: no state can be held, or the cost is not a finite number of steps.
     """
 
     name: str
@@ -289,7 +289,7 @@ class Measurement:
 
     @property
     def case(self) -> Case:
-        """What this row may be compared within."""
+        """The case, within which this row may be compared."""
         return Case(self.horizon, self.tolerance, tuple(sorted(self.set_values.items())), self.x64, self.mesh)
 
     @property
@@ -356,7 +356,7 @@ class Profile:
 
     @property
     def id(self) -> str:
-        """Sixteen digits that tell this profile from every other, the same on every machine."""
+        """Sixteen digits that no other profile has, the same on every machine."""
         return profile_id(self.newest)
 
     @property
@@ -371,7 +371,7 @@ class Profile:
         return tuple(sorted({row.case for row in self.measurements}, key=lambda case: case.order))
 
     def rows(self, case: Case) -> tuple[Measurement, ...]:
-        """The rows of one case that belong to the newest state of its code, oldest first.
+        """List the rows of one case that belong to the newest state of its code, oldest first.
 
         Rows of an older fingerprint stay in `measurements`, and are not compared with newer ones.
         """
@@ -379,7 +379,7 @@ class Profile:
         return tuple(row for row in rows if row.problem.fingerprint == rows[-1].problem.fingerprint)
 
     def matching(self, horizon: int | float | None = None, tolerance: float | None = None) -> tuple[Case, ...]:
-        """The cases at a horizon and a tolerance; None asks for any."""
+        """List the cases at a horizon and a tolerance; None stands for any."""
         return tuple(
             case
             for case in self.cases

@@ -1,7 +1,7 @@
 """What a swept `--set` value may be: None, a bool, a number, a text, or any other Python literal.
 
-A literal that is no scalar (a tuple, a list, a dict) is kept as its text, so that it can key a row and stands in every
-database and file format; `plain` gives the value itself.
+A literal that is not a scalar (a tuple, a list, a dict) is kept as its text, so that it can key a row and stands in
+every database and file format; `plain_value` gives the value itself.
 """
 
 import ast
@@ -14,7 +14,7 @@ from profiles.errors import RecordError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Literal:
-    """A Python literal that is no scalar, by its text as `repr` writes it; of equal texts the values are equal."""
+    """A Python literal that is not a scalar, by its text as `repr` writes it; equal texts are equal values."""
 
     literal: str
 
@@ -43,7 +43,7 @@ def read_value(value: Any) -> Scalar:
     """Read a `--set` value, as a person, a library or a store gives it.
 
     Raises:
-        RecordError: it is no Python literal.
+        RecordError: it is not a Python literal.
     """
     if value is None or isinstance(value, Literal):
         return value
@@ -81,7 +81,7 @@ def plain_value(value: Scalar) -> Any:
 
 
 def stored_value(value: Scalar) -> Any:
-    """Write a value as JSON holds it; `read_value` reads it back, and tells a tuple from a list."""
+    """Write a value as JSON holds it; `read_value` reads it back, a tuple as a tuple and a list as a list."""
     return {"literal": value.literal} if isinstance(value, Literal) else value
 
 

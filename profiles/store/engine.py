@@ -49,8 +49,8 @@ def parse_url(text: str) -> sa.URL:
         url = sa.engine.make_url(text)
     except (ArgumentError, ValueError):  # not chained: what they say repeats parts of the text
         raise StoreError(
-            f"the store {without_password(text)!r} is not a database URL; {_WRITE}, with %40 for an @ in a password "
-            "and %2F for a /"
+            f"the store {without_password(text)!r} is not a database URL; {_WRITE}, "
+            "with %40 for an @ in a password and %2F for a /"
         ) from None
     if url.drivername in ("postgres", "postgresql"):
         return url.set(drivername="postgresql+psycopg")
@@ -63,7 +63,7 @@ def place_of(url: sa.URL) -> str:
 
 
 def is_sqlite_file(url: sa.URL) -> bool:
-    """Tell whether the store is an SQLite file."""
+    """Return whether the store is an SQLite file."""
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
 
 
@@ -95,7 +95,7 @@ def make_engine(url: sa.URL, *, read_only: bool, busy_seconds: float) -> sa.Engi
 
 
 def _open_file(path: Path, read_only: bool, busy_seconds: float) -> sqlite3.Connection:
-    """Open an SQLite file; without the right to write, or asked not to, read only."""
+    """Open an SQLite file, read only where it may not be written or shall not be."""
     mode = "rw"  # never makes a file: one that vanishes while in use must not come back empty
     if read_only or (path.exists() and not os.access(path, os.W_OK)):
         mode = "ro"
@@ -130,7 +130,7 @@ def _take_transactions_over(engine: sa.Engine) -> None:
 def use_write_ahead_log(engine: sa.Engine, busy_seconds: float) -> str:
     """Turn write-ahead logging on, once per file; SQLite remembers.
 
-    SQLite waits for no other process here, so this does: processes that start at once all ask.
+    SQLite waits for no other process here, so this does: processes that start at once all try.
 
     Returns:
         The mode that the file is in: `wal`, or what its file system allows.
@@ -153,7 +153,7 @@ def use_write_ahead_log(engine: sa.Engine, busy_seconds: float) -> str:
 
 _SQLITE_ADVICE = (
     (("file is not a database", "malformed", "file is encrypted"),
-     "it is no readable SQLite database; it was left as it is: move it away or restore a copy, or name another store"),
+     "it is not a readable SQLite database; it was left alone: move it away or restore a copy, or name another store"),
     (("database or disk is full", "disk i/o error"),
      "the disk is full, over a quota or failing; nothing was stored now, all that was stored before is safe: "
      "free some space and run the same command again"),

@@ -1,9 +1,9 @@
 """How a store's tables come about, one versioned step after the other.
 
 Each step runs in one transaction together with the row that records it, so a store is always exactly at one version,
-whatever kills the process. A released step is never changed; a new one is added, `_schema` follows, and a database
-file of the released version joins `tests/assets`. A store from a newer version is refused: its rows may mean something
-that this version does not know.
+whatever kills the process. A released step is never changed; a new one is added, `profiles.store.schema` follows, and a
+database file of the released version joins `tests/assets`. A store from a newer version is refused: its rows may mean
+something that this version does not know.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class Step:
 
 
 def _first_tables(connection: sa.Connection) -> None:
-    """Make the tables of version 1. Written out here, since `_schema` moves on and this must not."""
+    """Make the tables of version 1. Written out here, since `profiles.store.schema` moves on and this must not."""
     key, short, long, whole, real = sa.String(64), sa.String(255), sa.Text(), sa.BigInteger(), sa.Double()
     required: dict[str, sa.types.TypeEngine] = {
         "study": short, "problem_name": short, "problem_fingerprint": key, "problem_components": long,

@@ -36,7 +36,7 @@ def _newest_of_each(profiles: Sequence[Profile]) -> list[Profile]:
 
 
 def _matches(text: str, profile: Profile) -> bool:
-    """Tell whether what a person typed may mean the profile."""
+    """Return whether what a person typed may mean the profile."""
     rest, _, id_ = text.partition("#")
     if id_ and not profile.id.startswith(id_):
         return False

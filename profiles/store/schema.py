@@ -1,8 +1,8 @@
 """The tables of a store, as this version of ckpt-tune reads and writes them.
 
-`_migrations` makes them step by step; a test holds the two together. Types are chosen to give every value back exactly
-on every database: text for what a database would round, re-zone or reorder (horizons, which are int or float; times;
-mappings; samples), 64-bit integers for bytes, doubles for the rest.
+`profiles.store.migrations` makes them step by step; a test holds the two together. Types are chosen to give every value
+back exactly on every database: text for what a database would round, re-zone or reorder (horizons, which are int or
+float; times; mappings; samples), 64-bit integers for bytes, doubles for the rest.
 """
 
 import json
@@ -39,7 +39,7 @@ def _column_type(column: Column) -> sa.types.TypeEngine[Any]:
 
 
 def _nullable(column: Column) -> bool:
-    """Tell whether a column may be empty; a text never is, but where its absence means unknown."""
+    """Return whether a column may be empty; a text never is, but where its absence means unknown."""
     required = ("device_count", "checkpoints", "repeat", "x64", "set_values", "versions", "run_seconds", "measured_at")
     if column.name in required or column.name == "problem_components":
         return False
@@ -63,7 +63,7 @@ NOTES = sa.Table(
     sa.Column("value", sa.Text(), nullable=False),
     sa.Column("written_at", sa.Text(), nullable=False),
 )
-"""JSON documents by kind and key: laws of the probe, choices, learned margins, names of profiles."""
+"""JSON documents by kind and key: observed steps, sizes of tiers, choices, names of profiles."""
 
 VERSIONS = sa.Table(
     "ckpt_tune_schema",

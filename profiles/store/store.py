@@ -262,7 +262,7 @@ class ProfileStore:
             return {key: json.loads(text) for key, text in connection.execute(statement)}
 
     def delete_note(self, kind: str, key: str) -> bool:
-        """Delete a document; tells whether there was one."""
+        """Delete a document; return whether there was one."""
         statement = sa.delete(NOTES).where(NOTES.c.kind == kind, NOTES.c.key == _note_key(key))
         return self._write(lambda connection: connection.execute(statement).rowcount > 0)
 
@@ -282,8 +282,8 @@ class ProfileStore:
         if self.read_only:
             found = "holds no measurements yet" if version == 0 else f"has the older schema version {version}"
             raise StoreError(
-                f"the store {self.place} {found} and is opened to read only: open it once for writing (any ckpt-tune "
-                "command that measures does), or name another"
+                f"the store {self.place} {found} and is opened to read only: "
+                "open it once for writing (any ckpt-tune command that measures does), or name another"
             )
         if is_sqlite_file(self._url):
             use_write_ahead_log(self._engine, self._busy_seconds)
@@ -297,7 +297,7 @@ class ProfileStore:
     def _write(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in one writing transaction, again where a server dropped it or two writers met.
 
-        `work` must be one that may run twice: a lost connection does not tell whether the commit arrived.
+        `work` must be one that may run twice: a lost connection leaves open whether the commit arrived.
         """
         if self.read_only:
             raise StoreError(f"the store {self.place} is opened to read only: nothing was written")
@@ -313,7 +313,7 @@ class ProfileStore:
                 time.sleep(wait)
 
     def _worth_retrying(self, error: SQLAlchemyError) -> bool:
-        """Tell whether the same write may succeed in a moment."""
+        """Return whether the same write may succeed in a moment."""
         if isinstance(error, IntegrityError):
             return True  # another process inserted the same key between our UPDATE and INSERT
         server = self._engine.dialect.name != "sqlite"

@@ -36,7 +36,7 @@ def without_password(text: str) -> str:
 
 
 def _at_last(rest: str) -> tuple[str, str]:
-    """Part what may be user and password from what follows, at the last `@`, which a library may have escaped."""
+    """Split what may be user and password from what follows, at the last `@`, which a library may have escaped."""
     ends = list(re.finditer("@|%40", rest))
     return (rest[: ends[-1].start()], rest[ends[-1].end() :]) if ends else ("", rest)
 
@@ -55,7 +55,7 @@ def hide_passwords(text: str, names: Iterable[str] = ()) -> str:
 
 
 def named_stores() -> list[str]:
-    """List the stores that this process was told of, passwords included: by its environment and its command line."""
+    """List the stores that this process's environment and command line name, passwords included."""
     spoken = [word.partition("=")[2] if word.startswith("--") else word for word in sys.argv[1:]]
     return [name for name in (os.environ.get(STORE_VARIABLE, ""), *spoken) if name]
 

@@ -80,7 +80,7 @@ def test_a_users_file_adds_devices_and_changes_some_figures(tmp_path: Path):
         ("[x]\nmemory_gb = 1\nkind = [1]\n", "list of texts"),
         ("[x]\nmemory_gb = 1\ncurrency = 1\n", "must be a text"),
         ("x = 1\n", "is a table"),
-        ("[x\n", "no TOML"),
+        ("[x\n", "not TOML"),
     ],
 )
 def test_a_wrong_entry_is_named_with_its_file(tmp_path: Path, text: str, said: str):

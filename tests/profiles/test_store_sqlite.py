@@ -191,7 +191,7 @@ def test_a_file_that_is_no_database_is_named_and_left_as_it_is(tmp_path: Path, c
     """One line with the path, what was found and what to do; not a byte of the file is changed."""
     path = tmp_path / "s.db"
     path.write_bytes(contents)
-    with pytest.raises(StoreError, match="no readable SQLite database") as error:
+    with pytest.raises(StoreError, match="not a readable SQLite database") as error:
         open_store(str(path))
     assert str(path) in one_line(error)
     assert path.read_bytes() == contents
@@ -206,7 +206,7 @@ def test_a_store_damaged_in_its_middle_is_named_and_left_as_it_is(tmp_path: Path
     contents = bytearray(path.read_bytes())
     contents[4096 * 6 : 4096 * 12] = b"\xa5" * (4096 * 6)
     path.write_bytes(contents)
-    with pytest.raises(StoreError, match="no readable SQLite database") as error, open_store(str(path)) as store:
+    with pytest.raises(StoreError, match="not a readable SQLite database") as error, open_store(str(path)) as store:
         store.measurements()
     assert str(path) in one_line(error)
     assert path.read_bytes() == bytes(contents)

@@ -103,11 +103,11 @@ def test_parquet_columns_have_one_type_and_plain_readers_understand_them(tmp_pat
     [
         ("a.csv", b"", "empty"),
         ("a.csv", b"a,b\n1,2\n", "no column key"),
-        ("a.csv", b"\xff\xfe\x00", "no table"),
-        ("a.json", b"{", "no table"),
+        ("a.csv", b"\xff\xfe\x00", "not a table"),
+        ("a.json", b"{", "not a table"),
         ("a.json", b"[]", "it should say"),
         ("a.json", b'{"format": "ckpt-tune measurements", "schema_version": 2}', "it should say"),
-        ("a.parquet", b"PAR1", "no table"),
+        ("a.parquet", b"PAR1", "not a table"),
         ("a.txt", b"", "csv, json, parquet"),
     ],
 )
