@@ -1,4 +1,4 @@
-"""Make the adjoint that a trial asks for, and count what it executes: the one answer to how many passes there are."""
+"""Make the adjoint of a trial, and count what it executes: the one answer to how many passes there are."""
 
 import dataclasses
 import functools
@@ -69,11 +69,11 @@ def transfer_steps(steps: int, checkpoints: int, tier: Tier | None) -> float:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """How much a case asks for.
+    """The work of one case.
 
     `steps` are passes of the body in the forward solve, `reversed_steps` those that the backward pass visits: our
     adjoint leaves rejected steps out of an adaptive solve that is not mapped; 0 where no gradient is taken.
-    `accepted` is what our adjoint is told to expect; None where it is the same as `reversed_steps`.
+    `accepted` is what our adjoint is given to expect; None where it is the same as `reversed_steps`.
     """
 
     steps: int
@@ -90,8 +90,8 @@ class Work:
 def passes(name: AdjointName, work: Work, checkpoints: int, tier: Tier | None = None) -> tuple[int, int]:
     """Split the executed steps of a call into untaped advances and taped passes; transfers are not counted.
 
-    Our adjoint is asked for its placement with the prediction that it gets; passes that were rejected and are not
-    visited again are made once only.
+    For our adjoint the placement follows from the prediction that it is given; passes that were rejected and are not
+    visited again are made only once.
     """
     if work.reversed_steps == 0:
         return work.steps, 0
@@ -103,9 +103,9 @@ def passes(name: AdjointName, work: Work, checkpoints: int, tier: Tier | None = 
 
 
 def work_of_row(row: Measurement) -> Work | None:
-    """Read a row's work back; None where its steps were not counted.
+    """Infer a row's work; None where its steps were not counted.
 
-    A row keeps what was executed, and that tells which steps were visited: accepted ones, all, or none.
+    A row keeps what was executed, from which follows which steps were visited: accepted ones, all, or none.
     """
     if not row.steps:
         return None

@@ -14,7 +14,7 @@ from profiles import Measurement, Profile, open_store
 
 
 class Silent:
-    """Hears what happens in a tune and says nothing."""
+    """A listener to a tune that says nothing."""
 
     def say(self, text: str) -> None:
         """Say nothing."""
@@ -93,7 +93,7 @@ def recommend(
         allow_extrapolation: answer beyond what was measured too.
 
     Raises:
-        AutotuneError: the profile says nothing about what is asked.
+        AutotuneError: the profile says nothing about that horizon, tolerance or budget.
         ProfilesError: there is no such profile.
     """
     if isinstance(profile, str):

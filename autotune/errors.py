@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 class AutotuneError(Exception):
-    """Base of every error that this package raises for the user to mend.
+    """Base of every error that this package raises for the user to correct.
 
-    Its text is one clear line: what was asked, what was found, what to do. `frames` are the user's own stack frames,
-    outermost first, where their code raised; they are empty where it did not.
+    Its text is one clear line: what was requested, what was found, what to do. `frames` are the user's own stack
+    frames, outermost first, where their code raised; they are empty where it did not.
     """
 
     def __init__(self, message: str, *, frames: tuple[str, ...] = ()):
@@ -36,7 +36,7 @@ _LIBRARY = ("site-packages", "dist-packages")
 
 
 def is_user_file(filename: str) -> bool:
-    """Tell whether a stack frame's file is the user's: not ours, not the standard library's, not an installed one."""
+    """Return whether a stack frame's file is the user's: not ours, not the standard library's, not an installed one."""
     if filename.startswith("<"):
         return False
     path = Path(filename)

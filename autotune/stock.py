@@ -20,7 +20,7 @@ import heapq
 
 NEVER = 2**62
 MOST_SIMULATED = 50_000
-"""Solves up to this many steps are counted exactly where a bound is asked for."""
+"""Solves up to this many steps are counted exactly where a bound is needed."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -37,7 +37,7 @@ def stock_most_executed_steps(steps: int, checkpoints: int) -> int | None:
     """Bound what it executes at any length: exact up to MOST_SIMULATED steps, from above in Algorithm I's range.
 
     There no step is advanced more than once in the backward pass, and none whose state the first sweep left stored:
-    3 steps - checkpoints in all. None for longer solves, of which nothing is told without a simulation.
+    3 steps - checkpoints in all. None for longer solves, about which only a simulation would say anything.
     """
     if steps <= MOST_SIMULATED or checkpoints >= steps:
         return stock_executed_steps(steps, checkpoints)

@@ -1,4 +1,4 @@
-"""Write a chosen option as a recommendation: each figure as it was measured, or with what it was told from.
+"""Write a chosen option as a recommendation: each figure as it was measured, or with what it was inferred from.
 
 What was measured at a point is what `profiles.points` makes of its rows, here as in every other output, so that one
 point has the same figures everywhere.
@@ -20,7 +20,7 @@ _WEAKEST_LAST = (Evidence.MEASURED, Evidence.COMPUTED, Evidence.INTERPOLATED, Ev
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What a description rests on: the rows, their forecast, and how far the case itself was measured.
+    """The basis of a description: the rows, their forecast, and how far the case itself was measured.
 
     `between` says in words what the case's steps lie between.
     """
@@ -85,7 +85,7 @@ def describe(
 def _seconds(
     option: Option, work: Work | None, point: Point | None, known: Known
 ) -> tuple[float | None, Evidence | None]:
-    """Tell the seconds of a call: those of its own samples, or of counts around it, or none."""
+    """Find the seconds of a call: those of its own samples, or of counts around it, or none."""
     if point is not None and known.evidence is Evidence.MEASURED and point.run_seconds is not None:
         return point.run_seconds, Evidence.MEASURED
     if option.seconds is None or work is None or not known.forecast.times_around(option.cell, option.checkpoints, work):

@@ -28,7 +28,7 @@ def steps_law(rows: Sequence[Measurement]) -> StepsLaw:
 
 
 def _recompute(profile: Profile) -> Callable[[int, int], float]:
-    """Make the recompute factor of (steps, checkpoints), by theory; infinite where theory tells nothing.
+    """Make the recompute factor of (steps, checkpoints), by theory; infinite where theory says nothing.
 
     Of our adjoint it is that of the profile's own work, which may leave rejected steps out; at steps that were not
     measured their share is that of the nearest which were.
@@ -50,6 +50,6 @@ def _recompute(profile: Profile) -> Callable[[int, int], float]:
 
 
 def _windowed(steps: int, checkpoints: int, windows: int) -> float:
-    """The recompute factor of our adjoint with states in host memory, by theory, a transfer at the price of a step."""
+    """Compute our adjoint's recompute factor with states in host memory, a transfer at the price of a step."""
     tier = Tier(name=HOST, windows=windows)
     return executed_steps(AdjointName.OURS, steps, checkpoints, steps, tier) / steps

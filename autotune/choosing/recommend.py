@@ -44,7 +44,7 @@ def options(
         name: whose adjoint.
         work: the case's steps, None where nothing was observed.
         counts: the user's list; None for everything that was measured, and what lies between.
-        rows: all rows, for those of this cell: what failed at a count is no option.
+        rows: all rows, for those of this cell: what failed at a count is not an option.
     """
     here = [row for row in rows if cell_of(row) == cell]
     lost = [row for row in here if row.status is not Status.OK]
@@ -95,7 +95,7 @@ def works_of(rows: Iterable[Measurement]) -> dict[Case, Work]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RecommendRequest:
-    """What is asked of a profile: where, within how many bytes, by which rule, and on which evidence.
+    """A request to a profile: where, within how many bytes, by which rule, and on which evidence.
 
     None for horizon or tolerance means each that was measured; `set_values` likewise, by key. `measured_only` keeps to
     counts that were run (compiled, where none was) wherever the case itself was measured. `tiers` are those that may be
@@ -119,7 +119,7 @@ def recommend_from(profile: Profile, request: RecommendRequest) -> tuple[Recomme
     """Recommend a count at every case that the request names, from stored measurements alone.
 
     Raises:
-        AutotuneError: the profile says nothing about what is asked, or only by extrapolation that was not allowed.
+        AutotuneError: the profile says nothing about the request, or only by extrapolation that was not allowed.
     """
     rows = _current_rows(profile)
     works = works_of(rows)
@@ -130,8 +130,8 @@ def recommend_from(profile: Profile, request: RecommendRequest) -> tuple[Recomme
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _AskedCase:
-    """A case that is asked for, its steps, and how far these were measured."""
+class _WantedCase:
+    """A case that a request names, its steps, and how far these were measured."""
 
     case: Case
     work: Work | None
@@ -140,22 +140,22 @@ class _AskedCase:
 
 
 def _current_rows(profile: Profile) -> list[Measurement]:
-    """The rows of every case that belong to the newest state of its code."""
+    """List the rows of every case that belong to the newest state of its code."""
     return [row for case in profile.cases for row in profile.rows(case)]
 
 
 def _cases(profile: Profile, request: RecommendRequest) -> list[Case]:
-    """List what is asked for: the cases of the profile at the `--set` values, moved to the horizon and tolerance."""
+    """List the wanted cases: those of the profile at the `--set` values, moved to the horizon and tolerance."""
     there = list(dict.fromkeys(dataclasses.replace(case, mesh="") for case in profile.cases))
     kept = [case for case in there if all(dict(case.set_values).get(k) == v for k, v in request.set_values.items())]
     if not kept:
-        asked = ", ".join(f"{key}={value}" for key, value in request.set_values.items())
-        raise AutotuneError(f"{profile.name} was not measured with {asked}; it holds {_listed(map(str, there))}")
+        wanted = ", ".join(f"{key}={value}" for key, value in request.set_values.items())
+        raise AutotuneError(f"{profile.name} was not measured with {wanted}; it holds {_listed(map(str, there))}")
     for name in ("horizon", "tolerance"):
         if getattr(request, name) is not None and all(getattr(case, name) is None for case in kept):
             raise AutotuneError(
-                f"{profile.name} was measured without a {name}, so nothing is known at {name} "
-                f"{getattr(request, name)}; tune it with --{name}"
+                f"{profile.name} was measured without a {name}, "
+                f"so nothing is known at {name} {getattr(request, name)}; tune it with --{name}"
             )
     moved = [
         dataclasses.replace(
@@ -168,11 +168,11 @@ def _cases(profile: Profile, request: RecommendRequest) -> list[Case]:
     return list(dict.fromkeys(moved))
 
 
-def _placed(profile: Profile, works: Mapping[Case, Work], case: Case, request: RecommendRequest) -> _AskedCase:
+def _placed(profile: Profile, works: Mapping[Case, Work], case: Case, request: RecommendRequest) -> _WantedCase:
     """Find the steps of a case, by interpolation where it was not measured itself."""
     measured = {dataclasses.replace(other, mesh="") for other in profile.cases}
     if case in measured:
-        return _AskedCase(case=case, work=works.get(case), evidence=Evidence.MEASURED)
+        return _WantedCase(case=case, work=works.get(case), evidence=Evidence.MEASURED)
     same = [other for other in works if (other.set_values, other.x64) == (case.set_values, case.x64)]
     evidence, said = Evidence.INTERPOLATED, []
     for name in ("horizon", "tolerance"):
@@ -185,19 +185,20 @@ def _placed(profile: Profile, works: Mapping[Case, Work], case: Case, request: R
         said.append(f"{name} {value:g} of {_listed(f'{other:g}' for other in known)}")
     if evidence is Evidence.EXTRAPOLATED and not request.allow_extrapolation:
         raise AutotuneError(
-            f"{profile.name} was not measured at {', '.join(said)}: that would be extrapolation; tune it there, or "
-            "allow it with --allow-extrapolation"
+            f"{profile.name} was not measured at {', '.join(said)}: that would be extrapolation; tune it there, "
+            "or allow it with --allow-extrapolation"
         )
-    told = StepsLaw({(other.horizon, other.tolerance): works[other] for other in same}).at(case.horizon, case.tolerance)
-    if told is None:
+    law = StepsLaw({(other.horizon, other.tolerance): works[other] for other in same})
+    found = law.at(case.horizon, case.tolerance)
+    if found is None:
         raise AutotuneError(
             f"{profile.name} holds no steps near {case}; it was measured at {_listed(str(other) for other in same)}"
         )
-    return _AskedCase(case=case, work=told.work, evidence=evidence, between=", ".join(said))
+    return _WantedCase(case=case, work=found.work, evidence=evidence, between=", ".join(said))
 
 
 def _recommend_at(
-    place: _AskedCase, rows: Sequence[Measurement], forecast: Forecast, name: AdjointName, request: RecommendRequest
+    place: _WantedCase, rows: Sequence[Measurement], forecast: Forecast, name: AdjointName, request: RecommendRequest
 ) -> Recommendation:
     """Choose at one case, over the variants that were measured as they will be used."""
     variants = {cell_of(row).variant for row in rows if cell_of(row).variant.set_values == place.case.set_values}
@@ -234,7 +235,7 @@ def _recommend_at(
 
 
 def _under_flags(variants: set[Variant], request: RecommendRequest) -> set[Variant]:
-    """Keep the variants that were measured under the XLA flags that are asked for.
+    """Keep the variants that were measured under the XLA flags that the request names.
 
     Raises:
         AutotuneError: none was.

@@ -87,7 +87,7 @@ def _laws(
 
 
 def _optimum(case: Case, work: Work) -> Optimum:
-    """The least recompute factor that any schedule could have, by checkpoints."""
+    """Compute the least recompute factor that any schedule could have, by checkpoints."""
     counts = _spread(work.steps)
     factors = tuple(adjoint.optimal_steps(work.steps, count) / work.steps for count in counts)
     return Optimum(case=case, checkpoints=counts, recompute_factor=factors)

@@ -1,4 +1,4 @@
-"""The command line: it parses, calls the library, and prints. Only the files `_cli*` and this one import typer.
+"""The command line: it parses, calls the library, and prints.
 
 Whatever is heavy (jax, pandas, optuna, matplotlib) is imported by the commands that need it, as they run: `--help`
 loads none of it.
@@ -85,7 +85,7 @@ def _root(
         options = read_options(*found, known - {"help"})
     except AutotuneError as error:
         Screen().fail(str(error))
-        raise typer.Exit(Exit.MENDABLE) from None
+        raise typer.Exit(Exit.USER_ERROR) from None
     context.default_map = {
         name: {
             params[option].name: [value] if params[option].multiple and not isinstance(value, list) else value
@@ -104,7 +104,7 @@ def device(
     x64: X64 = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what is here: device, memory, what holds it, limits, versions, and what cannot be told."""
+    """Show what is here: device, memory, what holds it, limits, versions, and what the backend does not report."""
     from autotune.cli import tables
     from autotune.machine.cache import compilation_cache
     from autotune.measuring.trial import RunSettings
@@ -283,7 +283,7 @@ def check(
     x64: X64 = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Tell whether the stored choice still holds for this code, device and versions: exit 0, else 4."""
+    """Check whether the stored choice still holds for this code, device and versions: exit 0, else 4."""
     from autotune.cli.commands.check import check_command
     from autotune.measuring.trial import RunSettings
 
@@ -369,7 +369,7 @@ def plan(
     store: Store = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Tell for other devices what fits, at what recompute factor, and what memory would be enough."""
+    """Plan for other devices: what fits, at what recompute factor, and what memory would be enough."""
     import profiles
     from autotune.cli.commands.plan import PlanOptions, plan_command
     from autotune.machine.budget import parse_bytes

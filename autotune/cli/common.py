@@ -79,7 +79,7 @@ def _usage_without_passwords() -> Iterator[None]:
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Map what a command raises to exit codes: one line where the user can mend it, a traceback where we must."""
+    """Map what a command raises to exit codes: one line where the user can correct it, a traceback where we must."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -88,7 +88,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except (AutotuneError, ProfilesError) as error:
             screen.fail(str(error), getattr(error, "frames", ()))
-            raise typer.Exit(Exit.MENDABLE) from None
+            raise typer.Exit(Exit.USER_ERROR) from None
         except KeyboardInterrupt:
             screen.fail("interrupted; every finished measurement is stored, and the same command goes on from there")
             raise typer.Exit(Exit.INTERRUPTED) from None

@@ -15,6 +15,6 @@ def reading(url: str | None) -> Iterator[ProfileStore]:
 
 
 def store_exists(url: str | None) -> bool:
-    """Whether a store may be opened to read only: one that is not there yet is made, so that it is simply empty."""
+    """Return whether a store may be opened to read only; one that is not there yet is made, and simply empty."""
     parsed = parse_url(url or default_url())
     return not is_sqlite_file(parsed) or Path(str(parsed.database)).exists()

@@ -25,7 +25,7 @@ def find_table(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """Find the nearest `pyproject.toml` with a `[tool.ckpt-tune]` table, from a folder upwards.
 
     Raises:
-        AutotuneError: a file on the way is no TOML.
+        AutotuneError: a file on the way is not TOML.
     """
     for place in (folder, *folder.parents):
         path = place / "pyproject.toml"
@@ -36,7 +36,7 @@ def find_table(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise AutotuneError(f"{path} is no TOML: {error}; mend it, or run from another folder") from error
+            raise AutotuneError(f"{path} is not TOML: {error}; correct it, or run from another folder") from error
         table = document.get("tool", {}).get(TABLE)
         if table is not None:
             if not isinstance(table, dict):
@@ -54,7 +54,7 @@ def read_options(path: Path, table: Mapping[str, Any], known: Iterable[str]) -> 
         known: the long names of all options of all commands, without dashes.
 
     Raises:
-        AutotuneError: a key is no option, or a value is nothing that an option could be.
+        AutotuneError: a key is not an option, or a value cannot be an option's.
     """
     names = sorted(set(known))
     found: dict[str, Any] = {}

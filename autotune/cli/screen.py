@@ -30,7 +30,7 @@ class Exit(enum.IntEnum):
     """Exit codes of every command."""
 
     DONE = 0
-    MENDABLE = 1
+    USER_ERROR = 1
     USAGE = 2
     NOTHING_FITS = 3
     STALE = 4
@@ -111,7 +111,7 @@ class Screen:
 
 
 class TuneScreen:
-    """Shows a tune while it runs."""
+    """A tune on the screen while it runs."""
 
     def __init__(self, screen: Screen) -> None:
         """Show nothing yet."""
@@ -137,21 +137,21 @@ class TuneScreen:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """One line about what is being done."""
+        """Show one line about what is being done."""
         self._running = text
         if self._live is None:
             self._screen.say(text)
 
     def note(self, text: str) -> None:
-        """One line that stays on the screen."""
+        """Show one line that stays on the screen."""
         self._screen.say(text)
 
     def expect(self, trials: int, seconds: float | None) -> None:
-        """How many trials are still to come, and how long they will take where that is known."""
+        """Note how many trials are still to come, and how long they will take where that is known."""
         self._left = trials, seconds
 
     def started(self, trials: Sequence[Trial]) -> None:
-        """A batch begins."""
+        """Show that a batch begins."""
         counts = ", ".join(map(str, sorted(trial.checkpoints for trial in trials)))
         doing = "timing" if any(trial.rung is Rung.RUN for trial in trials) else "compiling"
         self._running = f"{doing} {counts} checkpoints{_place(trials[0])}"
@@ -161,7 +161,7 @@ class TuneScreen:
             self._screen.say(self._running)
 
     def finished(self, measurement: Measurement) -> None:
-        """One trial is measured and stored."""
+        """Show that a trial is measured and stored."""
         self._done += 1
         self._left = max(0, self._left[0] - 1), self._left[1]
         seconds = measurement.run_median_seconds
@@ -212,7 +212,7 @@ def _clock(seconds: float) -> str:
 
 
 def _width(stream: Any) -> int | None:
-    """The terminal's own width, or a fixed one for files and pipes."""
+    """Return the terminal's own width, or a fixed one for files and pipes."""
     return None if stream.isatty() else PLAIN_WIDTH
 
 

@@ -6,7 +6,7 @@
     dense=true,False bound=None bools and None; `true`, `false` and `null` as other languages write them
     name="8"                    a text that would be a number
 
-Commas inside brackets and quotes part nothing.
+Commas inside brackets and quotes separate nothing.
 """
 
 import ast
@@ -47,7 +47,7 @@ def as_written(value: Any) -> str:
 
 
 def _stands_by_itself(text: str) -> bool:
-    """Tell whether a text needs no quotes."""
+    """Return whether a text needs no quotes."""
     try:
         return bool(text) and text.strip() == text and _split(text, text) == [text]
     except AutotuneError:  # a bracket in it is never closed
@@ -74,7 +74,7 @@ def _split(whole: str, rest: str) -> list[Scalar]:
 
 
 def _literal(text: str) -> tuple[bool, Any]:
-    """Read a text as a literal; tells whether it is one."""
+    """Read a text as a literal; return whether it is one, and its value."""
     text = text.strip()
     if text.lower() in _WORDS:
         return True, _WORDS[text.lower()]

@@ -44,14 +44,14 @@ def parse_bytes(text: str | int) -> int:
     """Read a number of bytes: `6GiB`, `1.5GiB`, `500MB` (decimal), `2_000_000`.
 
     Raises:
-        AutotuneError: the text is no positive number of bytes; the error says what it could mean.
+        AutotuneError: the text is not a positive number of bytes; the error says what it could mean.
     """
     if isinstance(text, int) and not isinstance(text, bool):
         value = text
     else:
         match = _BYTES.fullmatch(str(text))
         if match is None:
-            raise AutotuneError(f"'{text}' is no number of bytes; write 6GiB, 500MB, 2_000_000, 80% or auto")
+            raise AutotuneError(f"'{text}' is not a number of bytes; write 6GiB, 500MB, 2_000_000, 80% or auto")
         number, unit = match.groups()
         factor = _UNITS.get(unit.lower())
         if factor is None:
@@ -76,14 +76,14 @@ def parse_share(text: str) -> float | None:
         return None
     share = float(percent.group(1)) / 100
     if not 0 < share <= 1:
-        raise AutotuneError(f"'{text}' is no share; write 1% to 100%")
+        raise AutotuneError(f"'{text}' is not a share; write 1% to 100%")
     return share
 
 
 def resolve_budget(
     asked: str | int, info: "DeviceInfo", *, margin: float | None = None, rows: Iterable[Measurement] = ()
 ) -> Budget:
-    """Turn what was asked into bytes on this device.
+    """Resolve a budget to bytes on this device.
 
     An explicit number of bytes is taken as it is, less `margin` where one is given. `80%` and `auto` mean that share
     (all, for `auto`) of the device's limit less what other processes and other live buffers of this process hold,
@@ -96,10 +96,10 @@ def resolve_budget(
         rows: what was measured of the problem on this device with the adjoint in question: the rows of one profile.
 
     Raises:
-        AutotuneError: the text is not understood, the margin is no share, or the backend cannot tell its limit.
+        AutotuneError: the text is not understood, the margin is not a share, or the backend does not report its limit.
     """
     if margin is not None and not 0 <= margin < 1:
-        raise AutotuneError(f"a margin of {margin} is no share; give a number from 0 to below 1, such as 0.1")
+        raise AutotuneError(f"a margin of {margin} is not a share; give a number from 0 to below 1, such as 0.1")
     text = str(asked).strip()
     share = 1.0 if text.lower() == "auto" else parse_share(text)
     if share is None:
@@ -108,8 +108,9 @@ def resolve_budget(
         return Budget(bytes=whole - kept, margin_bytes=kept, asked=text, note=_beyond(whole, info))
     if info.free_bytes is None or info.limit_bytes is None:
         raise AutotuneError(
-            f"'{text}' cannot be resolved: {info.platform} device {info.index} ({info.kind}) does not tell how much "
-            "memory it has; give the budget in bytes, such as 6GiB"
+            f"'{text}' cannot be resolved: "
+            f"{info.platform} device {info.index} ({info.kind}) does not report how much memory it has; "
+            "give the budget in bytes, such as 6GiB"
         )
     whole = int(share * info.free_bytes)
     kept = math.ceil(whole * (learn_margin(rows) if margin is None else margin))

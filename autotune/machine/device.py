@@ -1,7 +1,7 @@
-"""What device is here, how much memory it has, who holds it, and what its backend cannot tell.
+"""What device is here, how much memory it has, who holds it, and what its backend does not report.
 
-Importing this module loads no jax; `device_info` starts the backend it is asked about, so a process that must leave an
-accelerator alone asks a worker instead. Keys of `memory_stats()` differ between backends and are looked up by name:
+Importing this module loads no jax; `device_info` starts the backend that it reads, so a process that must leave an
+accelerator alone lets a worker do it. Keys of `memory_stats()` differ between backends and are looked up by name:
 CUDA, ROCm and TPU report `bytes_in_use`, `peak_bytes_in_use` and `bytes_limit`; the CPU backend reports nothing, and
 there the host's figures stand.
 """
@@ -29,7 +29,7 @@ ENVIRONMENT = (
 """Environment variables that change what a device gives; those that are set are shown."""
 
 PREALLOCATED_FRACTION = 0.75
-"""The share of an accelerator that JAX takes at first use unless told otherwise (JAX documentation, GPU memory)."""
+"""The share of an accelerator that JAX takes at first use by default (JAX documentation, GPU memory)."""
 
 _PACKAGES = ("jax", "jaxlib", "equinox", "diffrax", "ckpt-tune")
 
@@ -102,7 +102,7 @@ def device_info(platform: str | None = None, device: int = 0, *, nvidia: "Nvidia
     Args:
         platform: `cpu`, `gpu`, `cuda`, `rocm` or `tpu`; jax's default backend where None.
         device: its index among the local devices of that platform.
-        nvidia: how NVIDIA's tool is asked; the installed `nvidia-smi` where None.
+        nvidia: how to run NVIDIA's tool; the installed `nvidia-smi` where None.
 
     Raises:
         AutotuneError: there is no such platform or device; the text says what is there.
@@ -188,8 +188,8 @@ def _find(platform: str | None, device: int) -> tuple[list[Any], int]:
     except RuntimeError as error:
         here = sorted({d.platform for d in jax.local_devices()})
         raise AutotuneError(
-            f"there is no platform '{platform}' here; jax finds {', '.join(here)}. For an accelerator install jax's "
-            f"plugin for it ({str(error).splitlines()[0]})"
+            f"there is no platform '{platform}' here; jax finds {', '.join(here)}. "
+            f"For an accelerator install jax's plugin for it ({str(error).splitlines()[0]})"
         ) from error
     if not 0 <= device < len(found):
         kinds = ", ".join(f"{i}: {_kind(d)}" for i, d in enumerate(found))

@@ -1,6 +1,6 @@
 """Host memory: totals, control-group limits, RLIMIT_AS, and the resident memory of this process. No jax.
 
-What a system cannot tell is None, never zero. Linux tells everything; macOS and Windows only what psutil knows.
+What a system does not report is None, never zero. Linux reports everything; macOS and Windows only what psutil knows.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""One timing at a time on one device of this host, whatever processes ask.
+"""One timing at a time on one device of this host, whichever processes run.
 
 The lock is the kernel's on an empty file: it ends with its holder however that ends, a kill included. Where the system
 has no such locks (Windows) nothing is held, and `HELD_HERE` says so.
@@ -114,7 +114,7 @@ def _open_in(folder: Path, name: str) -> int:
         found = os.fstat(file)
         _check_ours(folder / name, found)
         if not stat.S_ISREG(found.st_mode):
-            raise AutotuneError(f"{folder / name} is no plain file, and a lock must be one; remove it, and run again")
+            raise AutotuneError(f"{folder / name} is not a plain file, as a lock must be; remove it, and run again")
     except BaseException:
         os.close(file)
         raise
@@ -137,6 +137,6 @@ def _refused(path: Path) -> Iterator[None]:
 def _check_ours(path: Path, found: os.stat_result) -> None:
     if found.st_uid != os.geteuid():
         raise AutotuneError(
-            f"{path} belongs to user {found.st_uid}, and this process to user {os.geteuid()}; remove it, or set "
-            f"{_RUNTIME} to a folder of your own"
+            f"{path} belongs to user {found.st_uid}, and this process to user {os.geteuid()}; remove it, "
+            f"or set {_RUNTIME} to a folder of your own"
         )

@@ -1,4 +1,4 @@
-"""Tiers as a tune is asked for them: which, what each may hold, and where. Plain values, no jax."""
+"""Tiers as a tune is given them: which, what each may hold, and where. Plain values, no jax."""
 
 import dataclasses
 import os
@@ -37,16 +37,16 @@ class TierBudget:
             AutotuneError: the text is neither bytes nor a share, or more than is free.
         """
         share, free = parse_share(self.budget), self.free_bytes
-        asked = int(share * free) if share is not None else parse_bytes(self.budget)
-        if asked > free:
+        found = int(share * free) if share is not None else parse_bytes(self.budget)
+        if found > free:
             where = f"free in {self.directory}" if self.directory is not None else "free in the host's memory"
             raise AutotuneError(f"--{self.name}-budget {self.budget} is more than the {format_bytes(free)} {where}")
-        return asked
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TierRequest:
-    """What to ask of a tier: what a transfer of `state_bytes` costs, in steps of `step_seconds`; None: unknown."""
+    """What to measure of a tier: what a transfer of `state_bytes` costs, in steps of `step_seconds` (None: unknown)."""
 
     name: str
     windows: int
@@ -67,7 +67,7 @@ def read_tiers(
     names = list(dict.fromkeys(part.strip().lower() for part in listed.split(",") if part.strip()))
     unknown = [name for name in names if name not in (DEVICE, HOST, DISK)]
     if unknown:
-        raise AutotuneError(f"--tiers {listed!r}: {unknown[0]!r} is no tier; list some of device, host, disk")
+        raise AutotuneError(f"--tiers {listed!r}: {unknown[0]!r} is not a tier; list some of device, host, disk")
     for option, value, name in (
         ("--host-budget", host_budget, HOST),
         ("--disk-budget", disk_budget, DISK),
@@ -82,7 +82,7 @@ def read_tiers(
         directory = usable_directory(disk_directory)
         found.append(TierBudget(name=DISK, budget=disk_budget or DEFAULT_SHARE, directory=directory))
     for tier in found:
-        tier.bytes_here()  # a text that is no budget is refused before anything runs
+        tier.bytes_here()  # a text that is not a budget is refused before anything runs
     return tuple(sorted(found, key=lambda tier: names.index(tier.name)))
 
 
@@ -94,12 +94,12 @@ def usable_directory(path: str) -> str:
     """
     directory = os.path.abspath(os.path.expanduser(path))
     if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
-        raise AutotuneError(f"the disk tier cannot use {path}: it is no directory that can be written to")
+        raise AutotuneError(f"the disk tier cannot use {path}: it is not a directory that can be written to")
     return directory
 
 
 def transfer_cost(question: TierRequest, seconds: float) -> float:
-    """Turn the seconds of a transfer into steps, to two digits, which is more than timing tells; 1 where unknown."""
+    """Turn the seconds of a transfer into steps, to two digits, which is more than timing resolves; 1 where unknown."""
     if not question.step_seconds:
         return 1.0
     return float(f"{seconds / question.step_seconds:.2g}")

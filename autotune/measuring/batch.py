@@ -19,7 +19,7 @@ Failure = dict[str, Any]
 
 
 class Executor(Protocol):
-    """Does the phases of one trial somewhere; `slot` names the trial within its batch."""
+    """Whoever runs the phases of one trial; `slot` names the trial within its batch."""
 
     def compile(self, slot: int, trial: Trial) -> tuple[Measurement, bool] | Failure:
         """Compile; the row so far and whether there is anything to call."""

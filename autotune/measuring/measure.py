@@ -264,7 +264,7 @@ class _Watch:
             return {}
 
     def run_bytes(self) -> int | None:
-        """Bytes of the call, arguments included, as seen; None where they were not."""
+        """Return the bytes of the call, arguments included, as seen; None where they were not."""
         after = self._read()
         peak, peak_before = after.get("peak_bytes_in_use"), self._statistics.get("peak_bytes_in_use")
         if peak is not None and peak_before is not None:
@@ -277,7 +277,7 @@ class _Watch:
         return peak - self._resident + self._resident_arguments
 
     def kept_bytes(self, outputs: Any) -> int:
-        """Bytes that are alive after the call beyond those before it and its outputs."""
+        """Count the bytes that are alive after the call beyond those before it and its outputs."""
         of_outputs = sum(leaf.nbytes for leaf in jax.tree.leaves(outputs) if isinstance(leaf, jax.Array))
         return max(0, _live_bytes() - self._live_before - of_outputs)
 
@@ -304,7 +304,7 @@ def _not_finite(outputs: Any) -> str:
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """Tell status and message of an exception, as fields of a row."""
+    """Classify an exception: its status and message, as fields of a row."""
     if is_out_of_memory(error):
         return {"status": Status.OUT_OF_MEMORY, "message": one_line(error)}
     wrapped = from_user("fn raised while it ran", error) if isinstance(error, Exception) else error
@@ -313,7 +313,7 @@ def failure(error: BaseException) -> dict[str, Any]:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Tell whether an exception, or what it wraps, is the device's or the host's want of memory."""
+    """Return whether an exception, or what it wraps, says that the device or the host ran out of memory."""
     while error is not None:
         if isinstance(error, MemoryError) or str(error).startswith(_OUT_OF_MEMORY) or "std::bad_alloc" in str(error):
             return True

@@ -15,7 +15,7 @@ UNKNOWN_DEVICE = DeviceKey(platform="unknown", kind="unknown")
 
 
 def is_final(row: Measurement) -> bool:
-    """Whether a row is a final run under the user's own settings."""
+    """Return whether a row is a final run under the user's own settings."""
     return row.study.endswith(VERIFIED)
 
 

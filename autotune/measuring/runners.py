@@ -42,7 +42,7 @@ class ProbeRequest:
     """What to probe: a problem by its name for workers, its `--set` values, and where.
 
     Where `key` is given, it was taken at `key_place`, and a worker that has loaded something else says so. Where
-    `adjoint` is given, counting steps also sees whether a backward pass goes through a solve.
+    `adjoint` is given, counting steps also finds out whether a backward pass goes through a solve.
     """
 
     problem: str
@@ -55,7 +55,7 @@ class ProbeRequest:
 
 
 class SubprocessRunner:
-    """Runs trials in worker processes, so that nothing that a trial does can end the sweep.
+    """A runner of trials in worker processes, so that nothing that a trial does can end the sweep.
 
     There is one process per setting; on a CPU, once `device_info` has seen it, up to MOST_LANES of them trace and
     compile side by side. What is timed is timed alone. Not thread-safe: several threads take a runner each, and share
@@ -77,7 +77,7 @@ class SubprocessRunner:
             search_path: folders that workers search for the problem's modules, after their own.
             timing_lock: makes what is held while a trial is called or timed, so that several runners on one device
                 do not overlap.
-            started: told of each trial and phase (`compile`, `call`, `time`) as it begins.
+            started: called with each trial and phase (`compile`, `call`, `time`) as it begins.
         """
         self._settings = settings or RunSettings()
         self._search_path = list(search_path)
@@ -309,7 +309,7 @@ def _program_of(trial: Trial) -> str:
 
 
 class InProcessRunner:
-    """Runs trials in this process, as it is: what ends a trial's process ends this one."""
+    """A runner of trials in this process, as it is: what ends a trial's process ends this one."""
 
     def __init__(self, problem: Problem | None = None):
         """Prepare nothing yet.
@@ -335,7 +335,7 @@ class InProcessRunner:
             self._prepared.clear()
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing: nothing was started."""
 
     def device_info(self) -> DeviceInfo:
         """Read this process's default device."""
@@ -402,7 +402,7 @@ def _check_settings(settings: RunSettings) -> None:
     import jax.numpy as jnp
 
     if settings.x64 and jnp.result_type(float) != jnp.float64:
-        raise AutotuneError("x64 was asked for, and is off in this process; set JAX_ENABLE_X64=1, or use a worker")
+        raise AutotuneError("x64 is requested, and off in this process; set JAX_ENABLE_X64=1, or use a worker")
     if settings.xla_flags and settings.xla_flags not in os.environ.get("XLA_FLAGS", ""):
         raise AutotuneError(
             f"XLA flags {settings.xla_flags!r} cannot be set in a process that has started; use a worker"

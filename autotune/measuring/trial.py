@@ -46,7 +46,7 @@ class Trial:
     """One point of the space. `problem` is the command line's `FILE.py:factory` or `module:factory`.
 
     A trial on the run rung whose compiled bytes exceed `run_within_bytes` is compiled only: it could not be chosen, so
-    running it would tell nothing.
+    running it would be in vain.
 
     `directory` is where the file of a disk tier lies on the host that measures.
 
@@ -83,7 +83,7 @@ class Trial:
     reversed_steps: int | None = None
 
     def ends_compiled(self, compiled_bytes: int | None) -> bool:
-        """Whether the trial is over once it is compiled: nothing more was asked for, or it is too large to be run."""
+        """Return whether the trial ends once it is compiled: its rung ends there, or it is too large to be run."""
         limit = self.run_within_bytes
         too_large = limit is not None and compiled_bytes is not None and compiled_bytes > limit
         return self.rung is Rung.COMPILED or too_large

@@ -78,7 +78,7 @@ def _safely(answer: Callable[[dict[str, Any]], Any], request: dict[str, Any]) ->
 
 
 class Worker:
-    """Answers requests. Holds the problems it has loaded, and the trials it has compiled until they are dropped."""
+    """What answers requests, with the problems that it has loaded and the trials that it has compiled."""
 
     def __init__(self, platform: str | None, device: int) -> None:
         """Remember which device to use; jax starts with the first request that needs it."""
@@ -90,7 +90,7 @@ class Worker:
         self._info: Any = None
 
     def answer(self, request: dict[str, Any]) -> Any:
-        """Do what one request asks."""
+        """Carry one request out."""
         sys.path.extend(folder for folder in request.get("search_path", ()) if folder not in sys.path)
         return getattr(self, f"_do_{request['op']}")(request)
 
@@ -115,7 +115,7 @@ class Worker:
         return self._problems[spec].with_set(request["set_values"])
 
     def _key(self, request: dict[str, Any], horizon: Any, tolerance: Any) -> Any:
-        """Take the key of a loaded problem somewhere, once."""
+        """Fingerprint a loaded problem at a horizon and tolerance, once."""
         from autotune.problem.fingerprint import problem_key
 
         at = json.dumps([request["problem"], request["set_values"], repr(horizon), tolerance])

@@ -1,4 +1,4 @@
-"""One worker process as its parent holds it: started with its environment, asked, watched, and ended. No jax."""
+"""One worker process as its parent holds it: started in its environment, sent requests, watched, ended. No jax."""
 
 import collections
 import contextlib
@@ -41,7 +41,7 @@ class WorkerEndedError(Exception):
 
 
 class WorkerBugError(RuntimeError):
-    """The worker raised what is no error of the user's; the text is its traceback."""
+    """The worker raised something that is not the user's error; the text is its traceback."""
 
 
 def worker_environment(settings: RunSettings, base: Mapping[str, str]) -> dict[str, str]:
@@ -120,7 +120,7 @@ class WorkerProcess:
             WorkerEndedError: the process ended or took longer than `timeout_seconds`; it is gone then.
         """
         if not self._greeted and op != "hello":
-            # Starting jax is no part of any trial, so it has a limit of its own.
+            # Starting jax is not part of any trial, so it has a limit of its own.
             self._greeted = True
             self.ask("hello", timeout_seconds=START_SECONDS)
         self.requests += 1
@@ -168,11 +168,11 @@ class WorkerProcess:
             self._largest_bytes = max(self._largest_bytes, psutil.Process(self._process.pid).memory_info().rss)
 
     def _said(self) -> list[str]:
-        """The last lines that the worker wrote to standard error."""
+        """Return the last lines that the worker wrote to standard error."""
         return [line for line in self._stderr if line is not None]
 
     def _ended(self, op: str) -> WorkerEndedError:
-        """Tell why the process is gone."""
+        """Find out why the process is gone."""
         code = self._process.wait()
         self._stderr_reader.join(timeout=1.0)
         spoken = (line.strip() for line in reversed(self._said()) if not _STACK_LINE.match(line))
@@ -186,13 +186,13 @@ class WorkerProcess:
             message = f"{doing}: the process aborted under its memory limit of {limit} bytes: {last[:300]}"
             return WorkerEndedError(Status.OUT_OF_MEMORY, message)
         if any(word in line.lower() for line in self._said() for word in _OUT_OF_MEMORY_WORDS):
-            return WorkerEndedError(Status.OUT_OF_MEMORY, f"{doing}: the process died for want of memory: {last[:300]}")
+            return WorkerEndedError(Status.OUT_OF_MEMORY, f"{doing}: the process ran out of memory: {last[:300]}")
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         said = f"; its last words: {last[:300]}" if last else ""
         return WorkerEndedError(Status.FAILED, f"{doing}: the process {how}{said}")
 
     def _killed(self, doing: str) -> WorkerEndedError:
-        """Part the kernel's out-of-memory kill from somebody else's kill -9, by what the kernel counted.
+        """Distinguish the kernel's out-of-memory kill from somebody else's kill -9, by what the kernel counted.
 
         Out of memory unless the kernel counts such kills, counted none, and the process was small: other guards
         (systemd-oomd, a batch system) kill large processes and are counted nowhere.
@@ -202,12 +202,12 @@ class WorkerProcess:
         if counted_none and self._largest_bytes < host_memory().capacity_bytes / 4:
             return WorkerEndedError(
                 Status.FAILED,
-                f"{doing}: the process was killed (signal 9) while it held {self._largest_bytes} bytes; the kernel "
-                "counted no out-of-memory kill, so somebody or the program itself did it",
+                f"{doing}: the process was killed (signal 9) while it held {self._largest_bytes} bytes; "
+                "the kernel counted no out-of-memory kill, so somebody or the program itself did it",
             )
         return WorkerEndedError(
             Status.OUT_OF_MEMORY,
-            f"{doing}: the process was killed (signal 9) for want of memory; it held {self._largest_bytes} bytes",
+            f"{doing}: the process was killed (signal 9) while memory ran out; it held {self._largest_bytes} bytes",
         )
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
 """What rows say about counts that were not measured, with bounds. Pure functions of rows.
 
-May import `machine.errors` only, so that it can be held to brute force.
+Imports no other room, so that a test can hold it to brute force.
 """

@@ -70,7 +70,7 @@ class BytesLaw:
         return max(found, 1)
 
     def upper_envelope(self, checkpoints: int) -> float:
-        """Give the most likely bytes of any count up to this one; infinite where nothing tells."""
+        """Give the most likely bytes of any count up to this one; infinite where nothing is known."""
         counts = [count for count, _ in self.points]
         if len(counts) == 1 and checkpoints > counts[0]:
             return math.inf

@@ -43,10 +43,10 @@ def _chosen(of: Variant | Cell) -> list[str]:
 
 
 def cell_of(row: Measurement) -> Cell:
-    """The cell that a row was measured in. The mesh is left out: one problem has one, known only after a trace."""
+    """Return the cell that a row was measured in, without the mesh, which is known only after a trace."""
     return Cell(dataclasses.replace(row.case, mesh=""), row.xla_flags, row.tier)
 
 
 def scalar_items(values: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
-    """`--set` values as a case holds them: pairs, sorted by key."""
+    """Write `--set` values as a case holds them: pairs, sorted by key."""
     return tuple(sorted(values.items()))

@@ -16,7 +16,7 @@ NOTICEABLE = 1.15
 
 
 def batch_slowness(rows: Iterable[Measurement]) -> dict[int, float]:
-    """Tell by how much each batch was slower than the first, 1 where nothing links it to an earlier one."""
+    """Estimate by how much each batch was slower than the first, 1 where nothing links it to an earlier one."""
     batches: dict[int, dict[tuple[Cell, int], list[float]]] = {}
     for row in rows:
         if row.status is Status.OK and row.run_seconds:
@@ -45,5 +45,5 @@ def compared_samples(rows: Sequence[Measurement]) -> dict[tuple[Cell, int], list
 
 
 def drift(slowness: Mapping[int, float]) -> float:
-    """The ratio between the slowest and the fastest batch, at least 1."""
+    """Return the ratio between the slowest and the fastest batch, at least 1."""
     return max(slowness.values(), default=1.0) / min(slowness.values(), default=1.0)

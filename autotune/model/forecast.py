@@ -27,7 +27,7 @@ class Forecast:
     """Bytes and seconds at any cell and count, from measured rows; made anew when rows arrive, never changed."""
 
     def __init__(self, rows: Sequence[Measurement], works: Mapping[Case, Work], name: AdjointName) -> None:
-        """Fit the laws of every variant that has rows. Rows that failed tell nothing here."""
+        """Fit the laws of every variant that has rows. Rows that failed are left out."""
         self._name = name
         self._works = works
         good = [row for row in rows if row.status is Status.OK]
@@ -55,11 +55,11 @@ class Forecast:
         return advances + transfer_steps(taped, checkpoints, variant.tier), taped
 
     def measured_counts(self, cell: Cell) -> tuple[int, ...]:
-        """The counts whose bytes are known at exactly this cell."""
+        """List the counts whose bytes are known at exactly this cell."""
         return tuple(sorted(self._peaks.get(cell.variant, {}).get(cell.case, {})))
 
     def encloses(self, cell: Cell, checkpoints: int, work: Work) -> bool:
-        """Whether a count lies within what was measured of the variant.
+        """Return whether a count lies within what was measured of the variant.
 
         Its bytes have to lie between measured ones, and it must not execute more, for its steps, than a count that was
         timed: a law says nothing of what lies beyond its samples.
@@ -71,22 +71,22 @@ class Forecast:
         return sum(passes(self._name, work, checkpoints, cell.tier)) <= most * work.steps
 
     def times_around(self, cell: Cell, checkpoints: int, work: Work) -> bool:
-        """Whether counts that execute more, and counts that execute fewer steps were timed."""
+        """Return whether counts that execute more, and counts that execute fewer steps were timed."""
         factor = sum(passes(self._name, work, checkpoints, cell.tier)) / work.steps
         least, most = self._factors.get(cell.variant, (math.inf, -math.inf))
         return least < most and least <= factor <= most
 
     def state_bytes(self, variant: Variant) -> float | None:
-        """The steepest slope between neighbouring compiled counts: of a maximum of lines, the bytes of one state.
+        """Estimate the bytes of one state: the steepest slope between neighbouring compiled counts.
 
-        None where fewer than two counts of one case were compiled. What was seen while running is left out: resident
-        memory scatters by more than a state.
+        Bytes by count are a maximum of lines, whose steepest is the checkpoints'. None where fewer than two counts of
+        one case were compiled. What was seen while running is left out: resident memory scatters by more than a state.
         """
         curves = self._compiled.get(variant, {}).values()
         return max(filter(None, (BytesLaw(curve.items(), self._name).state_bytes for curve in curves)), default=None)
 
     def step_seconds(self, variant: Variant) -> float | None:
-        """Seconds of one untaped step, None where nothing was timed."""
+        """Estimate the seconds of one untaped step, None where nothing was timed."""
         law = self._seconds.get(variant)
         return law.step_seconds if law else None
 

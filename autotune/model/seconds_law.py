@@ -16,13 +16,13 @@ from autotune.model.ranges import Range
 from profiles import Case
 
 PRIOR_SPREAD = 0.15
-"""Standard deviation, as a log ratio, by which seconds may leave the law far from any sample ."""
+"""Standard deviation, as a log ratio, by which seconds may leave the law far from any sample."""
 SAMPLE_NOISE = 0.03
 """Standard deviation, as a log ratio, of one median of interleaved rounds on a quiet machine."""
 MOST_NOISE = 0.1
 """What the standard error of a median is taken for at most, so that samples count at all on a noisy machine."""
 REACH = 1.5
-"""How far, in units of ln(count) + ln(steps), a sample tells about its neighbours."""
+"""How far, in units of ln(count) + ln(steps), a sample says something about its neighbours."""
 
 
 Costs = Callable[[Case, int], tuple[float, int]]
@@ -51,7 +51,7 @@ class SecondsLaw:
 
     @property
     def step_seconds(self) -> float:
-        """What one advance costs; a share of a whole call where the samples do not part it from what else there is."""
+        """What one advance costs; a share of a whole call where the samples do not separate it from the rest."""
         if self._weights[1] > 0:
             return float(self._weights[1])
         return self._fewest_seconds
@@ -74,13 +74,13 @@ class SecondsLaw:
 
 
 def _kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Covariance of log ratios: exponential in the distance, so that the curve may have kinks."""
+    """Compute the covariance of log ratios: exponential in the distance, so that the curve may have kinks."""
     distance = np.abs(left[:, None, :] - right[None, :, :]).sum(axis=-1)
     return PRIOR_SPREAD**2 * np.exp(-distance / REACH)
 
 
 def _noise(samples: Sequence[float]) -> float:
-    """Standard error of the median as a log ratio, never below that of a quiet machine."""
+    """Estimate the standard error of the median as a log ratio, never below that of a quiet machine."""
     if len(samples) < 3:
         return 2 * SAMPLE_NOISE
     spread = np.median(np.abs(np.log(samples) - np.log(np.median(samples)))) * 1.4826

@@ -42,7 +42,7 @@ class StepsLaw:
             self._by_tolerance.setdefault(tolerance, {})[horizon] = work
 
     def at(self, horizon: float | None, tolerance: float | None) -> StepsAt | None:
-        """Tell the steps at a horizon and tolerance; None where nothing was counted that could tell them."""
+        """Give the steps at a horizon and tolerance; None where they do not follow from what was counted."""
         if tolerance in self._by_tolerance:
             return _at_horizon(self._by_tolerance[tolerance], horizon)
         found = {t: _at_horizon(works, horizon) for t, works in self._by_tolerance.items() if t is not None}
@@ -56,7 +56,7 @@ class StepsLaw:
         return StepsAt(work, max(place, left.place, right.place))
 
     def steps_at(self, horizon: float | None, tolerance: float | None) -> tuple[int, str] | None:
-        """Tell the steps alone, and what they rest on in a word."""
+        """Give the steps alone, and what they rest on in a word."""
         found = self.at(horizon, tolerance)
         return None if found is None else (found.work.steps, _WORDS[found.place])
 

@@ -1,4 +1,4 @@
-"""What the user's code is and does: loading it, telling it from others, tracing it, counting its steps.
+"""What the user's code is and does: loading it, fingerprinting it, tracing it, counting its steps.
 
 May import `machine`.
 """

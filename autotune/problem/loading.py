@@ -65,7 +65,7 @@ class Problem:
     loaded: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def takes(self, parameter: str) -> bool:
-        """Tell whether the factory takes a parameter of this name."""
+        """Return whether the factory takes a parameter of this name."""
         return self.takes_any or parameter in self.parameters
 
     def with_set(self, values: Mapping[str, Any]) -> "Problem":
@@ -108,7 +108,8 @@ class Problem:
             The function to measure and its arguments.
 
         Raises:
-            AutotuneError: the factory does not take what is asked, lacks what it needs, raised, or returned something
+            AutotuneError: the factory does not take what it is given, lacks what it needs, raised, or returned
+            something
                 else than `(fn, args)`.
         """
         given: dict[str, Any] = {"adjoint": adjoint}
@@ -117,8 +118,9 @@ class Problem:
                 continue
             if not self.takes(parameter):
                 raise AutotuneError(
-                    f"{self.name} was asked for {parameter} {value!r}, but takes no parameter `{parameter}` "
-                    f"({self._takes_text()}); leave --{parameter} out, or add the parameter to the factory"
+                    f"{self.name} was to be made at {parameter} {value!r}, "
+                    f"but takes no parameter `{parameter}` ({self._takes_text()}); leave --{parameter} out, "
+                    "or add the parameter to the factory"
                 )
             given[parameter] = value
         given |= {key: plain_value(value) for key, value in self.set_values.items()}
@@ -126,8 +128,8 @@ class Problem:
         if missing:
             options = " ".join(f"--{p} VALUE" if p in _SWEPT else f"--set {p}=VALUE" for p in missing)
             raise AutotuneError(
-                f"{self.name} needs {', '.join(f'`{p}`' for p in missing)}, which was not given; add {options}, or "
-                "give the parameter a default"
+                f"{self.name} needs {', '.join(f'`{p}`' for p in missing)}, which was not given; add {options}, "
+                "or give the parameter a default"
             )
         try:
             made = self.factory(**given)
@@ -168,8 +170,8 @@ def load_problem(spec: str | Callable[..., Any], *, set_values: Mapping[str, Any
     factory = getattr(module, factory_name, None)
     if place == "__main__":
         raise AutotuneError(
-            f"'{spec}' lies in a script or a notebook that runs elsewhere, which no worker process can import; move "
-            f"{factory_name} and what it needs to a file of its own, and name it FILE.py:{factory_name}"
+            f"'{spec}' lies in a script or a notebook that runs elsewhere, which no worker process can import; "
+            f"move {factory_name} and what it needs to a file of its own, and name it FILE.py:{factory_name}"
         )
     if not callable(factory):
         offers = ", ".join(_offers(module)) or "no function"
@@ -197,7 +199,7 @@ def _split(spec: str) -> tuple[str, str]:
         found = _functions_in(path)
         offers = f"; it offers: {', '.join(found)}" if found else ""
         raise AutotuneError(f"'{spec}' names no factory; write {spec}:{found[0] if found else 'make'}{offers}")
-    raise AutotuneError(f"'{spec}' is no problem; write FILE.py:factory or package.module:factory")
+    raise AutotuneError(f"'{spec}' is not a problem; write FILE.py:factory or package.module:factory")
 
 
 def _functions_in(path: Path) -> list[str]:
@@ -239,8 +241,8 @@ def _check_not_shadowing(path: Path) -> None:
             ours = neighbour.parent == Path(OUR_ROOT)
             if not ours and (neighbour.is_file() or any(neighbour.glob("*.py"))):
                 raise AutotuneError(
-                    f"{path} imports `{name}`, and {neighbour} has the name of a package of ckpt-tune, so which one "
-                    "is meant cannot be told; rename yours"
+                    f"{path} imports `{name}`, and {neighbour} has the name of a package of ckpt-tune, "
+                    "so which one is meant is unclear; rename yours"
                 )
 
 
@@ -298,8 +300,8 @@ def _from_callable(factory: Callable[..., Any], set_values: Mapping[str, Scalar]
     path = getattr(module, "__file__", None)
     stem = Path(path).stem if path else module_name.rpartition(".")[2]
     move = (
-        f"move {name} and what it needs to a file of its own, my_problem.py, and name it 'my_problem.py:"
-        f"{name.rpartition('.')[2]}'"
+        f"move {name} and what it needs to a file of its own, my_problem.py, "
+        f"and name it 'my_problem.py:{name.rpartition('.')[2]}'"
     )
     spec, refusal = None, ""
     if module_name == "__main__" or path is None:
@@ -319,7 +321,7 @@ def _problem(factory: Callable[..., Any], name: str, set_values: Mapping[str, Sc
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError) as error:
-        raise AutotuneError(f"cannot tell what {name} takes: {error}; write it as a plain function") from error
+        raise AutotuneError(f"{name} does not show what it takes: {error}; write it as a plain function") from error
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     by_name = {
         n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL, p.POSITIONAL_ONLY)
@@ -327,8 +329,8 @@ def _problem(factory: Callable[..., Any], name: str, set_values: Mapping[str, Sc
     if "adjoint" not in by_name and not takes_any:
         takes = ", ".join(parameters) or "nothing"
         raise AutotuneError(
-            f"{name} takes no parameter `adjoint` (it takes {takes}); add it, and hand it to "
-            "diffrax.diffeqsolve(adjoint=adjoint)"
+            f"{name} takes no parameter `adjoint` (it takes {takes}); add it, "
+            "and hand it to diffrax.diffeqsolve(adjoint=adjoint)"
         )
     positional_only = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
     if positional_only:

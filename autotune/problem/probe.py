@@ -40,8 +40,8 @@ def observe(
         tolerance: what the factory gets as `tolerance`.
         repeats: how often each compiled call is run (for a function that draws random numbers of its own).
         variations: further `--set` values to run at, each laid over the problem's own: seeds, batches, weights.
-        adjoint: whose is to be tuned: then it is also seen whether a backward pass goes through a solve, which costs
-            two traces. None leaves that open.
+        adjoint: whose is to be tuned; given one, this also finds out whether a backward pass goes through a solve,
+            which costs two traces.
 
     Returns:
         The steps per call site, lane, repeat and variation. Nothing is run where the arguments have no data.
@@ -89,7 +89,7 @@ def observe(
 
 
 def _counts_matter(problem: Problem, name: AdjointName, horizon: int | float | None, tolerance: float | None) -> bool:
-    """Whether the number of checkpoints changes the traced program: where no backward pass is reached it does not."""
+    """Return whether the number of checkpoints changes the traced program; without a backward pass it does not."""
     few, more = (
         trace(problem.make(make_adjoint(name, count), horizon, tolerance)).jaxpr.jaxpr for count in _FEW_AND_MORE
     )
@@ -111,7 +111,7 @@ class _Entry:
 
 
 class _Recorder:
-    """Collects what the running program reports, by call site. Called from the runtime's threads."""
+    """A collector of what the running program reports, by call site. Called from the runtime's threads."""
 
     def __init__(self) -> None:
         self._entries: dict[str, list[_Entry]] = {}
@@ -150,15 +150,16 @@ class _Recorder:
         self._solve = True
 
     def blind(self, traced: Traced) -> bool:
-        """Whether nothing in a program can report although the counts are used: then running it would tell nothing."""
+        """Return whether the counts are used but nothing in a program can report: running it would show nothing."""
         return self.counts_read and not self._solve and not calls_back(traced.jaxpr)
 
     def check(self, problem: Problem, horizon: int | float | None) -> None:
         """Raise where there is nothing to tune, or where what was seen is not a solve that ended well."""
         if not self._entries:
             raise AutotuneError(
-                f"{problem.name} never used its adjoint: no diffeqsolve(adjoint=adjoint) and no "
-                "adjoint.checkpointed_while_loop was run, and nobody read its counts; hand `adjoint` on, or its counts"
+                f"{problem.name} never used its adjoint: "
+                "no diffeqsolve(adjoint=adjoint) and no adjoint.checkpointed_while_loop was run, "
+                "and nobody read its counts; hand `adjoint` on, or its counts"
             )
         at = "" if horizon is None else f" at horizon {horizon!r}"
         for site, entries in self._entries.items():
@@ -166,18 +167,20 @@ class _Recorder:
             if hits and (hits[0].throw or len(hits) == len(entries)):
                 worst = min(hits, key=lambda entry: entry.time)
                 raise AutotuneError(
-                    f"the solve at {site} reached max_steps={worst.max_steps}{at}, at time {worst.time:g} of "
-                    f"{worst.end:g}; give diffeqsolve a larger max_steps, or take a shorter horizon"
+                    f"the solve at {site} reached max_steps={worst.max_steps}{at}, "
+                    f"at time {worst.time:g} of {worst.end:g}; give diffeqsolve a larger max_steps, "
+                    "or take a shorter horizon"
                 )
             failed = [entry for entry in entries if not entry.okay and not entry.hit_max and entry.throw]
             if failed:
                 raise AutotuneError(
-                    f"the solve at {site} failed{at} after {failed[0].steps} steps, at time {failed[0].time:g} of "
-                    f"{failed[0].end:g}; run the problem by itself to see Diffrax's reason"
+                    f"the solve at {site} failed{at} after {failed[0].steps} steps, "
+                    f"at time {failed[0].time:g} of {failed[0].end:g}; "
+                    "run the problem by itself to see Diffrax's reason"
                 )
 
     def sites(self) -> tuple[SiteSteps, ...]:
-        """The record, call sites in the order in which they first ended."""
+        """Return the record, call sites in the order in which they first ended."""
         return tuple(
             SiteSteps(
                 site=site,

@@ -41,11 +41,11 @@ class Hears(Protocol):
     """A report that also hears what is seen while a program is traced."""
 
     def counts_were_read(self) -> None:
-        """Somebody read the adjoint's counts."""
+        """Note that the adjoint's counts were read."""
         ...
 
     def solve_was_traced(self) -> None:
-        """A solve with this adjoint was traced."""
+        """Note that a solve with this adjoint was traced."""
         ...
 
 
@@ -57,27 +57,27 @@ _PYTREES = tuple(str(Path(module.__file__).parent) for module in (eqx, jax) if m
 
 
 def _reads_for_itself(filename: str) -> bool:
-    """Whether code of a file reads every field of a module, as flattening, comparing and printing do; or is ours."""
+    """Return whether a file's code is ours, or reads every field of a module as flattening and printing do."""
     folder = str(Path(filename).parent)
     return filename == __file__ or filename == dataclasses.__file__ or folder.startswith(_PYTREES)
 
 
 class ProbeAdjoint(diffrax.RecursiveCheckpointAdjoint):
-    """Solve forward, report the steps, give zero gradients.
+    """An adjoint that solves forward, reports the steps, and gives zero gradients.
 
-    A subclass of Diffrax's class, as the adjoint that is tuned is one: code that asks `isinstance` takes the same path
+    A subclass of Diffrax's class, as the adjoint that is tuned is: code that checks `isinstance` takes the same path
     here as in training.
 
-    `report` is called with host scalars; what else it hears is in `Hears`. What plain loops take of an adjoint is
-    there too: `checkpoints` is a number that no other probe and no real run has, so that no jit cache takes one for the
-    other; nothing is allocated for it where our loop or Diffrax's solve runs, since no backward pass does.
+    `report` is called with host scalars; `Hears` lists what else it may be notified of. What plain loops take of an
+    adjoint is there too: `checkpoints` is a number that no other probe and no real run has, so that no jit cache takes
+    one for the other; nothing is allocated for it where our loop or Diffrax's solve runs, since no backward pass does.
     """
 
     checkpoints: int = eqx.field(static=True, default_factory=_some_count)
     report: Report = eqx.field(static=True, default=ignore_steps)
 
     def __getattribute__(self, name: str) -> Any:
-        """Tell who listens that the counts were read, by other code than that which moves PyTrees about."""
+        """Notify the report where the counts are read by code other than that which moves PyTrees about."""
         value = super().__getattribute__(name)
         if name == "checkpoints" and not _reads_for_itself(sys._getframe(1).f_code.co_filename):
             report = super().__getattribute__("report")
@@ -140,7 +140,7 @@ class ProbeAdjoint(diffrax.RecursiveCheckpointAdjoint):
         final_state, aux_stats = solve(_cut(inputs))
         result = final_state.result
         report = functools.partial(self.report, site=site, max_steps=max_steps, throw=throw)
-        _tell_lanes(
+        _report_lanes(
             report,
             {
                 "steps": jnp.asarray(final_state.num_steps),
@@ -159,7 +159,7 @@ class ProbeAdjoint(diffrax.RecursiveCheckpointAdjoint):
         return final_state, aux_stats
 
 
-def _tell_lanes(report: Report, figures: dict[str, jax.Array]) -> None:
+def _report_lanes(report: Report, figures: dict[str, jax.Array]) -> None:
     """Report while the program runs, once for each lane of `jax.vmap`.
 
     One callback for all lanes: JAX's own batching makes one for each, which takes XLA seconds for some hundreds.
@@ -171,19 +171,19 @@ def _tell_lanes(report: Report, figures: dict[str, jax.Array]) -> None:
             report(**dict(zip(names, lane, strict=True)))
 
     @jax.custom_batching.custom_vmap
-    def tell(figures: dict[str, jax.Array]) -> jax.Array:
+    def reported(figures: dict[str, jax.Array]) -> jax.Array:
         jax.debug.callback(called, figures)
         return jnp.zeros(())
 
-    @tell.def_vmap
+    @reported.def_vmap
     def _(size: int, batched: list[dict[str, bool]], figures: dict[str, jax.Array]) -> tuple[jax.Array, bool]:
         lanes = {
             name: figure if batched[0][name] else jnp.broadcast_to(figure, (size, *jnp.shape(figure)))
             for name, figure in figures.items()
         }
-        return tell(lanes | {"mapped": jnp.ones_like(lanes["mapped"])}), False
+        return reported(lanes | {"mapped": jnp.ones_like(lanes["mapped"])}), False
 
-    tell(figures)
+    reported(figures)
 
 
 def _without_checkpoints(*args: Any, checkpoints: int | None = None, **kwargs: Any) -> Any:

@@ -37,7 +37,7 @@ class CompiledBytes:
     @property
     def total(self) -> int | None:
         """`temp + argument + output - alias + constants`; None where a part is unknown, so that it never "fits"."""
-        # A gradient of a solve always has temporaries: a zero there is a backend that does not tell.
+        # A gradient of a solve always has temporaries: a zero there means a backend that does not report them.
         if not self.temp or self.argument is None or self.output is None:
             return None
         return self.temp + self.argument + self.output - (self.alias or 0) + self.constants
@@ -127,7 +127,7 @@ def _trace_filter_jitted(call: Call) -> Traced:
 
 
 def compile_traced(traced: Traced) -> Executable:
-    """Compile a traced call. XLA's own errors pass through: out of memory is told by their prefix."""
+    """Compile a traced call. XLA's own errors pass through: out of memory is recognised by their prefix."""
     with warnings.catch_warnings():
         # `eqx.filter_jit(donate="all")` means this warning not to be seen; its `lower` forgets that.
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
@@ -154,7 +154,7 @@ def _mesh(stage: Any) -> str:
     """Name the devices that a call spans: empty for one, else the mesh's axes or the number of devices."""
     try:
         shardings = jax.tree.leaves(stage.input_shardings) + jax.tree.leaves(stage.output_shardings)
-    except Exception:  # not every executable tells its shardings
+    except Exception:  # not every executable knows its shardings
         return ""
     widest = max(shardings, key=lambda sharding: len(sharding.device_set), default=None)
     if widest is None or len(widest.device_set) == 1:

@@ -1,7 +1,7 @@
 """The source of a problem: its own file and the neighbours that it imports, as they were when they were loaded. No jax.
 
-A file may be edited while it is being tuned, so what a process runs is told by the text that it loaded, never by what
-lies on the disk later.
+A file may be edited while it is being tuned, so what a process runs is identified by the text that it loaded, never by
+what lies on the disk later.
 """
 
 import ast

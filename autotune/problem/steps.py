@@ -14,7 +14,7 @@ class SiteSteps:
     """What one call site did: one entry per run, repeat and vmap lane, in the order in which they ended.
 
     `accepted` and `rejected` are empty for a plain loop, which knows neither. `truncated` counts the entries that
-    ended at `max_steps`, which a solve with `throw=False` may do. `mapped` tells of a solve under `jax.vmap`.
+    ended at `max_steps`, which a solve with `throw=False` may do. `mapped` marks a solve under `jax.vmap`.
     """
 
     site: str
@@ -32,7 +32,7 @@ class SiteSteps:
         return max(self.accepted) if left_out else max(self.steps)
 
     def quantile(self, share: float) -> int:
-        """The smallest number of steps that at least this share of the entries does not exceed."""
+        """Find the smallest number of steps that at least this share of the entries does not exceed."""
         ordered = sorted(self.steps)
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
@@ -43,10 +43,10 @@ class Observation:
 
     `steps`, `accepted` and `rejected` are the largest over call sites, lanes and repeats: under vmap all lanes go on
     until the last has ended. They are None where nothing could be run, and then `note` says why. `mesh` names the
-    devices that the call spans, empty for one. `differentiated` tells whether the number of checkpoints changes the
+    devices that the call spans, empty for one. `differentiated` says whether the number of checkpoints changes the
     program at all, which it does where a backward pass goes through a solve; None where that was not looked at.
     `failure` is why the steps could not be counted, in one line and then the user's own frames.
-    `reads_counts` tells of a factory that hands the counts to code whose steps cannot be observed.
+    `reads_counts` marks a factory that hands the counts to code whose steps cannot be observed.
     """
 
     horizon: int | float | None
@@ -75,14 +75,14 @@ class Observation:
         return max((max(site.rejected or (0,)) for site in self.sites), default=None)
 
     def work(self, *, forward_only: bool = False) -> Work | None:
-        """How much work that is; None where no steps are known."""
+        """Return how much work that is; None where no steps are known."""
         if not self.steps:
             return None
         visited = 0 if forward_only else max(site.reversed_steps for site in self.sites)
         return Work(steps=self.steps, reversed_steps=visited, accepted=self.accepted or self.steps)
 
     def quantile(self, share: float) -> int | None:
-        """The largest, over call sites, of the number of steps that this share of the entries does not exceed."""
+        """Find the largest, over call sites, of the number of steps that this share of the entries does not exceed."""
         return max((site.quantile(share) for site in self.sites), default=None)
 
 

@@ -79,7 +79,7 @@ def _is_literal(variable: Any) -> bool:
 
 
 def _peak(jaxpr: Any, owned: frozenset[int]) -> int:
-    """Give the most bytes alive at once inside `jaxpr`, beyond those alive when it begins.
+    """Compute the most bytes alive at once inside `jaxpr`, beyond those alive when it begins.
 
     Args:
         jaxpr: an open jaxpr; its inputs belong to the caller, but for
@@ -107,7 +107,7 @@ def _last_uses(jaxpr: Any) -> dict[Any, int]:
 
 
 def _equation_peak(equation: Any, dying: set[Any], made: list[Any]) -> int:
-    """Bytes that one equation needs beyond what is alive before it, at the most."""
+    """Bound the bytes that one equation needs beyond what is alive before it."""
     name = equation.primitive.name
     if name == "while":
         first = equation.params["cond_nconsts"] + equation.params["body_nconsts"]
@@ -136,12 +136,12 @@ def _equation_peak(equation: Any, dying: set[Any], made: list[Any]) -> int:
 
 
 def _copied(initial: Any, dying: set[Any]) -> int:
-    """Bytes of a loop's carry that do not take over the buffers of the values it begins with."""
+    """Count the bytes of a loop's carry that do not take over the buffers of the values it begins with."""
     return sum(_padded(v) for v in initial if _is_literal(v) or v not in dying)
 
 
 def _fresh(dying: list[int], made: list[int]) -> int:
-    """Bytes that an equation's results need, those in place of a value that dies here and is as large not counted."""
+    """Count the bytes of an equation's results, without those that replace a value of the same size that dies here."""
     lent = list(dying)
     fresh = 0
     for size in made:
@@ -155,7 +155,7 @@ def _fresh(dying: list[int], made: list[int]) -> int:
 def loop_carry(equation: Any) -> list[Any]:
     """List the carry of a `while` or `scan` equation, as the variables that it leaves.
 
-    Of a scan they are told by their shapes: what is stacked has one axis more outside than in the body. (The names of
+    A scan's are recognised by their shapes: what is stacked has one axis more outside than in the body. (The names of
     the parameters that count them differ between versions of JAX.)
     """
     outside = list(equation.outvars)
@@ -189,7 +189,7 @@ def inner_jaxprs(equation: Any) -> list[Any]:
 
 
 def same_program(left: Any, right: Any) -> bool:
-    """Whether two open jaxprs make values of the same shapes and dtypes by the same primitives, inside loops too."""
+    """Return whether two open jaxprs apply the same primitives, to the same shapes and dtypes, inside loops too."""
     return list(_shapes(left)) == list(_shapes(right))
 
 
@@ -200,7 +200,7 @@ def _shapes(jaxpr: Any) -> Iterator[Any]:
 
 
 def calls_back(closed_jaxpr: Any) -> bool:
-    """Whether anything in a program calls Python while it runs."""
+    """Return whether anything in a program calls Python while it runs."""
     return _calls_back(closed_jaxpr.jaxpr)
 
 
@@ -212,7 +212,7 @@ def _calls_back(jaxpr: Any) -> bool:
 
 
 def hands_over(closed_jaxpr: Any) -> bool:
-    """Whether a program keeps anything in a tier: calls back, or places arrays in host memory, inside a loop."""
+    """Return whether a program keeps anything in a tier: calls back, or places arrays in host memory, inside a loop."""
     return any(_hands_over(equation, looped=False) for equation in closed_jaxpr.jaxpr.eqns)
 
 
@@ -225,7 +225,7 @@ def _hands_over(equation: Any, *, looped: bool) -> bool:
 
 
 def _largest_carry(jaxpr: Any) -> int:
-    """Bytes of the largest loop carry anywhere inside."""
+    """Count the bytes of the largest loop carry anywhere inside."""
     largest = 0
     for equation in jaxpr.eqns:
         largest = max(largest, *(_largest_carry(body) for body in inner_jaxprs(equation)), 0)

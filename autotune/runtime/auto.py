@@ -2,8 +2,8 @@
 
 The probe runs in the training process, as it is: an accelerator's memory may be held by this very process, so no other
 could measure beside it. It is one forward run, at most three compiles and at most two timed counts (none for
-`objective="memory"`), and its rows go into the store, where the next process finds them. Processes of one host that ask
-the same question at once wait for the first one's answer, so that all choose alike.
+`objective="memory"`), and its rows go into the store, where the next process finds them. Processes of one host that
+want the same choice at once wait for the first one's answer, so that all choose alike.
 """
 
 import contextlib
@@ -42,7 +42,8 @@ logger = logging.getLogger("autotune")
 class AutoChoice:
     """A count chosen at run time, with what it rests on.
 
-    `source` is `profile` or `probe`; `rows` are the measurements that it rests on, and `cost_seconds` what asking cost.
+    `source` is `profile` or `probe`; `rows` are the measurements that it rests on, and `cost_seconds` what the choice
+    cost.
     """
 
     recommendation: Recommendation
@@ -75,8 +76,8 @@ class AutoChoice:
         between = f" ({said.between})" if said.between else ""
         return (
             f"{self.problem.name} at {said.case}: {self.checkpoints} checkpoints of {said.accepted or '?'} steps, "
-            f"{', '.join(figures)}, budget {format_bytes(self.budget.bytes)}; {said.evidence}{between}, from a "
-            f"{self.source}, in {format_seconds(self.cost_seconds)}"
+            f"{', '.join(figures)}, budget {format_bytes(self.budget.bytes)}; {said.evidence}{between}, "
+            f"from a {self.source}, in {format_seconds(self.cost_seconds)}"
         )
 
 
@@ -115,7 +116,7 @@ def auto_adjoint(
         `adjoint.RecursiveCheckpointAdjoint(checkpoints=…, expected_steps=…)`, with its tier where one was chosen.
 
     Raises:
-        AutotuneError: nothing fits, the problem cannot be measured, or a profile is asked for that says nothing here.
+        AutotuneError: nothing fits, the problem cannot be measured, or the named profile says nothing here.
     """
     ask = AutoRequest(
         problem=problem,
@@ -135,7 +136,7 @@ def auto_choice(ask: AutoRequest, *, store: str | None = None) -> AutoChoice:
     """Choose as `auto_adjoint` does, and say what the choice rests on.
 
     Raises:
-        AutotuneError: nothing fits, the problem cannot be measured, or a profile is asked for that says nothing here.
+        AutotuneError: nothing fits, the problem cannot be measured, or the named profile says nothing here.
     """
     _refuse_tracing()
     started = time.monotonic()
@@ -226,8 +227,8 @@ def _from_profile_alone(ask: AutoRequest, profile: Profile, info: DeviceInfo) ->
     reasons = differences(row, today, info.key)
     if reasons:
         raise AutotuneError(
-            f"the profile {profile.qualified_name} does not hold here: {'; '.join(reasons)}; run `ckpt-tune tune` "
-            "again, or hand the factory over"
+            f"the profile {profile.qualified_name} does not hold here: {'; '.join(reasons)}; "
+            "run `ckpt-tune tune` again, or hand the factory over"
         )
     if profile.adjoint is not AdjointName.OURS:
         raise AutotuneError(
@@ -242,7 +243,7 @@ def _from_profile_alone(ask: AutoRequest, profile: Profile, info: DeviceInfo) ->
 
 
 def _of_factory(ask: AutoRequest, problem: Problem, store: ProfileStore | None, info: DeviceInfo) -> AutoChoice:
-    """Choose for a factory, probing where the store does not tell."""
+    """Choose for a factory, probing where the store does not know."""
     from autotune.problem.fingerprint import problem_key
 
     key = problem_key(problem, horizon=ask.horizon, tolerance=ask.tolerance)
@@ -251,7 +252,7 @@ def _of_factory(ask: AutoRequest, problem: Problem, store: ProfileStore | None, 
     known = _from_rows(ask, key, rows, budget)
     if known is not None:
         return known
-    # One process of a host probes; those that ask the same at the same time read what it stored.
+    # One process of a host probes; those that want the same at the same time read what it stored.
     question = digest([key.fingerprint, info.key.fingerprint, repr(ask.horizon), ask.tolerance])
     with device_lock(f"auto-{question}", index=ask.device):
         rows = _stored(ask, key, store, info)
@@ -271,7 +272,7 @@ def _stored(ask: AutoRequest, key: ProblemKey, store: ProfileStore | None, info:
         row
         for row in store.measurements(problem_name=key.name)
         if row.adjoint is AdjointName.OURS
-        # A factory's own horizon, where none is asked for, is told by no row that was measured at some horizon.
+        # Where no horizon is given the factory's own counts, which no row that was measured at some horizon stands for.
         and (row.horizon is None) == (ask.horizon is None)
         and (row.tolerance is None) == (ask.tolerance is None)
         and not row.xla_flags  # this process has started without them

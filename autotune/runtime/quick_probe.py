@@ -24,12 +24,12 @@ logger = logging.getLogger("autotune")
 TIMED_COUNTS = 2
 """How many counts a probe times at most."""
 ROUNDS = 9
-"""How many samples it takes of each: two counts that differ by a fifth are told apart on a machine that scatters so."""
+"""How many samples it takes of each: enough to distinguish counts that differ by a fifth where timings scatter."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AutoRequest:
-    """What a training process asks; see `auto_adjoint`."""
+    """A request of a training process; see `auto_adjoint`."""
 
     problem: str | Callable[..., Any]
     budget: str | int
@@ -47,7 +47,7 @@ class AutoRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """What is known of the one cell that is asked for."""
+    """What is known of the one cell of the request."""
 
     known: Past
     question: SearchGoal
@@ -55,7 +55,7 @@ class _Known:
 
 
 class Probe:
-    """Measures, in this process, the few counts that a choice needs."""
+    """The measuring, in this process, of the few counts that a choice needs."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Probe:
         budget: Budget,
         store: ProfileStore | None,
     ) -> None:
-        """Keep what is asked, and where rows go; None for a store that cannot be had."""
+        """Keep the request, and where rows go; None for a store that cannot be had."""
         self._ask = ask
         self._problem = problem
         self._key = key
@@ -94,14 +94,14 @@ class Probe:
         return [*made, *timed]
 
     def _enclosing(self, seen: Observation) -> list[int]:
-        """Few checkpoints, about sqrt(2 n), and everything stored."""
+        """List few checkpoints, about sqrt(2 n), and everything stored."""
         if not seen.steps:
             return [1, 32, 1024]
         cliff = min(seen.steps, math.isqrt(2 * seen.steps) + 1)
         return sorted({max(1, cliff // 4), cliff, seen.steps})
 
     def _promising(self, fitting: Sequence[int], past: _Known) -> list[int]:
-        """The count that executes the fewest steps, and a much smaller one that executes few more."""
+        """Pick the count that executes the fewest steps, and a much smaller one that executes few more."""
         question = past.question
         if past.cell.case not in question.works:
             return [fitting[-1]]

@@ -1,4 +1,4 @@
-"""The rows so far, indexed for the questions that a search asks of them."""
+"""The rows so far, indexed for what a search needs to know of them."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ class SearchGoal:
     """What a search has to answer: over which space, within how many bytes, with whose adjoint.
 
     `works` holds the observed steps of every case; a case without an entry (its arguments are abstract, so nothing can
-    run) is compiled only. `budget_bytes` None asks for the front alone.
+    run) is compiled only. Without `budget_bytes` the front alone is searched.
     """
 
     space: Space
@@ -30,19 +30,19 @@ class SearchGoal:
     exhaustive: bool = False
 
     def steps(self, case: Case) -> int:
-        """Steps that the reversal may store at most, 0 where nothing was observed."""
+        """Return the steps that the reversal may store at most, 0 where nothing was observed."""
         return self.works[case].steps if case in self.works else 0
 
     def passes(self, cell: Cell, count: int) -> int:
-        """Executed steps of a gradient at a cell whose steps were observed."""
+        """Count the executed steps of a gradient at a cell whose steps were observed."""
         return sum(passes(self.adjoint, self.works[cell.case], count, cell.tier))
 
     def fits(self, likely_bytes: float) -> bool:
-        """Whether the bytes are within the budget."""
+        """Return whether the bytes are within the budget."""
         return self.budget_bytes is None or likely_bytes <= self.budget_bytes
 
     def runs(self, likely_bytes: float) -> bool:
-        """Whether a trial of so many bytes is run; an exhaustive search runs what could not be chosen too."""
+        """Return whether a trial of so many bytes is run; an exhaustive search runs what could not be chosen too."""
         return self.exhaustive or self.fits(likely_bytes)
 
 
@@ -72,7 +72,7 @@ class Past:
         return ((count, rows) for (of, count), rows in self._rows.items() if of == cell)
 
     def has(self, cell: Cell, count: int, rung: Rung) -> bool:
-        """Whether the trial was made (however it ended), or is ruled out by how another ended."""
+        """Return whether the trial was made (however it ended), or is ruled out by how another ended."""
         rows = self._rows.get((cell, count), [])
         if any(row.status is not Status.OK or row.run_seconds or rung is not Rung.RUN for row in rows):
             return True
@@ -91,31 +91,31 @@ class Past:
         return False
 
     def gave_up(self, variant: Variant) -> bool:
-        """Whether the variant has failed often and never ended well."""
+        """Return whether the variant has failed often and never ended well."""
         rows = [row for (cell, _), rows in self._rows.items() if cell.variant == variant for row in rows]
         bad = [row for row in rows if row.status in (Status.FAILED, Status.NOT_FINITE)]
         return len(bad) >= FAILURES_BEFORE_GIVING_UP and len(bad) == len(rows)
 
     def in_batch(self, cell: Cell, count: int, batch: int) -> float | None:
-        """The median seconds that a count took in one batch."""
+        """Return the median seconds that a count took in one batch."""
         rows = self._rows.get((cell, count), [])
         return next((row.run_median_seconds for row in rows if row.repeat == batch and row.run_seconds), None)
 
     def fastest_in_batch(self, cell: Cell, batch: int) -> float | None:
-        """The least median seconds of any count of a cell in one batch."""
+        """Return the least median seconds of any count of a cell in one batch."""
         medians = [self.in_batch(cell, count, batch) for count in self.timed_counts(cell)]
         return min((seconds for seconds in medians if seconds), default=None)
 
     def last_batch(self, cell: Cell, count: int) -> int | None:
-        """The batch in which a count was timed last."""
+        """Return the batch in which a count was timed last."""
         return max((row.repeat for row in self._rows.get((cell, count), []) if row.run_seconds), default=None)
 
     def timed_counts(self, cell: Cell) -> list[int]:
-        """The counts that were timed at the cell, whether or not they fit."""
+        """List the counts that were timed at the cell, whether or not they fit."""
         return sorted(count for count, rows in self._of(cell) if any(row.run_seconds for row in rows))
 
     def timed(self, cell: Cell) -> list[Timed]:
-        """The counts that were timed at the cell and fit, fastest first."""
+        """List the counts that were timed at the cell and fit, fastest first."""
         found = []
         for count in self.timed_counts(cell):
             seconds = self.forecast.seconds_at(cell, count)
@@ -125,20 +125,20 @@ class Past:
         return sorted(found, key=lambda one: (one.seconds, one.checkpoints))
 
     def any_fits(self, cell: Cell) -> bool:
-        """Whether some count whose bytes are known is within the budget."""
+        """Return whether some count whose bytes are known is within the budget."""
         ranges = [self.forecast.bytes_at(cell, count) for count in self.forecast.measured_counts(cell)]
         return any(self._question.fits(known.likely) for known in ranges if known)
 
     def fitting(self, cell: Cell) -> tuple[int, ...]:
-        """Candidate counts that are certain to be within the budget, ascending."""
+        """List the candidate counts that are certain to be within the budget, ascending."""
         return self._within(cell, lambda peak: peak.high)
 
     def possible(self, cell: Cell) -> tuple[int, ...]:
-        """Candidate counts that may be within the budget, ascending; compiling one tells."""
+        """List the candidate counts that may be within the budget, ascending; compiling one decides."""
         return self._within(cell, lambda peak: peak.low)
 
     def _within(self, cell: Cell, bound: Callable[[Range], float]) -> tuple[int, ...]:
-        """Candidates: counts in ratios of about sqrt(2), what was measured, and the largest that the budget allows."""
+        """List candidates: counts in ratios of about sqrt(2), what was measured, and the largest within the budget."""
         counts = self._question.space.counts
         if counts is None:
             steps = max(1, self._question.steps(cell.case))
@@ -161,10 +161,10 @@ class Past:
         return fits
 
     def best_expected_seconds(self, cell: Cell) -> float | None:
-        """The least seconds, measured or forecast, of a count that fits."""
+        """Return the least seconds, measured or forecast, of a count that fits."""
         known = [self.forecast.seconds_at(cell, count) for count in self.fitting(cell)]
         return min((seconds.likely for seconds in known if seconds), default=None)
 
     def most_passes_timed(self, cell: Cell) -> float:
-        """The most passes of any count that was timed at the cell, infinite where none was."""
+        """Return the most passes of any count that was timed at the cell, infinite where none was."""
         return max((self._question.passes(cell, count) for count in self.timed_counts(cell)), default=float("inf"))

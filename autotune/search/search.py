@@ -4,9 +4,9 @@ The default search of one variant (same `--set` values and flags):
 
 1. compile three counts at the case with the most steps: a small one, the cliff sqrt(2 n), and everything stored. The
    counts that the budget allows then lie between measured bytes, never beyond them. What fits is timed at once, and
-   likewise at the case with the fewest steps, which parts the cost of an advance from that of a reversed step: the
-   other cases are forecast;
-2. where the budget allowed less than two of them, time two or three of the counts that do fit;
+   likewise at the case with the fewest steps, which separates the cost of an advance from that of a reversed step:
+   the other cases are forecast;
+2. where the budget allowed fewer than two of them, time two or three of the counts that do fit;
 3. measure the count that could still beat the best one by more than MATTERS, the most promising first, until none
    could.
 
@@ -60,7 +60,7 @@ class TrialRequest:
 
 
 class Search:
-    """Answer `next_requests(rows)` for one question; it holds no state between calls."""
+    """The search for one goal: `next_requests(rows)` says what to measure next; nothing is kept between calls."""
 
     def __init__(self, question: SearchGoal) -> None:
         """Keep the question."""
@@ -85,7 +85,7 @@ class Search:
         return tuple(dataclasses.replace(asked, batch=past.next_batch) for asked in self._anchored(batch, past))
 
     def _anchored(self, batch: Sequence[TrialRequest], past: Past) -> list[TrialRequest]:
-        """Time the fastest known count of every cell again with what is new there: see `_speed`."""
+        """Time the fastest known count of every cell again beside what is new; `autotune.model.drift` says why."""
         again = []
         for cell in dict.fromkeys(asked.cell for asked in batch if asked.rung is Rung.RUN):
             known = past.timed(cell)
@@ -102,7 +102,7 @@ class Search:
             # Ascending: where memory ends, one batch at most runs out of it, and the rest is ruled out.
             if missing:
                 return tuple(
-                    TrialRequest(cell=cell, checkpoints=count, rung=rung, why="the whole grid was asked for")
+                    TrialRequest(cell=cell, checkpoints=count, rung=rung, why="part of the whole grid")
                     for count in missing[:BATCH]
                 )
         return ()
@@ -118,7 +118,7 @@ class Search:
         return (
             self._first(cells, reference, past)
             or self._time(cells, past)
-            or self._challenge(cells if len(cells) <= FEW_CELLS else self._told_apart(cells), past)
+            or self._challenge(cells if len(cells) <= FEW_CELLS else self._extremes(cells), past)
         )  # fmt: skip
 
     def _first_alike(self, variant: Variant) -> Variant | None:
@@ -147,12 +147,12 @@ class Search:
         return None if self._paid(cell, base, past) else ()
 
     def _best_without(self, base: Cell, past: Past) -> int:
-        """The fastest count that fits; the largest that fits where each took too long to be timed; 0 for none."""
+        """Pick the fastest count that fits; the largest that fits where each took too long to be timed; 0 for none."""
         known = past.timed(base)
         return known[0].checkpoints if known else max(past.fitting(base), default=0)
 
     def _count_for_tier(self, cell: Cell, base: Cell, best: int, past: Past) -> int:
-        """The count to try a tier at: the best one without it, or the largest that leaves room for what it adds.
+        """Pick the count to try a tier at: the best one without it, or the largest that leaves room for what it adds.
 
         0 where the tier saves no steps there, or was too large even so.
         """
@@ -170,7 +170,7 @@ class Search:
         return count if steps < (1 - MATTERS) * self.question.passes(base, best) else 0
 
     def _paid(self, cell: Cell, base: Cell, past: Past) -> bool:
-        """Whether flags or tier were faster or smaller, compared within the batch that timed both."""
+        """Return whether flags or tier were faster or smaller, compared within the batch that timed both."""
         for count in past.timed_counts(cell):  # what is faster and too large may be faster with fewer checkpoints too
             batch = past.last_batch(cell, count)
             assert batch is not None
@@ -182,11 +182,11 @@ class Search:
         return False
 
     def _first(self, cells: Sequence[Cell], reference: Cell, past: Past) -> tuple[TrialRequest, ...]:
-        """Ask for counts that enclose all others in bytes, run where they fit, at the most and the fewest steps."""
+        """Request counts that enclose all others in bytes, run where they fit, at the most and the fewest steps."""
         why = "counts that enclose all others"
         counts = self.question.space.counts or self._enclosing_counts(reference)
         wanted = [(reference, count) for count in sorted({counts[0], counts[len(counts) // 2], counts[-1]})]
-        for cell in self._told_apart(cells)[1:]:
+        for cell in self._extremes(cells)[1:]:
             counts = self.question.space.counts or self._enclosing_counts(cell)
             wanted += [(cell, count) for count in sorted({counts[len(counts) // 2], counts[-1]})]
         missing = [(cell, count) for cell, count in wanted if not past.has(cell, count, Rung.COMPILED)]
@@ -217,8 +217,8 @@ class Search:
         return tuple(sorted({min(tolerable[0], max(1, cliff // 3)), cliff, steps}))
 
     def _time(self, cells: Sequence[Cell], past: Past) -> tuple[TrialRequest, ...]:
-        """Ask, at the most and fewest steps, for two timings below what fits and for the count that executes least."""
-        ends = self._told_apart(cells)
+        """Request, at the most and fewest steps, two timings below what fits and the count that executes least."""
+        ends = self._extremes(cells)
         shares = (1.0, 0.25) if len(ends) == 2 else (1.0, 1 / 3, 1 / 9)
         requests = []
         for cell in ends:
@@ -244,8 +244,8 @@ class Search:
             ]
         return tuple(requests)
 
-    def _told_apart(self, cells: Sequence[Cell]) -> tuple[Cell, ...]:
-        """The cell with the most steps, and the one with the fewest where they differ enough to part F from U."""
+    def _extremes(self, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+        """Pick the cell with the most steps, and that with the fewest where they differ enough to separate F from U."""
         by_steps = sorted((cell for cell in cells if cell.case in self.question.works), key=self._cell_steps)
         if not by_steps or self._cell_steps(by_steps[-1]) < 1.5 * self._cell_steps(by_steps[0]):
             return tuple(by_steps[-1:])
@@ -255,7 +255,7 @@ class Search:
         return self.question.steps(cell.case)
 
     def _challenge(self, cells: Sequence[Cell], past: Past) -> tuple[TrialRequest, ...]:
-        """Ask for the untimed counts that could gain most over the best count of their cell, apart from each other."""
+        """Request the untimed counts that could gain most over the best count of their cell, apart from each other."""
         most = MOST_TIMED_ALONE if len(cells) == 1 else MOST_TIMED
         promising = []
         for cell in cells:
@@ -282,5 +282,5 @@ class Search:
 
 
 def _apart(left: int, right: int) -> bool:
-    """Whether two counts are so different that timing one tells little about the other."""
+    """Return whether two counts are so different that timing one says little about the other."""
     return max(left, right) >= APART * min(left, right)

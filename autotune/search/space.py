@@ -36,7 +36,7 @@ class Space:
         return tuple(dict.fromkeys(cell.case for cell in self.cells))
 
     def of_variant(self, variant: Variant) -> tuple[Cell, ...]:
-        """The cells of one variant, in order."""
+        """List the cells of one variant, in order."""
         return tuple(cell for cell in self.cells if cell.variant == variant)
 
 
@@ -69,10 +69,11 @@ def build_space(listed: Listed) -> Space:
 
 
 def grid_counts(steps: int, *, at_most: int = MAX_GRID_COUNTS) -> tuple[int, ...]:
-    """Spread counts over 1..steps in equal ratios, `steps` itself (everything stored) and the cliff of facts included.
+    """Spread counts over 1..steps in equal ratios, with `steps` itself (everything stored) and the cliff among them.
 
-    `ceil(sqrt(2 steps))` is where an online placement stops paying for what it does not know, so a grid that leaves it
-    out draws the front wrong; the other counts stand in equal ratios. At most `at_most` counts are returned.
+    The cliff is at `ceil(sqrt(2 steps))`: from there on no step is advanced twice in the backward pass, even by a
+    placement that does not know how many steps will come. A grid that leaves it out draws the front wrong; the other
+    counts stand in equal ratios. At most `at_most` counts are returned.
     """
     if steps < 1:
         return (1,)

@@ -1,6 +1,6 @@
-"""What a tune will still do, and how long it will take, as far as that can be told now.
+"""What a tune will still do, and how long it will take, as far as that is known now.
 
-The search is played through against its own forecasts: each trial that it asks for is answered by what the laws expect
+The search is played through against its own forecasts: each trial that it requests is answered by what the laws expect
 there. Before anything was measured, bytes are taken to fit and seconds to follow the executed steps, so the list is
 then the shape of the search; its time stays unknown until a trial of this problem, or another on this device, was
 compiled.
@@ -30,7 +30,7 @@ _DEVICE = DeviceKey(platform="none", kind="dry run")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """One trial that is still to come. `seconds` are those of all of it, None where nothing tells."""
+    """One trial that is still to come. `seconds` are those of all of it, None where nothing is known."""
 
     request: TrialRequest
     seconds: float | None
@@ -83,7 +83,7 @@ def _planned(asked: TrialRequest, real: Forecast, overhead: float | None) -> Pla
 
 
 def _overhead_seconds(rows: Sequence[Measurement]) -> float | None:
-    """The median of what tracing and compiling took."""
+    """Return the median of what tracing and compiling took."""
     known = [(row.trace_seconds or 0.0) + row.compile_seconds for row in rows if row.compile_seconds is not None]
     return statistics.median(known) if known else None
 
@@ -118,7 +118,7 @@ def _answer(asked: TrialRequest, real: Forecast, question: SearchGoal) -> Measur
 
 
 def _final(question: SearchGoal, rows: Sequence[Measurement], case: Case) -> TrialRequest | None:
-    """The final run of a case: its best option."""
+    """Choose the final run of a case: its best option."""
     forecast = Forecast(rows, question.works, question.adjoint)
     candidates = [
         option

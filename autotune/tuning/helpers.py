@@ -26,10 +26,10 @@ END_SECONDS = 10.0
 
 
 class WorkerProgress(SweepProgress, Protocol):
-    """Who is told what a worker does."""
+    """A listener to a worker."""
 
     def say(self, text: str) -> None:
-        """One line about what is being done."""
+        """Show one line about what is being done."""
         ...
 
 
@@ -144,8 +144,8 @@ def _named_here(request: WorkerRequest, origin: Mapping[str, Any]) -> tuple[str,
     """
     if request.problem is None:
         raise AutotuneError(
-            f"which code this worker is to run must be said here: add --problem FILE.py:factory (the tune calls it "
-            f"{origin['problem']})"
+            "which code this worker is to run must be said here: "
+            f"add --problem FILE.py:factory (the tune calls it {origin['problem']})"
         )
     problem, search_path = TuneRequest(problem=request.problem).located()
     return problem, (*search_path, *request.search_path)
@@ -184,8 +184,8 @@ def _check_same(origin: Mapping[str, Any], problem: str, machine: WorkerMachine)
     reasons = differences(row, machine.problem_key(question), device)
     if reasons:
         raise AutotuneError(
-            f"this worker cannot join: {'; '.join(reasons)} (stored is the study's side); join with the same code and "
-            "versions, on the same kind of device"
+            f"this worker cannot join: {'; '.join(reasons)} (stored is the study's side); "
+            "join with the same code and versions, on the same kind of device"
         )
 
 

@@ -49,7 +49,7 @@ class WorkerMachine(SubprocessRunner):
 
 
 class ReplayRunner:
-    """Answers trials from the rows of a recorded sweep, so that a search is tried without a device."""
+    """A runner that answers trials from the rows of a recorded sweep, so that a search is tried without a device."""
 
     def __init__(self, rows: Iterable[Measurement]):
         """Index the rows.
@@ -68,7 +68,7 @@ class ReplayRunner:
         return [self._answer(trial) for trial in trials]
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing: nothing was started."""
 
     def _answer(self, trial: Trial) -> Measurement:
         found = self._rows.get(_point(trial))
@@ -123,8 +123,8 @@ class ReplayMachine(ReplayRunner):
         for row in reversed(self._recorded):
             if dict(row.set_values) == dict(question.set_values):
                 return row.problem
-        asked = ", ".join(f"{key}={value}" for key, value in question.set_values.items()) or "no --set values"
-        raise AutotuneError(f"the recorded sweep holds nothing with {asked}")
+        wanted = ", ".join(f"{key}={value}" for key, value in question.set_values.items()) or "no --set values"
+        raise AutotuneError(f"the recorded sweep holds nothing with {wanted}")
 
     def observe_all(self, questions: Sequence[ProbeRequest]) -> list[Observation]:
         """Give the recorded steps of cases."""

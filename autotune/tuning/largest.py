@@ -56,7 +56,7 @@ def find_largest(
         What was found, and the request with that value alone, to be tuned.
 
     Raises:
-        AutotuneError: the key lists less than two numbers, or a trial failed otherwise than by its size.
+        AutotuneError: the key lists fewer than two numbers, or a trial failed otherwise than by its size.
     """
     low, high = _ends(request, asked.key)
     whole = isinstance(low, int) and isinstance(high, int)
@@ -113,7 +113,7 @@ def _ends(request: TuneRequest, key: str) -> tuple[int | float, int | float]:
 
 
 def _only(request: TuneRequest, key: str, value: int | float) -> TuneRequest:
-    """The request with one value of the key."""
+    """Return the request with one value of the key."""
     if key == HORIZON:
         listed = dataclasses.replace(request.listed, horizons=(value,))
     else:
@@ -150,7 +150,7 @@ def _excess(
 
 
 def _bearable(prepared: Prepared, cell: Cell, asked: LargestRequest) -> int:
-    """The fewest checkpoints within the recompute limit; one where the steps are not known."""
+    """Find the fewest checkpoints within the recompute limit; one where the steps are not known."""
     work = prepared.works.get(cell.case)
     if work is None:
         return 1

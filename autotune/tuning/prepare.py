@@ -27,11 +27,11 @@ STEPS_NOTE = "steps"
 
 
 NOT_COUNTED = "/not counted"
-"""Ending of the study's name for rows that say why a case could not be measured at all: they tell a search nothing."""
+"""Ending of the study's name for rows that say why a case could not be measured at all: a search ignores them."""
 
 
 class Machine(Runner, Protocol):
-    """A runner that can also be asked what it runs on and what the problem is."""
+    """A runner that also knows what it runs on and what the problem is."""
 
     def device_info(self) -> DeviceInfo:
         """Read the device."""
@@ -98,7 +98,7 @@ class Failure:
 class Prepared:
     """A tune that is ready to measure. `keys` are by `--set` values; `works` lack cases that cannot run.
 
-    `cases` are all that were asked for; those of `failures` are not in `space`.
+    `cases` are all that were requested; those of `failures` are not in `space`.
     """
 
     request: TuneRequest
@@ -120,7 +120,7 @@ class Prepared:
         return next(iter(self.keys.values())).name
 
     def key_place(self, set_values: tuple) -> KeyPlace:
-        """Where the key of these `--set` values was taken: at the first of their cases."""
+        """Return where the key of these `--set` values was taken: at the first of their cases."""
         return key_place(self.space, set_values)
 
 
@@ -138,16 +138,16 @@ class Reuse:
 
 
 def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[[str], None]) -> Prepared:
-    """Ask the machine for what has to be known first.
+    """Find out through the machine what has to be known first.
 
     A case that fails here (a factory that raises at some `--set` value, a solve that meets its `max_steps`) is left out
-    of the space and told in `failures`; the others go on.
+    of the space and explained in `failures`; the others go on.
 
     Args:
         request: the tune.
         store: where steps that were counted before are noted.
         machine: who measures.
-        say: is told in one line what is being done.
+        say: called with one line about what is being done.
 
     Raises:
         AutotuneError: the problem cannot be loaded or run at any case, no backward pass goes through its solves, or the
@@ -156,7 +156,7 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
     problem, search_path = request.located()
     space = build_space(request.listed)
     device = machine.device_info()
-    # A text that is no budget is refused before anything runs.
+    # A text that is not a budget is refused before anything runs.
     resolve_budget(request.budget, device, margin=request.margin)
     asked = {
         case: ProbeRequest(
@@ -198,7 +198,7 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
 def _keys(
     space: Space, asked: Mapping[Case, ProbeRequest], machine: Machine, say: Callable[[], None]
 ) -> tuple[dict[tuple, ProblemKey], dict[Case, Failure]]:
-    """Fingerprint the problem at every `--set` value, and tell at which it failed."""
+    """Fingerprint the problem at every `--set` value, and collect those at which it failed."""
     keys: dict[tuple, ProblemKey] = {}
     lost: dict[tuple, Failure] = {}
     for case in space.cases:
@@ -244,8 +244,8 @@ def _with_steps(name: str, observations: Mapping[Case, Observation], request: Tu
             continue
         if request.steps is None:
             raise AutotuneError(
-                f"{name} hands adjoint.checkpoints to code whose steps cannot be observed; say how many steps it takes "
-                "with --steps N"
+                f"{name} hands adjoint.checkpoints to code whose steps cannot be observed; "
+                "say how many steps it takes with --steps N"
             )
         given = SiteSteps(site="--steps", steps=(request.steps,))
         found[case] = dataclasses.replace(seen, sites=(given,), note="")
@@ -255,8 +255,9 @@ def _with_steps(name: str, observations: Mapping[Case, Observation], request: Tu
 def no_gradient(name: str) -> str:
     """Say that a problem's gradient was forgotten."""
     return (
-        f"{name} returns a function that takes no gradient through its solves: its program is the same for one "
-        "checkpoint and for two, so no count would change anything; return jax.value_and_grad(loss) in its place"
+        f"{name} returns a function that takes no gradient through its solves: "
+        "its program is the same for one checkpoint and for two, so no count would change anything; "
+        "return jax.value_and_grad(loss) in its place"
     )
 
 

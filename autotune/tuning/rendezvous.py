@@ -8,7 +8,7 @@ from profiles import Measurement
 
 
 class Rendezvous:
-    """Gathers the trials of several threads into one call, and gives each thread its row."""
+    """A meeting of several threads, whose trials become one call; each thread gets its row."""
 
     def __init__(self, size: int, run: Callable[[Sequence[Trial]], list[Measurement]]) -> None:
         self._expected = size
@@ -31,7 +31,7 @@ class Rendezvous:
             return self._rows[place]
 
     def leave(self) -> None:
-        """Take part no more: the others need not wait."""
+        """Drop out: the others need not wait."""
         with self._changed:
             self._expected -= 1
             self._complete()

@@ -1,4 +1,4 @@
-"""What a tune is asked, as one record that the command line, the library and the workers share. No jax."""
+"""A request for a tune, as one record that the command line, the library and the workers share. No jax."""
 
 import dataclasses
 import os
@@ -44,7 +44,7 @@ class TuneRequest:
     )
 
     def directory_of(self, tier: Tier | None) -> str | None:
-        """Where the file of a tier lies, None where it has none."""
+        """Return where the file of a tier lies, None where it has none."""
         return next((one.directory for one in self.tiers if tier is not None and one.name == tier.name), None)
 
     def located(self) -> tuple[str, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """Is what was stored still true: of this code, on this device, with these versions? Both sides are named.
 
-The components of a problem are those of `_fingerprint`; device and the version of ckpt-tune come beside them (the
-latter for our adjoint only, whose memory and speed follow it).
+The components of a problem are those of `autotune.problem.fingerprint`; device and the version of ckpt-tune come beside
+them (the latter for our adjoint only, whose memory and speed follow it).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ CHOICE_NOTE = "choice"
 
 
 class Inspector(Protocol):
-    """Who knows the device and the problem of today."""
+    """Anything that knows the device and the problem of today."""
 
     def device_info(self) -> DeviceInfo:
         """Read the device."""
@@ -102,8 +102,8 @@ def check_problem(problem: str, *, adjoint: AdjointName, asked: Inspector, store
             found.append(Checked(choice=choice, reasons=tuple(differences(row, key, device))))
     if not found:
         raise AutotuneError(
-            f"nothing was chosen for {problem} on {device.kind} with the adjoint {adjoint} in {store.place}; run "
-            f"`ckpt-tune tune {problem}` first"
+            f"nothing was chosen for {problem} on {device.kind} with the adjoint {adjoint} in {store.place}; "
+            f"run `ckpt-tune tune {problem}` first"
         )
     return tuple(found)
 

@@ -41,7 +41,7 @@ MAX_CHECKPOINTS = 2**31 - 1
 
 @contextlib.contextmanager
 def known_experimental() -> Iterator[None]:
-    """Heartbeats, multivariate sampling and metric names are experimental in Optuna 5; a test holds them to it."""
+    """Silence the warnings of what is experimental in Optuna 5: heartbeats, multivariate sampling, metric names."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
@@ -210,8 +210,8 @@ def join_study(url: str, name: str) -> JoinedStudy:
         there = ", ".join(optuna.get_all_study_names(storage)) or "none"
         _let_go(storage)
         raise AutotuneError(
-            f"no study {name!r} takes workers in this store; there is {there}. A study exists while "
-            "`ckpt-tune tune` runs, which prints its name"
+            f"no study {name!r} takes workers in this store; there is {there}. "
+            "A study exists while `ckpt-tune tune` runs, which prints its name"
         ) from None
 
 
@@ -237,13 +237,13 @@ def choices_of(space: Space, tiers: Sequence[str] = ()) -> dict[str, list[str]]:
 
 
 def distributions_of(choices: Mapping[str, Sequence[str]], most_checkpoints: int) -> dict[str, BaseDistribution]:
-    """The space as Optuna knows it."""
+    """Describe the space as Optuna knows it."""
     categories = {name: CategoricalDistribution(list(listed)) for name, listed in choices.items()}
     return {"checkpoints": IntDistribution(1, most_checkpoints, log=True), **categories}
 
 
 def objectives_of(row: Measurement) -> tuple[float, float] | None:
-    """Both objectives of a row, None where one is unknown."""
+    """Return both objectives of a row, None where one is unknown."""
     if row.status is not Status.OK or row.peak_bytes is None or row.run_median_seconds is None:
         return None
     return float(row.peak_bytes), row.run_median_seconds

@@ -1,8 +1,8 @@
 """Hand out trials through an Optuna study, measure them, store each result.
 
-`_study` makes the study; the budget is a constraint of its trials. What to measure is decided by `_search` and
-enqueued; Optuna hands a trial to exactly one worker, keeps its heartbeat while it runs, and puts it back once when
-its worker died.
+`autotune.tuning.study` makes the study; the budget is a constraint of its trials. What to measure is decided by
+`autotune.search.search` and enqueued; Optuna hands a trial to exactly one worker, keeps its heartbeat while it runs,
+and puts it back once when its worker died.
 
 The study is scratch: rebuilt from the store at every start, and thrown away. A result is stored before Optuna hears
 of it, so a kill in between measures nothing twice.
@@ -34,14 +34,14 @@ CHANGED = "changed"
 
 
 class SweepProgress(Protocol):
-    """Who is told what happens; the screen in a tune, nothing in a test."""
+    """A listener to a sweep: the screen in a tune, nothing in a test."""
 
     def started(self, trials: Sequence[Trial]) -> None:
-        """A batch begins."""
+        """Note that a batch begins."""
         ...
 
     def finished(self, measurement: Measurement) -> None:
-        """One of its trials is measured and stored."""
+        """Note that a trial of the batch is measured and stored."""
         ...
 
 
@@ -54,7 +54,7 @@ class StoresMeasurements(Protocol):
 
 
 class SweepInterrupted(Exception):
-    """The sweep was told to stop while its trials ran; nothing of them is kept."""
+    """The sweep was interrupted while its trials ran; nothing of them is kept."""
 
 
 class _Failed(Exception):
@@ -63,7 +63,7 @@ class _Failed(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SweepTools:
-    """What a sweep works with: who measures, where rows go, who is told, and the budget that constrains the study."""
+    """What a sweep works with: who measures, where rows go, who listens, and the budget that constrains the study."""
 
     runner: Runner
     store: StoresMeasurements
@@ -116,7 +116,7 @@ class Sweep:
         self._tools.runner.close()
 
     def end(self) -> None:
-        """Tell every worker that no trial will come."""
+        """Announce to every worker that no more trials will come."""
         self._study.set_user_attr("closed", True)
 
     def close(self) -> None:
@@ -129,14 +129,14 @@ class Sweep:
             optuna.storages.fail_stale_trials(self._study)
 
     def rebuild(self, rows: Sequence[Measurement]) -> None:
-        """Tell a fresh study what the store holds, so that its front and its samplers know every measured trial."""
+        """Fill a new study with what the store holds, so that its front and samplers know every measured trial."""
         distributions = distributions_of(self._choices, int(self._study.user_attrs["most_checkpoints"]))
         for row in rows:
             params = params_of(row)
             if set(params) != set(distributions) or any(
                 params[name] not in self._choices[name] for name in self._choices
             ):
-                continue  # a value that is not asked for today
+                continue  # a value that is not part of this tune
             values = objectives_of(row)
             self._study.add_trial(
                 optuna.create_trial(
@@ -194,7 +194,7 @@ class Sweep:
                 storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
 
     def lost(self, trials: Sequence[Trial], rows: Sequence[Measurement]) -> list[Trial]:
-        """Return the trials that no row tells about: their workers died twice."""
+        """Return the trials that have no row: their workers died twice."""
 
         def place(of: Trial | Measurement) -> str:
             return json.dumps({"study": of.study, **params_of(of)}, sort_keys=True)
@@ -258,7 +258,7 @@ class Sweep:
             raise _Failed(f"{row.status}: {row.message}")
         values = objectives_of(row)
         if values is None:
-            raise optuna.TrialPruned  # compiled only: its bytes are stored, there are no seconds to tell
+            raise optuna.TrialPruned  # compiled only: its bytes are stored, there are no seconds to report
         return values
 
     def _trial_of(self, handed: optuna.Trial, build: Callable[[Mapping[str, str], int], Trial] | None) -> Trial:
@@ -275,7 +275,7 @@ class Sweep:
         return decode_trial(enqueued)
 
     def _constraints(self, row: Measurement) -> dict[str, float] | None:
-        """By how many bytes a row exceeds the budget; None where there is no budget or no figure."""
+        """Compute by how many bytes a row exceeds the budget; None where there is no budget or no figure."""
         if self._tools.budget_bytes is None or row.peak_bytes is None:
             return None
         return {"budget": float(row.peak_bytes - self._tools.budget_bytes)}

@@ -18,14 +18,14 @@ from autotune.tuning.prepare import Machine, Prepared, Store
 from profiles import Measurement, Status, Tier, digest, format_bytes
 
 TIER_NOTE = "tier"
-"""Kind of the notes that hold the size and the transfer cost of a tier, by problem, device and what was asked."""
+"""Kind of the notes that hold the size and the transfer cost of a tier, by problem, device and budget."""
 
 TRACED_COUNTS = (8, 16)
-"""From the traces of these counts the bytes of a state are told where no two counts were measured."""
+"""The counts whose traces give the bytes of a state, where no two counts were measured."""
 
 
 class TierSizes:
-    """Sizes the tiers that a tune was asked for."""
+    """The sizes of the tiers that a tune is to try."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class TierSizes:
             rows: what was measured without tiers.
             store: where sizes are noted.
             machine: who measures; None for a dry run, which knows only tiers that were sized before.
-            say: is told of every tier in one line.
+            say: called with one line about every tier.
         """
         self._prepared = prepared
         self._forecast = Forecast(rows, prepared.works, prepared.request.adjoint)

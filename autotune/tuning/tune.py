@@ -1,7 +1,7 @@
 """Tune a problem: prepare, search, choose, each step resting on what the store holds.
 
 The store is read anew before every batch, so it does not matter who measured a row: this process, a worker on another
-host, or a tune that was killed. What a search asks next follows from the rows alone.
+host, or a tune that was killed. What a search requests next follows from the rows alone.
 """
 
 import contextlib
@@ -32,24 +32,24 @@ from autotune.tuning.verify import Chooser
 from profiles import AdjointName, Measurement, ProblemKey, Status, stored_values
 
 SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
-"""Makes XLA's CPU backend compile a loop over a small state into one kernel (fact 14); the default is 1024 bytes."""
+"""Makes XLA's CPU backend compile a loop over a small state into one kernel; the default is 1024 bytes."""
 SMALL_STATE_BYTES = 2 * 2**10
-"""Up to how many bytes a checkpoint the flag is named to the user; tried is what they asked for."""
+"""Up to how many bytes a checkpoint the flag is suggested to the user; it is not tried unless they name it."""
 
 
 class TuneProgress(SweepProgress, Protocol):
-    """Who is told what happens in a tune."""
+    """A listener to a tune."""
 
     def note(self, text: str) -> None:
-        """One line that is to stay in sight."""
+        """Show one line that is to stay in sight."""
         ...
 
     def expect(self, trials: int, seconds: float | None) -> None:
-        """How many trials are still to come, and how long they will take where that is known."""
+        """Note how many trials are still to come, and how long they will take where that is known."""
         ...
 
     def say(self, text: str) -> None:
-        """One line about what is being done."""
+        """Show one line about what is being done."""
         ...
 
 
@@ -88,10 +88,10 @@ def run_tune(request: TuneRequest, *, store: Store, machine: Machine, progress: 
     """Tune a problem.
 
     Args:
-        request: what is asked.
+        request: the problem, the space, the budget.
         store: where every measurement is kept, and where earlier ones are found.
         machine: who measures; the caller closes it.
-        progress: who is told.
+        progress: who listens.
 
     Raises:
         AutotuneError: the problem cannot be loaded or run, or the budget cannot be resolved.
@@ -102,7 +102,7 @@ def run_tune(request: TuneRequest, *, store: Store, machine: Machine, progress: 
 
 
 def foresee(request: TuneRequest, *, store: Store, machine: Machine, progress: TuneProgress) -> tuple[Planned, ...]:
-    """List the trials that a tune would make now, measuring nothing but the steps; see `_dry_run`."""
+    """List the trials that a tune would make now, measuring nothing but the steps; see `autotune.tuning.dry_run`."""
     prepared = prepare(request, store, machine, progress.say)
     known = reuse(prepared, store.measurements(problem_name=prepared.name))
     elsewhere = store.measurements(device=prepared.device.key.kind)
@@ -111,7 +111,7 @@ def foresee(request: TuneRequest, *, store: Store, machine: Machine, progress: T
 
 
 def _question(prepared: Prepared, space: Space) -> SearchGoal:
-    """What the search has to answer."""
+    """Make the goal of the search."""
     return SearchGoal(
         space=space,
         works=prepared.works,
@@ -125,7 +125,7 @@ class Tuning:
     """One tune on its way."""
 
     def __init__(self, prepared: Prepared, store: Store, machine: Machine, progress: TuneProgress) -> None:
-        """Join the scratch study afresh and tell it what the store holds."""
+        """Make the scratch study anew."""
         self._prepared = prepared
         self._store = store
         self._machine = machine
@@ -238,7 +238,7 @@ class Tuning:
             self._progress.note(f"not reusing {count} measurements: {reason}")
 
     def _search(self, space: Space) -> None:
-        """Measure what the search asks for until it asks for nothing."""
+        """Measure what the search requests until it requests nothing."""
         request = self._prepared.request
         question = _question(self._prepared, space)
         search = Search(question)
@@ -249,7 +249,7 @@ class Tuning:
             forecast = Forecast(rows, self._prepared.works, request.adjoint)
             self._measure([trial_of(self._prepared, asked, forecast) for asked in requests])
             if len(self._known().rows) == len(rows):
-                # A search that learns nothing would ask for the same for ever.
+                # A search that learns nothing would request the same for ever.
                 raise RuntimeError(f"the store did not keep what was measured for {requests}")
 
     def _measure(self, trials: Sequence[Trial]) -> list[Measurement]:
@@ -263,7 +263,7 @@ class Tuning:
         return made
 
     def _space_with_tiers(self) -> Space:
-        """The space, and its cells with every tier that was asked for and holds a state."""
+        """Add to the space its cells with every requested tier that holds a state."""
         known = self._known()
         fits = any(row.peak_bytes and row.peak_bytes <= self._prepared.budget.bytes for row in known.rows)
         if not self._prepared.request.tiers or not fits:
@@ -311,7 +311,7 @@ class Tuning:
             yield f"small states: --xla-flags '' --xla-flags {SMALL_LOOP_FLAG} times calls under that flag as well"
 
     def _small_loops(self) -> bool:
-        """Whether a checkpoint is so small that XLA's small-loop flag may be worth a tune of its own."""
+        """Return whether a checkpoint is so small that XLA's small-loop flag may be worth a tune of its own."""
         prepared = self._prepared
         flags_given = any(cell.xla_flags for cell in prepared.space.cells)
         if prepared.device.platform != "cpu" or flags_given or not prepared.works:

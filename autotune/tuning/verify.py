@@ -25,7 +25,7 @@ Measure = Callable[[TrialRequest], Measurement | None]
 
 
 class Chooser:
-    """Chooses at one case after the other, from the rows of a finished search."""
+    """The choice at one case after the other, from the rows of a finished search."""
 
     def __init__(self, prepared: Prepared, rows: Sequence[Measurement], verified: Iterable[Measurement]) -> None:
         """Fit the forecasts once."""
@@ -86,7 +86,7 @@ class Chooser:
         return row
 
     def _holds(self, row: Measurement) -> bool:
-        """Whether a final run ended well and within the budget."""
+        """Return whether a final run ended well and within the budget."""
         return row.status is Status.OK and row.peak_bytes is not None and row.peak_bytes <= self._prepared.budget.bytes
 
     def _described(self, option: Option, row: Measurement, base: Recommendation) -> Recommendation:
@@ -101,7 +101,7 @@ class Chooser:
         return dataclasses.replace(said, directory=directory, expected_steps=row.expected_steps)
 
     def _smallest(self, cells: Sequence[Cell]) -> int | None:
-        """The least bytes that any count was found to need at the case, or at its variant where it has no row."""
+        """Find the least bytes that any count needs at the case, or at its variant where it has no row."""
         variants = {cell.variant for cell in cells}
         rows = [row for row in (*self._rows, *self._verified.values()) if row.peak_bytes]
         rows = [row for row in rows if row.peak_source is not PeakSource.TRACED]

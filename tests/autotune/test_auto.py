@@ -113,7 +113,7 @@ def test_a_tier_that_a_tune_has_stored_is_taken_where_it_is_allowed(
         ({"tiers": ("tape",)}, "'tape' is neither 'host' nor 'disk'"),
         ({"tiers": "disk"}, "the disk tier, and it alone, has a directory"),
         ({"tiers": ("host",), "directory": "/tmp"}, "the disk tier, and it alone, has a directory"),
-        ({"tiers": ("disk",), "directory": "/no/such"}, "no directory that can be written to"),
+        ({"tiers": ("disk",), "directory": "/no/such"}, "not a directory that can be written to"),
     ],
 )
 def test_tiers_that_cannot_be_had_are_refused(url: str, options: dict, said: str) -> None:

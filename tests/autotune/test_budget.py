@@ -41,8 +41,8 @@ def test_bare_integers_are_read_exactly(number):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("6G", "6GiB (powers of 1024) or 6GB (of 1000)"), ("6 apples", "unknown unit 'apples'"), ("", "no number"),
-        ("-3GiB", "no number"), ("0", "must be positive"), ("0.1", "must be positive"), ("nan", "no number"),
+        ("6G", "6GiB (powers of 1024) or 6GB (of 1000)"), ("6 apples", "unknown unit 'apples'"), ("", "not a number"),
+        ("-3GiB", "not a number"), ("0", "must be positive"), ("0.1", "must be positive"), ("nan", "not a number"),
         ("1e999", "must be positive"), (0, "must be positive"), (-5, "must be positive"),
     ],
 )  # fmt: skip
@@ -80,7 +80,7 @@ def test_a_budget_beyond_the_device_says_so_and_stands():
     [
         (dataclasses.replace(GPU, free_bytes=None, limit_bytes=None), "80%", None, "give the budget in bytes"),
         (dataclasses.replace(GPU, free_bytes=0), "auto", None, "nothing is left"),
-        (GPU, "150%", None, "no share"), (GPU, "0%", None, "no share"), (GPU, "auto", 1.5, "margin of 1.5"),
+        (GPU, "150%", None, "not a share"), (GPU, "0%", None, "not a share"), (GPU, "auto", 1.5, "margin of 1.5"),
         (GPU, "auto", -0.1, "margin of -0.1"),
     ],
 )  # fmt: skip

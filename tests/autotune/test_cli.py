@@ -67,7 +67,8 @@ def test_quiet_says_nothing(here: pathlib.Path) -> None:
 def test_the_table_names_everything_a_user_needs_next(here: pathlib.Path) -> None:
     """The table has the front, the adjoint to write down, the store, and how to get the report; every figure a unit."""
     done = _call("tune", "fake.mod:make", "--budget", "5MB")
-    assert "adjoint.RecursiveCheckpointAdjoint(checkpoints=" in done.stdout
+    assert "use         from adjoint import RecursiveCheckpointAdjoint\n" in done.stdout
+    assert "\n            RecursiveCheckpointAdjoint(checkpoints=" in done.stdout
     assert str(here / "profiles.db") in done.stdout
     assert "ckpt-tune report fake:make --out DIR" in done.stdout
     assert "MiB" in done.stdout
@@ -106,11 +107,11 @@ def test_nothing_fits_exits_with_3_and_the_smallest_bytes(here: pathlib.Path) ->
         (("tune", "p:make", "--checkpoints", "0"), 1, "--checkpoints '0'"),
         (("tune", "p:make", "--set", "x"), 1, "--set 'x'"),
         (("tune", "p:make", "--budget", "6XB"), 1, "6XB"),
-        (("tune", "p:make", "--tiers", "device,tape"), 1, "'tape' is no tier"),
+        (("tune", "p:make", "--tiers", "device,tape"), 1, "'tape' is not a tier"),
         (("tune", "p:make", "--host-budget", "1GiB"), 1, "add host to --tiers device"),
         (("tune", "p:make", "--tiers", "host", "--adjoint", "diffrax"), 1, "--tiers host is for our adjoint"),
         (("tune", "p:make", "--tiers", "host", "--largest", "horizon"), 1, "leave --tiers out"),
-        (("plan", "p:make", "--host-budget", "much"), 1, "'much' is no number of bytes"),
+        (("plan", "p:make", "--host-budget", "much"), 1, "'much' is not a number of bytes"),
         (("recommend", "nothing"), 1, "nothing"),
         (("profiles", "show", "nothing"), 1, "nothing"),
         (("schedule", "--steps", "0", "--checkpoints", "3"), 2, "--steps"),

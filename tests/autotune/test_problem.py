@@ -79,7 +79,7 @@ def test_shapes_without_data_make_a_call_abstract(tmp_path):
         ("{folder}/my_model.py:absent", ["has no `absent`", "it offers: make, helper"]),
         ("{folder}:make", ["there is no module"]),
         ("no_such_module_here:make", ["there is no module 'no_such_module_here'", "FILE.py:factory"]),
-        ("nonsense", ["'nonsense' is no problem", "FILE.py:factory"]),
+        ("nonsense", ["'nonsense' is not a problem", "FILE.py:factory"]),
     ],
 )
 def test_what_cannot_be_found_is_said_in_one_line(tmp_path, spec, said):

@@ -16,7 +16,7 @@ from profiles import MOST_STEPS, format_bytes, format_seconds, plain_value
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What `ckpt-tune plan` is asked."""
+    """One call of `ckpt-tune plan`."""
 
     names: tuple[str, ...]
     devices: tuple[str, ...]

@@ -25,7 +25,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RecommendOptions:
-    """One call of `ckpt-tune recommend`: of which profile, what is asked, and whether staleness is overlooked.
+    """One call of `ckpt-tune recommend`: of which profile, what is wanted, and whether staleness is overlooked.
 
     `problem` is the user's own name for the problem, whose code is then compared; None compares device and versions.
     """
@@ -90,14 +90,14 @@ def _here(screen: Screen, profile: Profile, options: RecommendOptions) -> Device
         machine.close()
     if reasons:
         raise AutotuneError(
-            f"the profile {profile.qualified_name} does not hold here: {'; '.join(reasons)}; tune again, or take it as "
-            "it is with --force"
+            f"the profile {profile.qualified_name} does not hold here: {'; '.join(reasons)}; tune again, "
+            "or take it as it is with --force"
         )
     return device
 
 
 def _steps(budget: Budget) -> list[int]:
-    """By how many bytes to look around a budget: one GiB, or a quarter of a small budget."""
+    """Choose by how many bytes to look around a budget: one GiB, or a quarter of a small budget."""
     step = GIB if budget.bytes >= 2 * GIB else budget.bytes // 4
     return [-step, step]
 

@@ -51,7 +51,7 @@ class TuneCommand:
         largest: LargestRequest | None = None,
         format: Format = Format.TABLE,
     ) -> None:
-        """Keep what was asked."""
+        """Keep the request and where things lie."""
         self._largest = largest
         self._request = request
         self._store_url = store_url
@@ -77,7 +77,7 @@ class TuneCommand:
             return Exit.DONE
         missing = [choice for choice in result.recommendations if choice.status is not Fit.OK]
         broken = [c for c in missing if c.status is Fit.FAILED or _broken(result.rows, c) is not None]
-        return Exit.MENDABLE if len(broken) == len(missing) else Exit.NOTHING_FITS
+        return Exit.USER_ERROR if len(broken) == len(missing) else Exit.NOTHING_FITS
 
     def dry_run(self, screen: Screen) -> Exit:
         """List the trials that are still to come, and how long they will take."""
@@ -108,7 +108,7 @@ class TuneCommand:
         return Exit.DONE
 
     def _swept(self) -> dict[str, tuple[Scalar, ...]]:
-        """The `--set` values, as the factory will get them."""
+        """Return the `--set` values, as the factory will get them."""
         return {key: tuple(map(read_value, listed)) for key, listed in self._request.listed.set_values.items()}
 
     @contextlib.contextmanager
@@ -131,7 +131,7 @@ class TuneCommand:
             yield Workplace(store=store, machine=machine)
 
     def _print(self, screen: Screen, result: TuneResult, found: Largest | None) -> None:
-        """Print the outcome in the format that was asked for."""
+        """Print the outcome in the chosen format."""
         if self._format is Format.JSON:
             screen.json(result.to_json() | ({"largest": dataclasses.asdict(found)} if found is not None else {}))
             return
@@ -178,15 +178,15 @@ class TuneCommand:
             if failed is not None:
                 how = str(failed.status).replace("_", " ")
                 screen.fail(
-                    f"no run succeeded at {choice.case}, with any number of checkpoints: {how}"
-                    f"{f' ({failed.message})' if failed.message else ''}; mend that before memory is asked about"
+                    f"no run succeeded at {choice.case}, with any number of checkpoints: "
+                    f"{how}{f' ({failed.message})' if failed.message else ''}; correct that first"
                 )
             else:
                 least = tables.maybe_bytes(choice.smallest_bytes) or "an unknown number of bytes"
                 exact = f" ({choice.smallest_bytes} bytes)" if choice.smallest_bytes else ""
                 screen.fail(
-                    f"nothing fits {format_bytes(choice.budget_bytes)} at {choice.case}: the smallest that was found "
-                    f"needs {least}{exact}; raise --budget, or shrink state or batch"
+                    f"nothing fits {format_bytes(choice.budget_bytes)} at {choice.case}: "
+                    f"the smallest that was found needs {least}{exact}; raise --budget, or shrink state or batch"
                 )
 
     def _write_report(self, screen: Screen, result: TuneResult, store: ProfileStore) -> None:
@@ -201,7 +201,7 @@ class TuneCommand:
 
 
 def _broken(rows: Sequence[Measurement], choice: Recommendation) -> Measurement | None:
-    """Find a failed trial at a case where every trial that was run failed, and not for want of memory."""
+    """Find a failed trial at a case where every trial that was run failed, and not by running out of memory."""
     here = [row for row in rows if row.case == choice.case]
     wrong = [row for row in here if row.status in (Status.FAILED, Status.NOT_FINITE, Status.TIMED_OUT)]
     ran = any(row.run_seconds or row.status is Status.OUT_OF_MEMORY for row in here if row not in wrong)
