@@ -15,7 +15,7 @@ def solve_loop(adjoint: Any, **kwargs: Any) -> Any:
     Returns:
         The final state of the solve and its extra statistics.
     """
-    return adjoint.loop.loop(**kwargs)
+    return adjoint._loop(**kwargs)
 
 
 def time_step(state: Any) -> tuple[Any, Any]:
