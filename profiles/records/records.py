@@ -410,14 +410,6 @@ class Profile:
         rows = [row for row in self.measurements if row.case == case]
         return tuple(row for row in rows if row.problem.fingerprint == rows[-1].problem.fingerprint)
 
-    def matching(self, horizon: int | float | None = None, tolerance: float | None = None) -> tuple[Case, ...]:
-        """The cases at a horizon and a tolerance; None asks for any."""
-        return tuple(
-            case
-            for case in self.cases
-            if (horizon is None or case.horizon == horizon) and (tolerance is None or case.tolerance == tolerance)
-        )
-
 
 def profile_id(row: Measurement) -> str:
     """Digest what puts rows into one profile: the problem's generation, the device and the adjoint."""
