@@ -13,7 +13,7 @@ from .analysis.extras import ReportExtras as ReportExtras
 from .analysis.extras import Tree as Tree
 from .analysis.extras import TreeBlock as TreeBlock
 from .analysis.pareto import FrontAxis as FrontAxis
-from .analysis.pareto import Point as Point
+from .analysis.pareto import FrontPoint as FrontPoint
 from .analysis.pareto import non_dominated as non_dominated
 from .analysis.pareto import pareto_front as pareto_front
 from .analysis.pareto import points as points
@@ -55,6 +55,7 @@ from .records.records import Case as Case
 from .records.records import DeviceKey as DeviceKey
 from .records.records import Measurement as Measurement
 from .records.records import PeakSource as PeakSource
+from .records.records import Point as Point
 from .records.records import ProblemKey as ProblemKey
 from .records.records import Profile as Profile
 from .records.records import Scalar as Scalar

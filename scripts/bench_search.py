@@ -18,13 +18,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from autotune.choosing.recommend import Fit, Recommendation
-from autotune.measuring.trial import Trial
-from autotune.model.drift import compared_samples
-from autotune.search.space import Listed
-from autotune.tuning.lab import ReplayMachine, make_machine
-from autotune.tuning.request import TuneRequest
-from autotune.tuning.tune import run_tune
+from autotune import (
+    Fit,
+    Listed,
+    Recommendation,
+    ReplayMachine,
+    Trial,
+    TuneRequest,
+    compared_samples,
+    make_machine,
+    run_tune,
+)
 from profiles import Case, Measurement, open_store
 
 PROBLEMS = Path(__file__).parent / "problems"

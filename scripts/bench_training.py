@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autotune.machine.budget import parse_bytes
+from autotune import parse_bytes
 from profiles import format_bytes, format_seconds
 
 PROBLEMS = Path(__file__).parent / "problems"
@@ -64,10 +64,7 @@ def measure(run: Run) -> dict[str, Any]:
     import jax
 
     import adjoint
-    from autotune.machine.device import device_info
-    from autotune.problem.loading import load_problem
-    from autotune.problem.program import compile_traced, trace
-    from autotune.runtime.auto import AutoRequest, auto_choice
+    from autotune import AutoRequest, auto_choice, compile_call, device_info, load_problem
 
     spec = f"{PROBLEMS / run.problem}.py:make"
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +75,7 @@ def measure(run: Run) -> dict[str, Any]:
 
     def prepare(made: Any) -> tuple[Any, Any, int]:
         call = problem.make(made, run.horizon, None)
-        executable = compile_traced(trace(call))
+        executable = compile_call(call)
         assert executable.planned.total is not None
         return executable, call.args, executable.planned.total
 

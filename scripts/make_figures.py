@@ -14,8 +14,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from autotune.measuring.runners import ProbeRequest, SubprocessRunner
-from autotune.measuring.trial import Trial
+from autotune import ProbeRequest, SubprocessRunner, Trial
 from profiles import (
     AdjointName,
     Profile,

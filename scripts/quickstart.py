@@ -39,7 +39,7 @@ def train(budget: str, steps: int) -> None:
     import optax
 
     import autotune
-    from autotune.machine.budget import parse_bytes
+    from autotune import parse_bytes
     from profiles import format_bytes
 
     sys.path.append(str(PROBLEM.parent))

@@ -176,6 +176,29 @@ class Visited:
         return pick(state, self.stored)
 
 
+class Forward(NamedTuple):
+    """A loop on its way: passes made, the record of them, state and buffers."""
+
+    step: Any
+    record: list[Any]
+    state: Sequence[Any]
+    buffers: Sequence[Any]
+
+
+class _Storing(NamedTuple):
+    """A forward sweep that places checkpoints.
+
+    `aim` is what the placement aims at, `pending` whether the next position is to be stored, `steps` and `slots` what
+    is held: the position of each checkpoint, and its state.
+    """
+
+    aim: Aim
+    pending: Any
+    steps: Any
+    slots: list[Any]
+    forward: Forward
+
+
 def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
     """Run the loop and place checkpoints as it goes.
 
@@ -192,34 +215,40 @@ def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tupl
         return _run_storing_all(program, given, visited)
     checkpoints = program.checkpoints
 
-    def cond(carry):
-        step, _, _, _, _, _, state, buffers = carry
-        return running(program, given, step, state, buffers)
-
     def body(carry):
-        step, plan, pending, steps, slots, record, state, buffers = carry
-        slot = plan.top + pending.astype(INT)
-        position = visited.position(step, state)
-        steps, *slots = store_if(pending, [steps, *slots], [position, *visited.held(position, state)], slot)
-        plan = Aim(plan.target, slot)
-        plan = _revise(program, given, visited, plan, position, steps, state)
-        pause, pending = placing.following(plan, position, index(steps, plan.top), checkpoints)
+        aim, pending, steps, slots, forward = carry
+        slot = aim.top + pending.astype(INT)
+        position = visited.position(forward.step, forward.state)
+        held = visited.held(position, forward.state)
+        steps, *slots = store_if(pending, [steps, *slots], [position, *held], slot)
+        aim = _revise(program, given, visited, Aim(aim.target, slot), position, steps, forward.state)
+        pause, pending = placing.following(aim, position, index(steps, aim.top), checkpoints)
         if visited.predicts:
             look = placing.next_look(position, checkpoints)
             pause, pending = jnp.minimum(pause, look), pending & (pause <= look)
-        step, record, state, buffers = advance(program, given, visited, pause, (step, record, state, buffers))
-        return step, plan, pending, steps, slots, record, state, buffers
+        return _Storing(aim, pending, steps, slots, advance(program, given, visited, pause, forward))
 
-    plan = Aim(placing.first_target(expected_steps(program, given), checkpoints), INT(-1))
+    aim = Aim(placing.first_target(expected_steps(program, given), checkpoints), INT(-1))
     steps = jnp.full((checkpoints,), NEVER, INT)
     slots = empty_slots(program, visited.held(INT(0), given.state))
-    init = (INT(0), plan, jnp.array(True), steps, slots, visited.record(), given.state, given.buffers)
-    step, plan, _, steps, slots, record, state, buffers = lax.while_loop(cond, body, init)
-    count = visited.count(step, record)
+    init = _Storing(aim, jnp.array(True), steps, slots, beginning(given, visited))
+    done = lax.while_loop(lambda carry: goes_on(program, given, carry.forward), body, init)
+    count = visited.count(done.forward.step, done.forward.record)
     # Under vmap of grad a lane that has finished may have stored its last state while others went on.
-    spent = index(steps, jnp.maximum(plan.top, 0)) >= count
-    top = jnp.where(spent & (plan.top > 0), plan.top - 1, plan.top)
-    return [*state, *buffers], Stored(count, top, steps, slots, []), record
+    spent = index(done.steps, jnp.maximum(done.aim.top, 0)) >= count
+    top = jnp.where(spent & (done.aim.top > 0), done.aim.top - 1, done.aim.top)
+    final = [*done.forward.state, *done.forward.buffers]
+    return final, Stored(count, top, done.steps, done.slots, []), done.forward.record
+
+
+def beginning(given: Operands, visited: Visited) -> Forward:
+    """Return a loop before its first pass."""
+    return Forward(INT(0), visited.record(), given.state, given.buffers)
+
+
+def goes_on(program: Program, given: Operands, forward: Forward) -> Any:
+    """Tell whether the loop makes another step."""
+    return running(program, given, forward.step, forward.state, forward.buffers)
 
 
 def expected_steps(program: Program, given: Operands) -> Any:
@@ -227,19 +256,18 @@ def expected_steps(program: Program, given: Operands) -> Any:
     return given.expected if program.max_steps is None else jnp.minimum(given.expected, program.max_steps)
 
 
-def advance(program: Program, given: Operands, visited: Visited, pause: Any, carry: Any) -> Any:
-    """Make steps until the loop ends or stands at the position `pause`; the carry is (step, record, state, buffers)."""
+def advance(program: Program, given: Operands, visited: Visited, pause: Any, forward: Forward) -> Forward:
+    """Make steps until the loop ends or stands at the position `pause`."""
 
-    def ahead(carry):
-        step, _, state, buffers = carry
-        return (visited.position(step, state) < pause) & running(program, given, step, state, buffers)
+    def ahead(forward):
+        return (visited.position(forward.step, forward.state) < pause) & goes_on(program, given, forward)
 
-    def once(carry):
-        step, record, state, buffers = carry
-        after, buffers = passes(program, given, state, buffers)
-        return step + 1, visited.note(record, state, after), after, buffers
+    return lax.while_loop(ahead, lambda forward: _once(program, given, visited, forward), forward)
 
-    return lax.while_loop(ahead, once, carry)
+
+def _once(program: Program, given: Operands, visited: Visited, forward: Forward) -> Forward:
+    after, buffers = passes(program, given, forward.state, forward.buffers)
+    return Forward(forward.step + 1, visited.note(forward.record, forward.state, after), after, buffers)
 
 
 def _revise(
@@ -258,22 +286,17 @@ def _revise(
 
 
 def _run_storing_all(program: Program, given: Operands, visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
-    def cond(carry):
-        step, _, _, state, buffers = carry
-        return running(program, given, step, state, buffers)
-
     def body(carry):
-        step, slots, record, state, buffers = carry
-        position = visited.position(step, state)
-        slots = store(slots, visited.held(position, state), position)
-        after, buffers = passes(program, given, state, buffers)
-        return step + 1, slots, visited.note(record, state, after), after, buffers
+        slots, forward = carry
+        position = visited.position(forward.step, forward.state)
+        slots = store(slots, visited.held(position, forward.state), position)
+        return slots, _once(program, given, visited, forward)
 
-    slots = empty_slots(program, visited.held(INT(0), given.state))
-    init = (INT(0), slots, visited.record(), given.state, given.buffers)
-    step, slots, record, state, buffers = lax.while_loop(cond, body, init)
-    count = visited.count(step, record)
-    return [*state, *buffers], Stored(count, count - 1, jnp.arange(program.checkpoints, dtype=INT), slots, []), record
+    init = empty_slots(program, visited.held(INT(0), given.state)), beginning(given, visited)
+    slots, done = lax.while_loop(lambda carry: goes_on(program, given, carry[1]), body, init)
+    count = visited.count(done.step, done.record)
+    stored = Stored(count, count - 1, jnp.arange(program.checkpoints, dtype=INT), slots, [])
+    return [*done.state, *done.buffers], stored, done.record
 
 
 class _Marks(NamedTuple):
@@ -282,6 +305,22 @@ class _Marks(NamedTuple):
     steps: Any
     repetition: Any
     block: Any
+
+
+class _Reversing(NamedTuple):
+    """A backward sweep.
+
+    `end` is the first step that is reversed already, `step` and `state` where the replay stands, `top` the rank of the
+    newest checkpoint, `marks` and `slots` what is held of each, `cotangents` what was carried back so far.
+    """
+
+    end: Any
+    step: Any
+    top: Any
+    marks: _Marks
+    slots: list[Any]
+    state: list[Any]
+    cotangents: Any
 
 
 def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
@@ -317,9 +356,6 @@ def reverse_block(
     lengths = jnp.where(rank <= stored.top, ends - stored.steps, 0)
     marks = _Marks(stored.steps, *placing.repetition_by_rank(lengths, checkpoints - rank))
 
-    def cond(carry):
-        return carry[0] > start
-
     def body(carry):
         end, step, top, marks, slots, state, cotangents = carry
         slots_left, length = checkpoints - top, end - step
@@ -353,14 +389,14 @@ def reverse_block(
             return end, index(marks.steps, top), top, state, cotangents
 
         end, step, top, state, cotangents = lax.while_loop(adjacent, turn, (end, step, top, state, cotangents))
-        return end, step, top, marks, slots, state, cotangents
+        return _Reversing(end, step, top, marks, slots, state, cotangents)
 
     top = jnp.maximum(stored.top, 0)
     step = index(stored.steps, top)
     state = tape.restore(consts, load(stored.slots, top))
-    init = (stored.count, step, top, marks, stored.slots, state, cotangents)
-    *_, slots, _, cotangents = lax.while_loop(cond, body, init)
-    return slots, cotangents
+    init = _Reversing(stored.count, step, top, marks, stored.slots, state, cotangents)
+    done = lax.while_loop(lambda carry: carry.end > start, body, init)
+    return done.slots, done.cotangents
 
 
 def _replay(tape: Tape, consts: Sequence[Any], state: list[Any], passes: Any) -> list[Any]:

@@ -68,6 +68,36 @@ class _Window(NamedTuple):
     target: Any
 
 
+class _Storing(NamedTuple):
+    """A forward sweep that hands the first states of windows over.
+
+    `window` is where the sweep stands, with `aim`, `pending`, `steps` and `slots` as in `sweeps`, for the checkpoints
+    within it. `starts` are the first steps of the windows that the tier holds, NEVER for none, `store` what stands for
+    the tier, `leaving` the first state of the window at hand, which leaves for the tier when the window ends.
+    """
+
+    window: _Window
+    aim: Aim
+    pending: Any
+    steps: Any
+    starts: Any
+    store: list[Any]
+    leaving: list[Any]
+    slots: list[Any]
+    forward: sweeps.Forward
+
+
+class _Reversing(NamedTuple):
+    """A backward sweep over windows: what is left of the solve, where the window at hand begins, what it holds."""
+
+    end: Any
+    start: Any
+    top: Any
+    steps: Any
+    slots: list[Any]
+    cotangents: Any
+
+
 def plan_windows(steps: Any, checkpoints: int, capacity: int, transfer_cost: float) -> tuple[Any, Any, Any]:
     """Cut a solve, as `adjoint.theory.windows.plan_windows`.
 
@@ -179,21 +209,17 @@ def _run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tup
 
         return sweeps.once_if(pred, once, (starts, store))
 
-    def cond(carry):
-        step, *_, state, buffers = carry
-        return sweeps.running(program, given, step, state, buffers)
-
     def body(carry):
-        step, window, plan, pending, steps, starts, store, leaving, slots, record, state, buffers = carry
-        position = visited.position(step, state)
+        window, aim, pending, steps, starts, store, leaving, slots, forward = carry
+        position = visited.position(forward.step, forward.state)
         ended = position >= window.stop
         starts, store = hand_over(ended & (position > 0), window, position, starts, store, leaving)
-        values = visited.held(position, state)
+        values = visited.held(position, forward.state)
         leaving = [jnp.where(ended, new, old) for new, old in zip(values, leaving, strict=True)]
         target = window.target
         if visited.predicts:
-            estimate = visited.estimate(given, state)
-            target = jnp.where(ended, placing.predicted(Aim(target, plan.top), estimate, position), target)
+            estimate = visited.estimate(given, forward.state)
+            target = jnp.where(ended, placing.predicted(Aim(target, aim.top), estimate, position), target)
         held = jnp.sum(starts != NEVER, dtype=INT)
         # A conditional costs a round trip on a GPU, planning a window a few loops; windows are long.
         window = lax.cond(
@@ -203,32 +229,37 @@ def _run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tup
             window,
             target,
         )
-        aim = position + placing.first_target(window.target - position, checkpoints)
-        plan = Aim(jnp.where(ended, aim, plan.target), jnp.where(ended, -1, plan.top))
+        first = position + placing.first_target(window.target - position, checkpoints)
+        aim = Aim(jnp.where(ended, first, aim.target), jnp.where(ended, -1, aim.top))
         steps = jnp.where(ended, NEVER, steps)
         pending = pending | ended
-        slot = plan.top + pending.astype(INT)
+        slot = aim.top + pending.astype(INT)
         steps, *slots = sweeps.store_if(pending, [steps, *slots], [position, *values], slot)
-        plan = Aim(plan.target, slot)
-        pause, pending = placing.following(plan, position, sweeps.index(steps, slot), checkpoints)
+        aim = Aim(aim.target, slot)
+        pause, pending = placing.following(aim, position, sweeps.index(steps, slot), checkpoints)
         pending = pending & window.last & (pause < window.stop)
         pause = jnp.where(pending, pause, window.stop)
-        step, record, state, buffers = sweeps.advance(program, given, visited, pause, (step, record, state, buffers))
-        return step, window, plan, pending, steps, starts, store, leaving, slots, record, state, buffers
+        forward = sweeps.advance(program, given, visited, pause, forward)
+        return _Storing(window, aim, pending, steps, starts, store, leaving, slots, forward)
 
     expected = sweeps.expected_steps(program, given)
     least = least_repetition(checkpoints, options.transfer_cost)
     target = jnp.where(expected > 0, expected, min(block(least + 1, checkpoints), NEVER // 4))
-    window = _Window(INT(0), INT(0), jnp.array(False), target)
-    steps, starts = jnp.full((checkpoints,), NEVER, INT), jnp.full((capacity,), NEVER, INT)
-    slots = sweeps.empty_slots(program, first)
-    init = (
-        INT(0), window, Aim(INT(NEVER), INT(-1)), jnp.array(False), steps, starts, opened, first, slots,
-        visited.record(), given.state, given.buffers,
-    )  # fmt: skip
-    step, _, plan, _, steps, starts, store, _, slots, record, state, buffers = lax.while_loop(cond, body, init)
-    stored = Stored(visited.count(step, record), plan.top, steps, slots, [starts, *store])
-    return [*state, *buffers], stored, record
+    init = _Storing(
+        window=_Window(INT(0), INT(0), jnp.array(False), target),
+        aim=Aim(INT(NEVER), INT(-1)),
+        pending=jnp.array(False),
+        steps=jnp.full((checkpoints,), NEVER, INT),
+        starts=jnp.full((capacity,), NEVER, INT),
+        store=opened,
+        leaving=first,
+        slots=sweeps.empty_slots(program, first),
+        forward=sweeps.beginning(given, visited),
+    )
+    done = lax.while_loop(lambda carry: sweeps.goes_on(program, given, carry.forward), body, init)
+    count = visited.count(done.forward.step, done.forward.record)
+    stored = Stored(count, done.aim.top, done.steps, done.slots, [done.starts, *done.store])
+    return [*done.forward.state, *done.forward.buffers], stored, done.forward.record
 
 
 def _base(stored: Stored) -> Any:
@@ -269,7 +300,8 @@ def _reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored
         window = Stored(end, top, steps, slots, [])
         slots, cotangents = sweeps.reverse_block(program, tape, consts, window, cotangents, start)
         slots, before = _fetch_if(start > 0, program, stored.tier, slots, start)
-        return start, before, INT(0), sweeps.update(alone, before, 0, 0), slots, cotangents
+        return _Reversing(start, before, INT(0), sweeps.update(alone, before, 0, 0), slots, cotangents)
 
-    init = stored.count, _base(stored), jnp.maximum(stored.top, 0), stored.steps, stored.slots, cotangents
-    return lax.while_loop(lambda carry: carry[0] > 0, body, init)[-1]
+    top = jnp.maximum(stored.top, 0)
+    init = _Reversing(stored.count, _base(stored), top, stored.steps, stored.slots, cotangents)
+    return lax.while_loop(lambda carry: carry.end > 0, body, init).cotangents

@@ -13,7 +13,7 @@ from autotune.choosing.recommendation import Evidence, Fit, Option, Recommendati
 from autotune.measuring.rows import is_final
 from autotune.model.cells import Cell, cell_of
 from autotune.model.forecast import Forecast
-from profiles import AdjointName, Measurement, PeakSource, Point, points
+from profiles import AdjointName, FrontPoint, Measurement, PeakSource, points
 
 _WEAKEST_LAST = (Evidence.MEASURED, Evidence.COMPUTED, Evidence.INTERPOLATED, Evidence.EXTRAPOLATED)
 
@@ -31,7 +31,7 @@ class Known:
     between: str = ""
 
 
-def measured_point(rows: Iterable[Measurement], cell: Cell, checkpoints: int) -> Point | None:
+def measured_point(rows: Iterable[Measurement], cell: Cell, checkpoints: int) -> FrontPoint | None:
     """Bring the rows of one count at one cell together; None where it was not measured, or cannot be relied on.
 
     Of several predictions or allocators the one that was run under the user's own settings counts, else the newest.
@@ -83,7 +83,7 @@ def describe(
 
 
 def _seconds(
-    option: Option, work: Work | None, point: Point | None, known: Known
+    option: Option, work: Work | None, point: FrontPoint | None, known: Known
 ) -> tuple[float | None, Evidence | None]:
     """Find the seconds of a call: those of its own samples, or of counts around it, or none."""
     if point is not None and known.evidence is Evidence.MEASURED and point.run_seconds is not None:

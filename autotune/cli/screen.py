@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.measuring.trial import Rung, Trial
-from profiles import Measurement, Status, format_bytes, format_seconds, hide_passwords, named_stores
+from profiles import Measurement, Point, Status, format_bytes, format_seconds, hide_passwords, named_stores
 
 PLAIN_WIDTH = 160
 """Width of a table that does not go to a terminal."""
@@ -195,13 +195,12 @@ def outcome(row: Measurement) -> str:
     return f"{at}: {', '.join(parts)}"
 
 
-def _place(of: Trial | Measurement) -> str:
+def _place(of: Point) -> str:
     """Say where a trial lies, beginning with a comma; empty where the problem has one case."""
-    flags = of.settings.xla_flags if isinstance(of, Trial) else of.xla_flags
     parts = [f"horizon {of.horizon}"] if of.horizon is not None else []
     parts += [f"tolerance {of.tolerance:g}"] if of.tolerance is not None else []
     parts += [f"{key}={value}" for key, value in sorted(of.set_values.items())]
-    parts += [f"XLA_FLAGS={flags}"] if flags else []
+    parts += [f"XLA_FLAGS={of.xla_flags}"] if of.xla_flags else []
     parts += [f"tier {of.tier}"] if of.tier else []
     return "".join(f", {part}" for part in parts)
 

@@ -11,8 +11,8 @@ from profiles import (
     AdjointName,
     Case,
     FrontAxis,
+    FrontPoint,
     Measurement,
-    Point,
     Profile,
     Status,
     format_bytes,
@@ -197,7 +197,7 @@ def age(moment: dt.datetime, now: dt.datetime) -> str:
     return "just now"
 
 
-def point_record(case: Case, point: Point, fronts: Mapping[FrontAxis, Iterable[Point]]) -> dict[str, Any]:
+def point_record(case: Case, point: FrontPoint, fronts: Mapping[FrontAxis, Iterable[FrontPoint]]) -> dict[str, Any]:
     """Write one point of a profile as a record."""
     return {
         "horizon": case.horizon,

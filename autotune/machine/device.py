@@ -86,11 +86,6 @@ class DeviceInfo:
         """The key under which measurements on this device are stored: one device of its kind."""
         return DeviceKey(platform=self.platform, kind=self.kind, count=1, memory_bytes=self.total_bytes)
 
-    @property
-    def live_bytes(self) -> int:
-        """Bytes of this process's live arrays on this device."""
-        return sum(buffer.total_bytes for buffer in self.live_buffers)
-
     def to_json(self) -> dict[str, Any]:
         """Give the record as JSON-serialisable values."""
         return dataclasses.asdict(self)

@@ -36,11 +36,10 @@ def blank_row(trial: Trial, *, name: str | None = None, device: DeviceKey | None
             work = Work(steps=trial.steps, reversed_steps=reversed_steps, accepted=trial.expected_steps)
             executed = sum(passes(trial.adjoint, work, trial.checkpoints, trial.tier))
     return Measurement(
-        study=trial.study, problem=trial.key or ProblemKey(name=name or trial.problem, components={}),
-        device=trial.device or device or UNKNOWN_DEVICE, adjoint=trial.adjoint, checkpoints=trial.checkpoints,
-        horizon=trial.horizon, tolerance=trial.tolerance, set_values=dict(trial.set_values), x64=trial.settings.x64,
-        xla_flags=trial.settings.xla_flags, repeat=trial.repeat, expected_steps=trial.expected_steps,
-        tier=trial.tier, steps=trial.steps, accepted=trial.accepted, rejected=trial.rejected, executed_steps=executed,
+        **trial.coordinates(), study=trial.study,
+        problem=trial.key or ProblemKey(name=name or trial.problem, components={}),
+        device=trial.device or device or UNKNOWN_DEVICE, adjoint=trial.adjoint, steps=trial.steps,
+        accepted=trial.accepted, rejected=trial.rejected, executed_steps=executed,
         recompute_factor=executed / trial.steps if executed and trial.steps else None, versions=versions(),
         host=socket.gethostname(), seed=trial.seed,
     )  # fmt: skip

@@ -2,10 +2,10 @@
 
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from profiles import AdjointName, DeviceKey, Measurement, ProblemKey, Scalar, Tier
+from profiles import AdjointName, DeviceKey, Measurement, Point, ProblemKey
 
 
 class Rung(enum.StrEnum):
@@ -42,8 +42,8 @@ class KeyPlace:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One point of the space. `problem` is the command line's `FILE.py:factory` or `module:factory`.
+class Trial(Point):
+    """One point of the space, to be measured. `problem` is the command line's `FILE.py:factory` or `module:factory`.
 
     A trial on the run rung whose compiled bytes exceed `run_within_bytes` is compiled only: it could not be chosen, so
     running it would be in vain.
@@ -53,6 +53,8 @@ class Trial:
     `key_place` is where `key` was taken: a worker process compares the key of what it loaded with it, and refuses to
     measure something else. None compares nothing.
 
+    `settings` are those of the process; its flags and floats are the point's.
+
     `key`, `device` and the observed `steps`, `accepted`, `rejected` go into the row as they are; where a key is None
     the runner finds it out, which costs one trace, and steps that are None stay unknown. `reversed_steps` are those
     that the backward pass visits, all of `steps` where it is None.
@@ -61,14 +63,7 @@ class Trial:
     study: str
     problem: str
     adjoint: AdjointName
-    checkpoints: int
-    horizon: int | float | None = None
-    tolerance: float | None = None
-    set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
-    expected_steps: int | None = None
-    tier: Tier | None = None
     directory: str | None = None
-    repeat: int = 0
     rung: Rung = Rung.RUN
     run_within_bytes: int | None = None
     rounds: int = 5
@@ -81,6 +76,11 @@ class Trial:
     accepted: int | None = None
     rejected: int | None = None
     reversed_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        Point.__post_init__(self)
+        settings = dataclasses.replace(self.settings, x64=self.x64, xla_flags=self.xla_flags)
+        object.__setattr__(self, "settings", settings)
 
     def ends_compiled(self, compiled_bytes: int | None) -> bool:
         """Return whether the trial ends once it is compiled: its rung ends there, or it is too large to be run."""

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from profiles import Case, Measurement, Scalar, Tier
+from profiles import Case, Point, Scalar, Tier
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,6 +32,14 @@ class Cell:
         """The variant that the cell shares with other horizons and tolerances."""
         return Variant(self.case.set_values, self.xla_flags, self.tier)
 
+    def point(self, checkpoints: int, *, expected_steps: int | None = None, repeat: int = 0) -> Point:
+        """Give the point of this cell with a count."""
+        case = self.case
+        return Point(
+            checkpoints=checkpoints, horizon=case.horizon, tolerance=case.tolerance, set_values=dict(case.set_values),
+            x64=case.x64, xla_flags=self.xla_flags, expected_steps=expected_steps, tier=self.tier, repeat=repeat,
+        )  # fmt: skip
+
     def __str__(self) -> str:
         return ", ".join([str(self.case), *_chosen(self)])
 
@@ -42,8 +50,8 @@ def _chosen(of: Variant | Cell) -> list[str]:
     return [*parts, *([f"tier {of.tier}"] if of.tier else [])]
 
 
-def cell_of(row: Measurement) -> Cell:
-    """Return the cell that a row was measured in, without the mesh, which is known only after a trace."""
+def cell_of(row: Point) -> Cell:
+    """Return the cell that a point lies in, without the mesh, which is known only after a trace."""
     return Cell(dataclasses.replace(row.case, mesh=""), row.xla_flags, row.tier)
 
 

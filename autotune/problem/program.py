@@ -126,6 +126,11 @@ def _trace_filter_jitted(call: Call) -> Traced:
     return Traced(jaxpr=jaxpr, lower=lambda: fn.lower(*call.args), arguments=lambda args: args)
 
 
+def compile_call(call: Call) -> "Executable":
+    """Trace and compile a call as a trial does."""
+    return compile_traced(trace(call))
+
+
 def compile_traced(traced: Traced) -> Executable:
     """Compile a traced call. XLA's own errors pass through: out of memory is recognised by their prefix."""
     with warnings.catch_warnings():

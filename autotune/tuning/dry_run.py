@@ -99,18 +99,11 @@ def _answer(asked: TrialRequest, real: Forecast, question: SearchGoal) -> Measur
         likely = _UNIT_SECONDS * (advances + 4 * taped)
     runs = peak is None or question.runs(peak.likely)
     return Measurement(
+        **asked.cell.point(asked.checkpoints, repeat=asked.batch).coordinates(),
         study="dry run",
         problem=_PROBLEM,
         device=_DEVICE,
         adjoint=question.adjoint,
-        checkpoints=asked.checkpoints,
-        horizon=case.horizon,
-        tolerance=case.tolerance,
-        set_values=dict(case.set_values),
-        x64=case.x64,
-        repeat=asked.batch,
-        xla_flags=asked.cell.xla_flags,
-        tier=asked.cell.tier,
         peak_bytes=math.ceil(peak.likely) if peak else 1 + asked.checkpoints,
         peak_source=PeakSource.COMPILED,
         run_seconds=(likely,) if likely and runs and asked.rung is Rung.RUN else (),

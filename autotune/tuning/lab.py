@@ -87,10 +87,10 @@ class ReplayRunner:
 
 
 def _point(at: Measurement | Trial) -> tuple[Any, ...]:
-    flags = at.xla_flags if isinstance(at, Measurement) else at.settings.xla_flags
-    x64 = at.x64 if isinstance(at, Measurement) else at.settings.x64
-    swept = tuple(sorted((key, repr(value)) for key, value in at.set_values.items()))
-    return at.adjoint, at.checkpoints, repr(at.horizon), at.tolerance, swept, x64, flags, at.tier
+    """Identify a point among recorded rows, which know a mesh, a prediction and repeats that a trial does not."""
+    found = at.coordinates() | {"mesh": "", "expected_steps": None, "repeat": 0, "horizon": repr(at.horizon)}
+    found["set_values"] = tuple((key, repr(value)) for key, value in at.set_values.items())
+    return at.adjoint, *found.values()
 
 
 class ReplayMachine(ReplayRunner):

@@ -24,9 +24,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from autotune.errors import AutotuneError
-from autotune.measuring.trial import Trial
 from autotune.search.space import Space
-from profiles import Measurement, Status, hide_passwords, stored_value, without_password
+from profiles import Measurement, Point, Status, hide_passwords, stored_value, without_password
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 20
@@ -215,11 +214,10 @@ def join_study(url: str, name: str) -> JoinedStudy:
         ) from None
 
 
-def params_of(place: Trial | Measurement) -> dict[str, Any]:
+def params_of(place: Point) -> dict[str, Any]:
     """Name a place of the space as Optuna's parameters; texts, since 10, 10.0 and True are three choices."""
-    flags = place.settings.xla_flags if isinstance(place, Trial) else place.xla_flags
     tier = place.tier.name if place.tier else ""
-    listed = {"horizon": place.horizon, "tolerance": place.tolerance, "xla_flags": flags, "tier": tier}
+    listed = {"horizon": place.horizon, "tolerance": place.tolerance, "xla_flags": place.xla_flags, "tier": tier}
     listed |= {f"set:{key}": stored_value(value) for key, value in place.set_values.items()}
     return {"checkpoints": place.checkpoints, **{name: json.dumps(value) for name, value in listed.items()}}
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from autotune.machine.tiers import TierBudget, TierRequest
 from autotune.measuring.trial import Rung, Runner, Trial
-from autotune.model.cells import Variant
+from autotune.model.cells import Cell, Variant
 from autotune.model.forecast import Forecast
 from autotune.search.space import Space
 from autotune.tuning.prepare import Machine, Prepared, Store
@@ -106,15 +106,12 @@ class TierSizes:
         prepared = self._prepared
         case = prepared.space.of_variant(variant)[0].case
         template = Trial(
+            **Cell(case, variant.xla_flags).point(1).coordinates(),
             study=prepared.study,
             problem=prepared.problem,
             adjoint=prepared.request.adjoint,
-            checkpoints=1,
-            horizon=case.horizon,
-            tolerance=case.tolerance,
-            set_values=dict(case.set_values),
             rung=Rung.TRACED,
-            settings=dataclasses.replace(prepared.request.settings, xla_flags=variant.xla_flags),
+            settings=prepared.request.settings,
             key=prepared.keys[case.set_values],
             key_place=prepared.key_place(case.set_values),
             device=prepared.device.key,

@@ -328,26 +328,19 @@ def trial_of(prepared: Prepared, asked: TrialRequest, forecast: Forecast, *, fin
     work = prepared.works.get(case)
     seconds = forecast.seconds_at(asked.cell, asked.checkpoints)
     ours = prepared.request.adjoint is AdjointName.OURS
-    settings = dataclasses.replace(
-        prepared.request.settings, xla_flags=asked.cell.xla_flags, own_environment=final
-    )  # fmt: skip
+    expected = work.predicted if work and ours else None
+    point = asked.cell.point(asked.checkpoints, expected_steps=expected, repeat=asked.batch)
     return Trial(
+        **point.coordinates(),
         study=prepared.study + (VERIFIED if final else ""),
         problem=prepared.problem,
         adjoint=prepared.request.adjoint,
-        checkpoints=asked.checkpoints,
-        horizon=case.horizon,
-        tolerance=case.tolerance,
-        set_values=dict(case.set_values),
-        expected_steps=work.predicted if work and ours else None,
-        tier=asked.cell.tier,
         directory=prepared.request.directory_of(asked.cell.tier),
-        repeat=asked.batch,
         rung=asked.rung,
         run_within_bytes=None if prepared.request.exhaustive else prepared.budget.bytes,
         rounds=_rounds(seconds.likely if seconds else None),
         seed=prepared.request.seed,
-        settings=settings,
+        settings=dataclasses.replace(prepared.request.settings, own_environment=final),
         key=prepared.keys[case.set_values],
         key_place=prepared.key_place(case.set_values),
         device=prepared.device.key,

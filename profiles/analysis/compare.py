@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from profiles.analysis.pareto import Point, points
+from profiles.analysis.pareto import FrontPoint, points
 from profiles.records.records import Case, Profile
 
 
@@ -25,8 +25,8 @@ class ComparedPoint:
 
     case: Case
     checkpoints: int
-    before: Point | None
-    after: Point | None
+    before: FrontPoint | None
+    after: FrontPoint | None
 
     def ratio(self, figure: str) -> float | None:
         """Divide the second profile's figure (`peak_bytes`, `run_seconds`, `recompute_factor`) by the first's."""
@@ -90,15 +90,15 @@ def _described(profile: Profile) -> dict[str, str]:
     }
 
 
-def _by_count(found: tuple[Point, ...]) -> dict[int, Point]:
+def _by_count(found: tuple[FrontPoint, ...]) -> dict[int, FrontPoint]:
     """Keep one point for each count: the fastest, the smallest of equally fast ones."""
-    best: dict[int, Point] = {}
+    best: dict[int, FrontPoint] = {}
     for point in sorted(found, key=_worth, reverse=True):
         best[point.checkpoints] = point
     return best
 
 
-def _worth(point: Point) -> tuple[Any, ...]:
+def _worth(point: FrontPoint) -> tuple[Any, ...]:
     """Order points of one count: timed before untimed, then by seconds, recomputation and bytes."""
     seconds, factor = point.run_seconds, point.recompute_factor
     return seconds is None, seconds or 0.0, factor is None, factor or 0.0, point.peak_bytes

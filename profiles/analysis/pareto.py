@@ -24,7 +24,7 @@ class FrontAxis(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class FrontPoint:
     """One choice within a case, and what its rows say together.
 
     `peak_bytes` is the largest over the rows, `run_seconds` the median of all samples (None where nothing was timed),
@@ -71,7 +71,7 @@ def non_dominated(costs: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def points(rows: Iterable[Measurement], *, sources: Iterable[PeakSource] = MEASURED) -> tuple[Point, ...]:
+def points(rows: Iterable[Measurement], *, sources: Iterable[PeakSource] = MEASURED) -> tuple[FrontPoint, ...]:
     """Bring the rows of one case together to points, by rising checkpoints.
 
     A choice that ran out of memory or gave a result that is not finite in any repeat is no point; a repeat that
@@ -90,7 +90,7 @@ def points(rows: Iterable[Measurement], *, sources: Iterable[PeakSource] = MEASU
     return tuple(sorted(found, key=lambda point: point._choice))
 
 
-def _point(group: Sequence[Measurement], allowed: frozenset[PeakSource]) -> Point | None:
+def _point(group: Sequence[Measurement], allowed: frozenset[PeakSource]) -> FrontPoint | None:
     """Bring the repeats of one choice together, None where it cannot be relied on."""
     if any(row.status in (Status.OUT_OF_MEMORY, Status.NOT_FINITE) for row in group):
         return None
@@ -102,7 +102,7 @@ def _point(group: Sequence[Measurement], allowed: frozenset[PeakSource]) -> Poin
     factors = [row.recompute_factor for row in good if row.recompute_factor is not None]
     assert largest.peak_bytes is not None
     assert largest.peak_source is not None
-    return Point(
+    return FrontPoint(
         checkpoints=largest.checkpoints,
         expected_steps=largest.expected_steps,
         tier=largest.tier,
@@ -116,7 +116,7 @@ def _point(group: Sequence[Measurement], allowed: frozenset[PeakSource]) -> Poin
     )
 
 
-def pareto_front(candidates: Iterable[Point], objective: FrontAxis) -> tuple[Point, ...]:
+def pareto_front(candidates: Iterable[FrontPoint], objective: FrontAxis) -> tuple[FrontPoint, ...]:
     """Keep the points that no other beats in both bytes and the objective, by rising bytes.
 
     Points without the objective's figure are left out. Where two points are equal in both, the one with fewer

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from profiles.analysis.devices import Device
-from profiles.analysis.pareto import Point, points
+from profiles.analysis.pareto import FrontPoint, points
 from profiles.analysis.plan_laws import Laws, Recompute, Sizes, Steps, Windowed
 from profiles.errors import ProfilesError
 from profiles.records.records import Case, Measurement, Profile
@@ -136,7 +136,7 @@ class _Setting:
     sizes: Sizes
     steps: Steps
     horizons: Mapping[float | None, Sequence[float | None]]
-    timed: Mapping[Case, Sequence[Point]]
+    timed: Mapping[Case, Sequence[FrontPoint]]
 
 
 class _Factors:

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from profiles.analysis.extras import Optimum, PredictedBytes, Recommended, Tree, visible_blocks
-from profiles.analysis.pareto import FrontAxis, Point, pareto_front, points
+from profiles.analysis.pareto import FrontAxis, FrontPoint, pareto_front, points
 from profiles.errors import ProfilesError
 from profiles.figures.axes import (
     BUDGET_COLOUR,
@@ -76,13 +76,15 @@ def front_figure(
     return figure
 
 
-def _draw_fronts(panel: Axes, by_case: Mapping[Case, Sequence[Point]], objective: FrontAxis, series: Series) -> None:
+def _draw_fronts(
+    panel: Axes, by_case: Mapping[Case, Sequence[FrontPoint]], objective: FrontAxis, series: Series
+) -> None:
     """Draw each case's front and the points that it beats."""
     for case, found in by_case.items():
         _draw_front(panel, found, objective, series.look(case), str(case) if len(by_case) > 1 else "front")
 
 
-def _draw_front(panel: Axes, found: Sequence[Point], objective: FrontAxis, look: Look, label: str) -> None:
+def _draw_front(panel: Axes, found: Sequence[FrontPoint], objective: FrontAxis, look: Look, label: str) -> None:
     """Draw a front as stairs, and the points that it beats hollow."""
     front = pareto_front(found, objective)
     draw(panel, _pairs([p for p in found if p not in front], objective), look, hollow=True)
@@ -93,12 +95,12 @@ def _draw_front(panel: Axes, found: Sequence[Point], objective: FrontAxis, look:
         panel.step(*zip(*pairs, strict=True), where="post", color=look.colour, lw=1, ls=":", label="without tiers")
 
 
-def _pairs(found: Iterable[Point], objective: FrontAxis) -> list[tuple[float, float]]:
+def _pairs(found: Iterable[FrontPoint], objective: FrontAxis) -> list[tuple[float, float]]:
     """List (bytes, cost) of the points whose cost is known."""
     return [(float(p.peak_bytes), cost) for p in found if (cost := p.cost(objective)) is not None]
 
 
-def _finish_front(panel: Axes, found: Sequence[Point], objective: FrontAxis, budget_bytes: float | None) -> None:
+def _finish_front(panel: Axes, found: Sequence[FrontPoint], objective: FrontAxis, budget_bytes: float | None) -> None:
     """Set a front's axes and its budget line."""
     pairs = _pairs(found, objective)
     (seconds_axis if objective is FrontAxis.SECONDS else count_axis)(panel.yaxis, [cost for _, cost in pairs])
@@ -259,7 +261,7 @@ def compare_figure(profiles: Sequence[Profile], case: Case | None = None) -> Fig
     figure, panels = new_figure(WIDE, 2)
     names = distinct_names(profiles)
     for panel, objective in zip(panels, FrontAxis, strict=True):
-        everything: list[Point] = []
+        everything: list[FrontPoint] = []
         for index, profile in enumerate(profiles):
             found = points(profile.rows(chosen))
             look = Look(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from profiles.analysis.extras import PredictedBytes, Recommended, ReportExtras, Tree, visible_blocks
-from profiles.analysis.pareto import FrontAxis, Point, pareto_front, points
+from profiles.analysis.pareto import FrontAxis, FrontPoint, pareto_front, points
 from profiles.figures.looks import COLOURS, Look, Series
 from profiles.records.flat import COLUMNS, Column, Kind, flatten
 from profiles.records.records import Case, Measurement, Profile, Status
@@ -146,7 +146,7 @@ def _rest(case: Case) -> Case:
     return Case(None, case.tolerance, case.set_values, case.x64, case.mesh)
 
 
-def _point(point: Point, case: int, found: Sequence[Point]) -> dict[str, Any]:
+def _point(point: FrontPoint, case: int, found: Sequence[FrontPoint]) -> dict[str, Any]:
     """Describe a measured point."""
     samples = [sample for row in point.rows for sample in row.run_seconds]
     return {

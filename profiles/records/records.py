@@ -207,7 +207,57 @@ class Case:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
+class Point:
+    """Where a trial stands in the space that is searched: the only list of what can be varied.
+
+    What is measured, asked for and stored are points with more beside them: `Measurement`, and the trials of a tuner.
+    A dimension of the space is one field here and, for the store, its column in `profiles.COLUMNS`.
+
+    `checkpoints` and `expected_steps` go to the adjoint, as `tier` does; `horizon`, `tolerance` and `set_values` to the
+    problem; `x64` and `xla_flags` to the process. `mesh` is how the call turned out to be sharded. `repeat` tells
+    measurements at one point from each other.
+
+    Raises:
+        RecordError: a count is negative or beyond 64 bits, or a figure is not finite.
+    """
+
+    checkpoints: int
+    horizon: int | float | None = None
+    tolerance: float | None = None
+    set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    x64: bool = False
+    xla_flags: str = ""
+    mesh: str = ""
+    expected_steps: int | None = None
+    tier: Tier | None = None
+    repeat: int = 0
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__
+        for name in ("xla_flags", "mesh"):
+            set_field(self, name, clean_text(getattr(self, name)))
+        for name in ("checkpoints", "expected_steps", "repeat"):
+            if getattr(self, name) is not None:
+                set_field(self, name, _integer(name, getattr(self, name)))
+        if self.tolerance is not None:
+            set_field(self, "tolerance", _real("tolerance", self.tolerance))
+        if self.horizon is not None:
+            set_field(self, "horizon", _horizon(self.horizon))
+        set_field(self, "x64", bool(self.x64))
+        set_field(self, "set_values", _sorted(self.set_values, read_value))
+
+    @property
+    def case(self) -> Case:
+        """What this point may be compared within."""
+        return Case(self.horizon, self.tolerance, tuple(sorted(self.set_values.items())), self.x64, self.mesh)
+
+    def coordinates(self) -> dict[str, Any]:
+        """Give the point's own fields by name, without what a subclass adds: to make another record at this point."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Point)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement(Point):
     """One trial of one problem at one point, however it ended.
 
     `steps` are passes of the loop body in the forward solve (the largest over vmap lanes and call sites), of which
@@ -227,17 +277,7 @@ class Measurement:
     problem: ProblemKey
     device: DeviceKey
     adjoint: AdjointName
-    checkpoints: int
-    horizon: int | float | None = None
-    tolerance: float | None = None
-    set_values: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
-    x64: bool = False
-    xla_flags: str = ""
     allocator: str = ""
-    mesh: str = ""
-    repeat: int = 0
-    expected_steps: int | None = None
-    tier: Tier | None = None
     steps: int | None = None
     accepted: int | None = None
     rejected: int | None = None
@@ -263,8 +303,9 @@ class Measurement:
     measured_at: dt.datetime = dataclasses.field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
     def __post_init__(self) -> None:
+        Point.__post_init__(self)  # super() does not find its class where slots made it anew
         set_field = object.__setattr__
-        for name in ("study", "xla_flags", "allocator", "mesh", "message", "host"):
+        for name in ("study", "allocator", "message", "host"):
             set_field(self, name, clean_text(getattr(self, name)))
         for name, kind in _ENUM_FIELDS.items():
             if getattr(self, name) is not None:
@@ -272,25 +313,16 @@ class Measurement:
         for name in _COUNT_FIELDS:
             if getattr(self, name) is not None:
                 set_field(self, name, _integer(name, getattr(self, name)))
-        for name in ("tolerance", "recompute_factor", "trace_seconds", "compile_seconds"):
+        for name in ("recompute_factor", "trace_seconds", "compile_seconds"):
             if getattr(self, name) is not None:
                 set_field(self, name, _real(name, getattr(self, name)))
-        if self.horizon is not None:
-            set_field(self, "horizon", _horizon(self.horizon))
         if self.seed is not None:
             set_field(self, "seed", operator.index(self.seed))
-        set_field(self, "x64", bool(self.x64))
         set_field(self, "run_seconds", tuple(_real("run_seconds", sample) for sample in self.run_seconds))
-        set_field(self, "set_values", _sorted(self.set_values, read_value))
         set_field(self, "versions", _sorted(self.versions, clean_text))
         if self.measured_at.tzinfo is None:
             raise RecordError(f"measured_at must know its time zone, found {self.measured_at.isoformat()}")
         set_field(self, "measured_at", self.measured_at.astimezone(dt.UTC))
-
-    @property
-    def case(self) -> Case:
-        """The case, within which this row may be compared."""
-        return Case(self.horizon, self.tolerance, tuple(sorted(self.set_values.items())), self.x64, self.mesh)
 
     @property
     def key(self) -> str:
@@ -309,7 +341,7 @@ class Measurement:
 
 _ENUM_FIELDS = {"adjoint": AdjointName, "status": Status, "peak_source": PeakSource}
 _COUNT_FIELDS = (
-    "checkpoints", "repeat", "expected_steps", "steps", "accepted", "rejected", "executed_steps", "temp_bytes",
+    "steps", "accepted", "rejected", "executed_steps", "temp_bytes",
     "argument_bytes", "output_bytes", "alias_bytes", "constant_bytes", "compiled_bytes", "run_bytes", "peak_bytes",
 )  # fmt: skip
 
@@ -377,14 +409,6 @@ class Profile:
         """
         rows = [row for row in self.measurements if row.case == case]
         return tuple(row for row in rows if row.problem.fingerprint == rows[-1].problem.fingerprint)
-
-    def matching(self, horizon: int | float | None = None, tolerance: float | None = None) -> tuple[Case, ...]:
-        """List the cases at a horizon and a tolerance; None stands for any."""
-        return tuple(
-            case
-            for case in self.cases
-            if (horizon is None or case.horizon == horizon) and (tolerance is None or case.tolerance == tolerance)
-        )
 
 
 def profile_id(row: Measurement) -> str:

@@ -261,11 +261,6 @@ class ProfileStore:
         with self._explained(), self._engine.connect() as connection:
             return {key: json.loads(text) for key, text in connection.execute(statement)}
 
-    def delete_note(self, kind: str, key: str) -> bool:
-        """Delete a document; return whether there was one."""
-        statement = sa.delete(NOTES).where(NOTES.c.kind == kind, NOTES.c.key == _note_key(key))
-        return self._write(lambda connection: connection.execute(statement).rowcount > 0)
-
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _check_tables(self) -> None:

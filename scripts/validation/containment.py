@@ -10,9 +10,7 @@ import sys
 
 from rows import ROOT, Table, parser
 
-from autotune.machine.device import DeviceInfo
-from autotune.measuring.runners import SubprocessRunner
-from autotune.measuring.trial import Rung, RunSettings, Trial
+from autotune import DeviceInfo, Rung, RunSettings, SubprocessRunner, Trial
 from profiles import AdjointName, Status
 
 LIMIT_BYTES = 4 * 2**30

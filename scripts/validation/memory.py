@@ -1,20 +1,19 @@
 """Predicted against compiled against measured peak bytes, for the shipped problems and many counts.
 
-Three counts of a problem are compiled at most; from them the bytes of every other count are predicted; then every count
+Three counts of a problem are compiled; from them the bytes of every other count are predicted; then every count
 is compiled and run in worker processes. Broken is: a trial that did not end well; a prediction that is off by more than
 1 % and 64 KiB, or too low by more than half of that. What was seen at run time stands beside it.
 """
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 
 from rows import ROOT, Table, parser
 
-from autotune.measuring.runners import ProbeRequest, SubprocessRunner
-from autotune.measuring.trial import Rung, RunSettings, Trial
-from autotune.model.bytes_law import BytesLaw, fit_bytes_law
+from autotune import BytesLaw, ProbeRequest, Rung, RunSettings, SubprocessRunner, Trial
 from profiles import AdjointName, Measurement, Status
 
 PROBLEMS = ("lynx_hare", "spirals", "reaction_diffusion", "neural_sde", "robertson", "neural_cde")
@@ -27,27 +26,21 @@ COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 LEAST_ON_ACCELERATOR = 8
 """Fewer make a hundred times as many steps, of which an accelerator makes twenty thousand a second at most."""
 SHARE, FLOOR_BYTES = 0.01, 64 * 2**10
-MOST_COMPILES = 3
 
 
 def law_of(base: Trial, counts: Sequence[int], runner: SubprocessRunner) -> BytesLaw:
-    """Fit the law of bytes: two traces for its slope, then compiles at the ends and where it tells most."""
-    slope, points = None, {}
-    if len(counts) > 1:
-        ends = (counts[0], counts[-1])
-        traced = runner.run([dataclasses.replace(base, checkpoints=count, rung=Rung.TRACED) for count in ends])
-        sizes = [row.peak_bytes for row in traced]
-        if sizes[0] is not None and sizes[1] is not None:
-            slope = (sizes[1] - sizes[0]) / (ends[1] - ends[0])
-    while True:
-        law = fit_bytes_law(points, adjoint=base.adjoint, per_checkpoint_bytes=slope)
-        count = law.next_count(counts[0], counts[-1])
-        if count is None or len(points) == MOST_COMPILES:
-            return law
-        (row,) = runner.run([dataclasses.replace(base, checkpoints=count)])
-        if row.compiled_bytes is None:
-            return law
-        points[count] = row.compiled_bytes
+    """Fit the law of bytes to three compiles: at the ends, and at the count in the middle of their logarithms.
+
+    Raises:
+        RuntimeError: one of them did not end well.
+    """
+    asked = sorted(
+        {counts[0], counts[-1], min(counts, key=lambda count: abs(count - math.sqrt(counts[0] * counts[-1])))}
+    )
+    rows = runner.run([dataclasses.replace(base, checkpoints=count) for count in asked])
+    if lost := [row for row in rows if row.compiled_bytes is None]:
+        raise RuntimeError(f"{base.problem} at {lost[0].checkpoints} checkpoints: {lost[0].status}, {lost[0].message}")
+    return BytesLaw([(row.checkpoints, row.compiled_bytes or 0) for row in rows], base.adjoint)
 
 
 def check(row: Measurement, predicted: float) -> str:
@@ -84,14 +77,14 @@ def validate(problem: str, runner: SubprocessRunner, table: Table, options: argp
     broken = False
     for row in runner.run([dataclasses.replace(base, checkpoints=count, rung=Rung.RUN) for count in counts]):
         predicted = law.at(row.checkpoints)
-        complaint = check(row, predicted.likely) if predicted else "nothing was predicted"
+        complaint = check(row, predicted.likely)
         broken |= bool(complaint)
         table.add(
             problem=problem, horizon=horizon, set_values=dict(sizes), steps=seen.steps, accepted=seen.accepted,
-            checkpoints=row.checkpoints, in_law=bool(predicted and predicted.exact), status=str(row.status),
-            predicted_bytes=predicted and round(predicted.likely),
-            predicted_low_bytes=predicted and round(predicted.low),
-            predicted_high_bytes=predicted and round(predicted.high), compiled_bytes=row.compiled_bytes,
+            checkpoints=row.checkpoints, in_law=law.evidence(row.checkpoints) == "measured", status=str(row.status),
+            predicted_bytes=round(predicted.likely),
+            predicted_low_bytes=round(predicted.low),
+            predicted_high_bytes=round(predicted.high), compiled_bytes=row.compiled_bytes,
             run_bytes=row.run_bytes, peak_bytes=row.peak_bytes, peak_source=row.peak_source and str(row.peak_source),
             executed_steps=row.executed_steps, compile_seconds=row.compile_seconds,
             run_seconds=row.run_median_seconds, complaint=complaint,

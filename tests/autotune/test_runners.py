@@ -126,19 +126,19 @@ def test_a_problem_that_cannot_be_loaded_is_a_failed_row_in_this_process_too():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("changes", "said"),
     [
-        (RunSettings(x64=True), "JAX_ENABLE_X64=1"),
-        (RunSettings(xla_flags="--xla_never_set=1"), "in a process that has started"),
-        (RunSettings(memory_limit_bytes=10**9), "a process of its own"),
-        (RunSettings(timeout_seconds=5), "a process of its own"),
+        ({"x64": True}, "JAX_ENABLE_X64=1"),
+        ({"xla_flags": "--xla_never_set=1"}, "in a process that has started"),
+        ({"settings": RunSettings(memory_limit_bytes=10**9)}, "a process of its own"),
+        ({"settings": RunSettings(timeout_seconds=5)}, "a process of its own"),
     ],
 )
-def test_settings_that_cannot_hold_in_a_started_process_are_refused(settings, said):
+def test_settings_that_cannot_hold_in_a_started_process_are_refused(changes, said):
     """A row must not claim what did not hold."""
     assert jnp.result_type(float) == jnp.float32
     with pytest.raises(AutotuneError) as caught:
-        InProcessRunner(local_problem()).run([trial(settings=settings)])
+        InProcessRunner(local_problem()).run([trial(**changes)])
     assert said in str(caught.value)
 
 
@@ -166,8 +166,8 @@ def test_a_recorded_sweep_answers_its_points_and_no_others():
 
 @pytest.mark.parametrize(
     "other",
-    [{"horizon": 3}, {"tolerance": 0.1}, {"set_values": {"how": "nan"}}, {"settings": RunSettings(xla_flags="--f")},
-     {"settings": RunSettings(x64=True)}, {"adjoint": AdjointName.OURS}],
+    [{"horizon": 3}, {"tolerance": 0.1}, {"set_values": {"how": "nan"}}, {"xla_flags": "--f"},
+     {"x64": True}, {"adjoint": AdjointName.OURS}],
 )  # fmt: skip
 def test_a_recorded_row_answers_its_own_point_only(other):
     """Nothing is answered from a neighbour; 3 and 3.0 are different horizons."""

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from autotune.adjoints import Work, passes
-from autotune.measuring.trial import Rung, RunSettings, Trial
+from autotune.measuring.trial import Rung, Trial
 from autotune.model.cells import Cell
 from autotune.search.history import SearchGoal
 from autotune.search.search import Search, TrialRequest
@@ -59,7 +59,7 @@ def _trial(request: TrialRequest, run_within_bytes: int | None = None) -> Trial:
         repeat=request.batch,
         rung=request.rung,
         run_within_bytes=run_within_bytes,
-        settings=RunSettings(xla_flags=request.cell.xla_flags),
+        xla_flags=request.cell.xla_flags,
     )
 
 

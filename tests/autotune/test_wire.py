@@ -29,7 +29,7 @@ def over_the_wire(record):
         Trial, study=text, problem=text, adjoint=st.sampled_from(AdjointName), checkpoints=st.integers(1, 10**6),
         horizon=horizons, tolerance=st.one_of(st.none(), st.floats(1e-12, 1)),
         set_values=st.dictionaries(text, scalars, max_size=3), rung=st.sampled_from(Rung),
-        settings=st.builds(RunSettings, platform=st.one_of(st.none(), text), x64=st.booleans(), xla_flags=text),
+        settings=st.builds(RunSettings, platform=st.one_of(st.none(), text)), x64=st.booleans(), xla_flags=text,
         key=st.one_of(st.none(), problem_keys), device=st.one_of(st.none(), device_keys), steps=maybe_bytes,
     )
 )  # fmt: skip

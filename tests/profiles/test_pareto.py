@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles import FrontAxis, Measurement, PeakSource, Point, Status, non_dominated, pareto_front, points
+from profiles import FrontAxis, FrontPoint, Measurement, PeakSource, Status, non_dominated, pareto_front, points
 from tests.profiles.makers import a_measurement
 
 SMALL = st.integers(0, 6).map(float)  # few values, so that ties are common
@@ -47,7 +47,7 @@ ROWS = st.builds(
 def test_a_front_holds_only_what_ended_well_and_nothing_beats(rows: list[Measurement], objective: FrontAxis):
     """No point of a front is beaten by any point, and every point left out is beaten or equalled by one on it."""
 
-    def cost(point: Point) -> float:
+    def cost(point: FrontPoint) -> float:
         found = point.cost(objective)
         assert found is not None
         return found

@@ -127,9 +127,6 @@ def test_a_profile_orders_rows_and_keeps_newest_code_per_case():
     assert [str(case) for case in profile.cases] == ["horizon 100, tolerance 1e-3", "horizon 200, tolerance 1e-3"]
     assert profile.rows(profile.cases[0]) == (new,)
     assert profile.rows(profile.cases[1]) == (other,)
-    assert profile.matching(horizon=200.0) == profile.cases[1:]
-    assert profile.matching(tolerance=1e-3) == profile.cases
-    assert profile.matching(horizon=5) == ()
 
 
 def test_an_empty_profile_is_refused():
