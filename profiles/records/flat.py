@@ -100,8 +100,9 @@ ADDED = {"tier": "", "windows": None, "transfer_cost": None}
 
 _NESTED = {
     "problem_name", "problem_fingerprint", "problem_components", "device_platform", "device_kind", "device_count",
-    "device_memory_bytes", "key", *ADDED,
+    "device_memory_bytes", "key", "tier", "windows", "transfer_cost",
 }  # fmt: skip
+"""Columns that are no field of a measurement; every other column is one, by its name."""
 _PLAIN = tuple(column.name for column in COLUMNS if column.name not in _NESTED)
 
 
