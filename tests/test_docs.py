@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,3 +174,100 @@ def test_every_command_and_option_has_help() -> None:
         assert command.help, name
         for parameter in (one for one in command.params if not getattr(one, "hidden", False)):
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+GUIDES = ("ARCHITECTURE.md", "CONTRIBUTING.md")
+REFERENCES = [(guide, code) for guide in GUIDES for code in dict.fromkeys(
+    re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", (REPOSITORY / guide).read_text(), flags=re.DOTALL))
+)]  # fmt: skip
+FILES = [(guide, code) for guide, code in REFERENCES if re.fullmatch(r"\.?[\w*-]+(\.\w+)?(/[\w.*-]*)+(:[\w.]+)?", code)]
+FILES += [(guide, code) for guide, code in REFERENCES if re.fullmatch(r"\.?[\w.-]+\.(md|toml|txt|cff|yml|yaml)", code)]
+MODULES = [(guide, code) for guide, code in REFERENCES if re.fullmatch(r"(adjoint|autotune|profiles)(\.\w+)+", code)]
+
+
+def names_in(path: Path) -> set[str]:
+    """List what a file defines: functions, classes, their members, and what is assigned."""
+    found: set[str] = set()
+
+    def walk(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(prefix + node.name)
+            if isinstance(node, ast.ClassDef):
+                walk(node.body, f"{prefix}{node.name}.")
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            found.update(prefix + target.id for target in targets if isinstance(target, ast.Name))
+
+    walk(ast.parse(path.read_text(encoding="utf-8")).body, "")
+    return found
+
+
+@pytest.mark.parametrize(("guide", "code"), FILES)
+def test_every_path_in_the_guides_leads_to_a_file_and_to_a_name_in_it(guide: str, code: str) -> None:
+    """`path`, `path:name` and patterns of paths: what the guides point to is there."""
+    path, _, name = code.partition(":")
+    found = sorted(REPOSITORY.glob(path.rstrip("/")))
+    assert found, f"{guide} names {path}, which is not there"
+    if name:
+        assert name in names_in(found[0]), f"{guide}: {path} has no {name}"
+
+
+@pytest.mark.parametrize(("guide", "code"), MODULES)
+def test_every_dotted_name_in_the_guides_can_be_imported(guide: str, code: str) -> None:
+    """`module.name`, as Python itself finds it."""
+    module, *rest = code.split(".")
+    found = importlib.import_module(module)
+    for name in rest:
+        if not hasattr(found, name):
+            importlib.import_module(f"{found.__name__}.{name}")
+        found = getattr(found, name)
+
+
+def test_the_guides_are_read() -> None:
+    """The patterns above find what they should: a guide without references would hold nothing."""
+    for guide, least in (("ARCHITECTURE.md", 80), ("CONTRIBUTING.md", 15)):
+        assert sum(one == guide for one, _ in (*FILES, *MODULES)) >= least
+
+
+@pytest.mark.parametrize("package", ["adjoint", "autotune", "profiles"])
+def test_the_picture_shows_every_room(package: str) -> None:
+    """Each room stands in the picture of ARCHITECTURE.md, above those that it may import."""
+    from tests.test_layers import ROOMS
+
+    picture = re.findall(r"```\n(.*?)```", (REPOSITORY / "ARCHITECTURE.md").read_text(), re.DOTALL)[0]
+    start = re.search(rf"^(.*► )?{package} ", picture, re.MULTILINE)
+    assert start is not None
+    lines = picture[start.end() :].splitlines()
+    shown = [line.strip(" │").split()[0] for line in lines if line.strip(" │")]
+    places = [shown.index(room) for room in reversed(ROOMS[package])]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("line", [
+    line for guide in GUIDES
+    for line in re.findall(r"(?:^\$ |`)(bash [^`#\n]+)", (REPOSITORY / guide).read_text(), re.MULTILINE)
+])  # fmt: skip
+def test_every_script_of_the_guides_exists(line: str) -> None:
+    """What the guides run is there."""
+    assert (REPOSITORY / shlex.split(line, comments=True)[1]).is_file()
+
+
+def test_the_citation_agrees_with_the_project() -> None:
+    """Title, version and licence are those of pyproject.toml."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    citation = (REPOSITORY / "CITATION.cff").read_text()
+    for line in (f"title: {project['name']}", f"version: {project['version']}", f"license: {project['license']}"):
+        assert line in citation.splitlines()
+    assert f"  - name: {project['authors'][0]['name']}" in citation.splitlines()
+
+
+def test_hooks_and_workflow_call_what_the_project_has() -> None:
+    """The hooks are the tools that `scripts/test --lint` runs, and the workflow runs .ci/run."""
+    lint = (REPOSITORY / "scripts" / "test").read_text()
+    hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text()
+    for entry in re.findall(r"entry: \.venv/bin/python -m (\w+)", hooks):
+        assert f"-m {entry}" in lint
+    assert "repo: http" not in hooks
+    workflow = (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text()
+    assert "run: bash .ci/run" in workflow
+    assert (REPOSITORY / ".ci" / "run").is_file()
