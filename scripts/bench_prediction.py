@@ -45,7 +45,7 @@ PROBLEMS: dict[str, tuple[Callable, Any, float]] = {
 
 
 def gradient(name: str, checkpoints: int) -> Callable[[Any], Any]:
-    """Build the gradient of a problem, its number of steps not told."""
+    """Build the gradient of a problem, its number of steps not given."""
     field, y0, t1 = PROBLEMS[name]
     terms: Any = diffrax.ODETerm(field)
     solver: Any = diffrax.Tsit5()

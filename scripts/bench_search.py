@@ -63,7 +63,7 @@ class CountedReplay(ReplayMachine):
 
 
 class Silent:
-    """A progress that tells nobody."""
+    """A progress that shows nothing."""
 
     def say(self, text: str) -> None:
         """Drop a line."""

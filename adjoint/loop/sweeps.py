@@ -247,7 +247,7 @@ def beginning(given: Operands, visited: Visited) -> Forward:
 
 
 def goes_on(program: Program, given: Operands, forward: Forward) -> Any:
-    """Tell whether the loop makes another step."""
+    """Return whether the loop makes another step."""
     return running(program, given, forward.step, forward.state, forward.buffers)
 
 

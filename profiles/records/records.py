@@ -210,12 +210,12 @@ class Case:
 class Point:
     """Where a trial stands in the space that is searched: the only list of what can be varied.
 
-    What is measured, asked for and stored are points with more beside them: `Measurement`, and the trials of a tuner.
+    What is requested, measured and stored are points with more beside them: `Measurement`, and the trials of a tuner.
     A dimension of the space is one field here and, for the store, its column in `profiles.COLUMNS`.
 
     `checkpoints` and `expected_steps` go to the adjoint, as `tier` does; `horizon`, `tolerance` and `set_values` to the
-    problem; `x64` and `xla_flags` to the process. `mesh` is how the call turned out to be sharded. `repeat` tells
-    measurements at one point from each other.
+    problem; `x64` and `xla_flags` to the process. `mesh` is how the call turned out to be sharded. `repeat` numbers
+    the measurements at one point.
 
     Raises:
         RecordError: a count is negative or beyond 64 bits, or a figure is not finite.

@@ -2,7 +2,7 @@
 
 The data are voltages of FitzHugh-Nagumo neurons under different currents. The model sees the current and the first
 voltage; its state is augmented with hidden variables, since the voltage alone does not determine what comes next. As
-training goes on the solve takes more steps than at the first weights; a monitor is told, and chooses again when needed.
+training goes on the solve takes more steps than at the first weights; a monitor chooses again when needed.
 
     python scripts/examples/neural_ode.py --budget 8MiB
 """

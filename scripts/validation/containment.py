@@ -51,7 +51,7 @@ def main() -> int:
     with SubprocessRunner(RunSettings(platform=options.platform)) as free:
         device = free.device_info()
     if device.platform != "cpu" and device.total_bytes is None:
-        print("containment: the backend does not tell its memory, so no share of it can be set", file=sys.stderr)
+        print("containment: the backend does not report its memory, so no share of it can be set", file=sys.stderr)
         return 1
     runner, settings = limited_runner(device, options)
     wanted = (Status.OK, Status.OUT_OF_MEMORY, Status.OK)

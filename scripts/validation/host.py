@@ -2,7 +2,7 @@
 
 copy    seconds and bandwidth of device to pinned host memory and back, by size
 loop    a jitted loop that writes a state to a slot of a buffer at every pass and reads it back in the reverse order;
-        the buffer lies in device or in host memory; results must be equal, and the planned device bytes tell whether
+        the buffer lies in device or in host memory; results must be equal, and the planned device bytes show whether
         the buffer has really left the device
 
 A backend without a host memory space, or one that refuses such a loop, is a row with its message, not a failure.
