@@ -13,7 +13,7 @@ import pytest
 import adjoint
 
 FOLDER = Path(adjoint.__file__).parent
-ADAPTERS = {"_compat.py", "_compat_diffrax.py"}
+ADAPTERS = {"compat.py", "solve/compat.py"}
 OTHERS = {"equinox", "diffrax", "jax", "jaxlib", "optimistix", "lineax"}
 NAMES = {
     "equinox.internal": {"unvmap_any", "unvmap_max", "while_loop", "nondifferentiable_backward"},
@@ -47,11 +47,11 @@ def private_imports(path: Path) -> set[str]:
     return {name for name in found if is_private(name)}
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
-def test_private_names_are_imported_by_the_adapters_only(path: Path) -> None:
+@pytest.mark.parametrize("place", sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.py")))
+def test_private_names_are_imported_by_the_adapters_only(place: str) -> None:
     """Everywhere else the public API of JAX, Equinox and Diffrax has to do."""
-    if path.name not in ADAPTERS:
-        assert private_imports(path) == set()
+    if place not in ADAPTERS:
+        assert private_imports(FOLDER / place) == set()
 
 
 def test_every_private_import_of_the_adapters_is_named_here() -> None:
