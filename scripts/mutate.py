@@ -51,9 +51,10 @@ OPPOSITES = {"min": "max", "max": "min"}
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A piece of a file, in bytes, and what it may be changed into."""
+    """A piece of a file, in bytes, and what it may be changed into; `text` is the file as it was read."""
 
     file: Path
+    text: bytes = dataclasses.field(repr=False)
     line: int
     kind: str
     begin: int
@@ -71,12 +72,12 @@ class Mutant:
 
     def source(self) -> bytes:
         """The text of the file with the fault in it."""
-        text = self.place.file.read_bytes()
+        text = self.place.text
         return text[: self.place.begin] + self.change.encode() + text[self.place.end :]
 
     def lines(self) -> tuple[str, str]:
         """The piece without and with the fault, each within its line and on one."""
-        text = self.place.file.read_bytes()
+        text = self.place.text
         start = text.rfind(b"\n", 0, self.place.begin) + 1
         stop = text.find(b"\n", self.place.end)
         sides = (text[self.place.begin : self.place.end], self.change.encode())
@@ -87,15 +88,15 @@ class Mutant:
 
 def places(file: Path) -> list[Place]:
     """List what can be changed in a file, in the order in which it is written."""
-    text = file.read_text(encoding="utf-8")
+    text = file.read_bytes()
     starts = [0]
-    for line in text.encode().splitlines(keepends=True):
+    for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     found = []
     for kind, node, changes in _changes(ast.parse(text)):
         begin = starts[node.lineno - 1] + node.col_offset
         end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
-        found.append(Place(file=file, line=node.lineno, kind=kind, begin=begin, end=end, changes=changes))
+        found.append(Place(file=file, text=text, line=node.lineno, kind=kind, begin=begin, end=end, changes=changes))
     return sorted(found, key=lambda place: (place.begin, place.end, place.kind))
 
 
@@ -231,7 +232,7 @@ class Laboratory:
         try:
             status = self.test(mutant.room, within_seconds)
         finally:
-            shutil.copy(mutant.place.file, place)
+            place.write_bytes(mutant.place.text)
         if status is None:
             return "caught: too long"
         return {0: "survived", 1: "caught", 2: "caught: cannot be imported"}.get(status, f"pytest ended with {status}")
