@@ -1,5 +1,8 @@
 """The law of seconds against sums of passes at known prices."""
 
+import math
+import statistics
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,3 +76,85 @@ def test_far_from_every_sample_the_range_is_as_wide_as_the_prior():
     law = SecondsLaw({(CASE, 4): [0.1] * 9}, costs)
     near, far = law.at(CASE, 4), law.at(CASE, 4096)
     assert near.high / near.low < 1.1 < far.high / far.low
+
+
+def spread_of(said):
+    """The standard deviation of a forecast, as a log ratio; its bounds lie as far above as below."""
+    assert said.high / said.likely == pytest.approx(said.likely / said.low)
+    return math.log(said.high / said.likely)
+
+
+def spread_at(distance, noise):
+    """One sample: a prior of 15 % whose covariance falls off as exp(-distance / 1.5)."""
+    near = 0.15**2 * math.exp(-distance / 1.5)
+    return math.sqrt(0.15**2 - near**2 / (0.15**2 + noise**2))
+
+
+@pytest.mark.parametrize("count", [8, 9, 16, 64, 4096])
+@pytest.mark.parametrize("case", [CASE, SHORTER])
+def test_certainty_falls_off_with_the_logarithms_of_count_and_steps(case, count):
+    """By the formula for one sample: its own noise is 3 %, since samples that agree say nothing of their noise."""
+    law = SecondsLaw({(CASE, 8): [0.1] * 5}, costs)
+    distance = abs(math.log(count / 8)) + abs(math.log(STEPS[case] / STEPS[CASE]))
+    assert spread_of(law.at(case, count)) == pytest.approx(spread_at(distance, 0.03))
+
+
+@pytest.mark.parametrize(
+    ("logs", "noise"),
+    [
+        ((0.0,), 0.06),
+        ((0.0, 0.0), 0.06),
+        ((0.0, 0.0, 0.0), 0.03),
+        ((-0.1, -0.05, 0.0, 0.05, 0.1), 1.2533 * 1.4826 * 0.05 / math.sqrt(5)),
+        ((-0.2, -0.1, 0.0, 0.1, 0.2), 1.2533 * 1.4826 * 0.1 / math.sqrt(5)),
+        ((-0.02, -0.01, 0.0, 0.01, 0.02), 0.03),
+        ((-0.9, -0.5, 0.0, 0.5, 0.9), 0.1),
+        ((-0.1, -0.1, 0.0, 0.1, 0.1), 1.2533 * 1.4826 * 0.1 / math.sqrt(5)),
+    ],
+)
+def test_the_noise_of_a_sample_is_that_of_its_median_within_bounds(logs, noise):
+    """Fewer than three samples are taken for twice as uncertain as three that agree."""
+    law = SecondsLaw({(CASE, 8): [0.1 * math.exp(log) for log in logs]}, costs)
+    said = law.at(CASE, 8)
+    assert said.likely == pytest.approx(0.1)
+    assert spread_of(said) == pytest.approx(spread_at(0, noise))
+
+
+def test_of_samples_the_median_counts():
+    """One call that took ten times as long moves nothing."""
+    law = SecondsLaw({(CASE, 8): [0.1, 0.1, 0.1, 0.1, 1.0]}, costs)
+    assert law.at(CASE, 8).likely == pytest.approx(statistics.median([0.1, 0.1, 0.1, 0.1, 1.0]))
+
+
+def test_what_writing_a_checkpoint_costs_is_told_up_to_everything_stored():
+    """A price for each checkpoint beside the passes; beyond all steps nothing more is written."""
+    truth = lambda case, count: seconds(case, count, 0.0, 1e-5, 6e-5) + 2e-4 * min(count, STEPS[case])
+    counts = (2, 8, 64, 300, 1000)
+    law = SecondsLaw({(case, count): [truth(case, count)] * 5 for case in STEPS for count in counts}, costs)
+    for count in (4, 30, 150, 700, 1000, 5000):
+        assert law.at(CASE, count).likely == pytest.approx(truth(CASE, count), rel=0.03)
+    assert law.at(CASE, 5000).likely == pytest.approx(law.at(CASE, 1000).likely, rel=0.03)
+
+
+def test_samples_count_by_their_share_and_not_by_their_seconds():
+    """Two counts are told within a few per cent though one takes a thousand times as long."""
+    steep = lambda case, count: (10 if count == 64 else 10_000, 1)
+    law = SecondsLaw({(CASE, 64): [1e-3] * 5, (CASE, 2): [1.2] * 5}, steep)
+    assert law.at(CASE, 64).likely == pytest.approx(1e-3, rel=0.05)
+    assert law.at(CASE, 2).likely == pytest.approx(1.2, rel=0.05)
+
+
+def test_where_no_gradient_is_taken_there_is_nothing_to_reverse():
+    """No passes are taped, whatever the count; seconds are those of the advances."""
+    forward = lambda case, count: (STEPS[case], 0)
+    law = SecondsLaw({(case, 4): [1e-4 * STEPS[case]] * 5 for case in STEPS}, forward)
+    assert law.at(CASE, 4).likely == pytest.approx(0.1, rel=0.01)
+    assert law.at(SHORTER, 64).likely == pytest.approx(0.04, rel=0.01)
+    assert law.step_seconds == pytest.approx(1e-4, rel=0.01)
+
+
+def test_a_step_that_samples_do_not_part_is_the_smallest_share_of_a_pass_in_any_call():
+    """Where nothing is advanced untaped; the shares of the two calls are 1e-4 and 2e-5."""
+    taped_only = lambda case, count: (0, 100 if count == 4 else 1000)
+    law = SecondsLaw({(CASE, 4): [0.01] * 5, (CASE, 9): [0.02] * 5}, taped_only)
+    assert law.step_seconds == pytest.approx(2e-5)
