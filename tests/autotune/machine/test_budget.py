@@ -42,8 +42,8 @@ def test_bare_integers_are_read_exactly(number):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("6G", "6GiB (powers of 1024) or 6GB (of 1000)"), ("6 apples", "unknown unit 'apples'"), ("", "no number"),
-        ("-3GiB", "no number"), ("0", "must be positive"), ("0.1", "must be positive"), ("nan", "no number"),
+        ("6G", "6GiB (powers of 1024) or 6GB (of 1000)"), ("6 apples", "unknown unit 'apples'"), ("", "not a number"),
+        ("-3GiB", "not a number"), ("0", "must be positive"), ("0.1", "must be positive"), ("nan", "not a number"),
         ("1e999", "'1e999' is 0 bytes; a budget must be positive"), (0, "must be positive"), (-5, "must be positive"),
     ],
 )  # fmt: skip
@@ -81,7 +81,7 @@ def test_a_budget_beyond_the_device_says_so_and_stands():
     [
         (dataclasses.replace(GPU, free_bytes=None, limit_bytes=None), "80%", None, "give the budget in bytes"),
         (dataclasses.replace(GPU, free_bytes=0), "auto", None, "nothing is left"),
-        (GPU, "150%", None, "no share"), (GPU, "0%", None, "no share"), (GPU, "auto", 1.5, "margin of 1.5"),
+        (GPU, "150%", None, "not a share"), (GPU, "0%", None, "not a share"), (GPU, "auto", 1.5, "margin of 1.5"),
         (GPU, "auto", -0.1, "margin of -0.1"),
     ],
 )  # fmt: skip
@@ -212,7 +212,7 @@ def test_a_margin_is_a_share_below_one(margin: float) -> None:
     """Nothing may be kept, all may not."""
     assert resolve_budget(10_000, CARD, margin=margin).bytes >= 1
     for wrong in (1, 1.0, -0.001):
-        with pytest.raises(AutotuneError, match="is no share"):
+        with pytest.raises(AutotuneError, match="is not a share"):
             resolve_budget(10_000, CARD, margin=wrong)
 
 
@@ -220,7 +220,7 @@ def test_a_device_that_tells_half_of_it_tells_nothing() -> None:
     """What is free and what there is are both needed for a share, and neither for bytes."""
     for unknown in ({"free_bytes": None}, {"limit_bytes": None}):
         info = dataclasses.replace(CARD, **unknown)
-        with pytest.raises(AutotuneError, match=r"gpu device 0 \(Example GPU\) does not tell"):
+        with pytest.raises(AutotuneError, match=r"gpu device 0 \(Example GPU\) does not report"):
             resolve_budget("auto", info)
         assert resolve_budget("300", info).bytes == 300
 

@@ -28,13 +28,13 @@ def test_tiers_are_read_in_the_order_in_which_they_are_listed(tmp_path: pathlib.
 @pytest.mark.parametrize(
     ("listed", "options", "said"),
     [
-        ("device,tape", {}, "'tape' is no tier; list some of device, host, disk"),
+        ("device,tape", {}, "'tape' is not a tier; list some of device, host, disk"),
         ("device,disk", {}, "needs --disk-directory"),
-        ("device,disk", {"disk_directory": "/no/such/place"}, "/no/such/place: it is no directory"),
+        ("device,disk", {"disk_directory": "/no/such/place"}, "/no/such/place: it is not a directory"),
         ("device", {"host_budget": "1GiB"}, "--host-budget 1GiB is for a tier that is not used; add host"),
         ("host", {"disk_directory": "/tmp"}, "add disk to --tiers host"),
-        ("host", {"host_budget": "a lot"}, "'a lot' is no number of bytes"),
-        ("host", {"host_budget": "0%"}, "'0%' is no share"),
+        ("host", {"host_budget": "a lot"}, "'a lot' is not a number of bytes"),
+        ("host", {"host_budget": "0%"}, "'0%' is not a share"),
         ("host", {"host_budget": "9999TiB"}, "--host-budget 9999TiB is more than the .* free in the host's memory"),
     ],
 )
