@@ -27,7 +27,7 @@ FORBIDDEN = {
     "autotune": set(),
 }
 ONLY_IN = {
-    "optuna": {"autotune/tuning/sweep.py", "autotune/tuning/study.py"},
+    "optuna": {f"autotune/tuning/{name}.py" for name in ("sweep", "study", "study_view")},
     "typer": {"autotune/cli/app.py", "autotune/cli/common.py", "autotune/cli/commands/profiles.py"},
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "sqlalchemy": {

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import optuna
 import pytest
 import typer.testing
 
@@ -71,6 +72,28 @@ def test_the_table_names_everything_a_user_needs_next(here: pathlib.Path) -> Non
     assert str(here / "profiles.db") in done.stdout
     assert "ckpt-tune report fake:make --out DIR" in done.stdout
     assert "MiB" in done.stdout
+
+
+def test_the_last_lines_of_a_tune_open_its_study(here: pathlib.Path) -> None:
+    """The dashboard's command names the file, the call below it loads the study, and JSON has the same URL."""
+    said = _call("tune", "fake.mod:make", "--budget", "5MB").stdout
+    dashboard, call = said.splitlines()[-2:]
+    command, url = dashboard.removeprefix("study").split()
+    assert command == "optuna-dashboard"
+    assert pathlib.Path(url.removeprefix("sqlite:///")).parent == here / "profiles.db.studies"
+    study = eval(call, {"optuna": optuna})
+    with open_store(str(here / "profiles.db")) as store:
+        assert len(study.trials) == len(store.measurements())
+    document = json.loads(_call("tune", "fake.mod:make", "--budget", "5MB", "--format", "json").stdout)
+    assert document["study_url"] == url
+    assert document["study"] == study.study_name
+
+
+def test_a_tune_without_a_file_to_keep_prints_no_study(here: pathlib.Path) -> None:
+    """A store in memory has no study beside it."""
+    done = _call("tune", "fake.mod:make", "--budget", "5MB", "--store", "sqlite://")
+    assert done.exit_code == 0
+    assert "optuna" not in done.stdout
 
 
 def test_a_tune_with_tiers_prints_what_to_paste_and_plan_tells_what_host_memory_buys(here: pathlib.Path) -> None:
