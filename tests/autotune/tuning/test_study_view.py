@@ -24,10 +24,9 @@ from autotune.tuning.request import TuneRequest
 from autotune.tuning.study_view import StudyView, study_path, trials_of, write_view
 from autotune.tuning.tune import TuneResult, run_tune
 from profiles import Literal, Measurement, ProfileStore, Status, Tier, open_store
+from tests.autotune.fake_lab import FakeLab, Heard, lab
 from tests.conftest import REPOSITORY
 from tests.profiles.makers import a_measurement, measurements
-
-from .fake_lab import FakeLab, Heard, lab
 
 REQUEST = TuneRequest(problem="fake.module:make", budget="5MB")
 BUDGET = 10_000
