@@ -1,5 +1,6 @@
 from .api import recommend as recommend
 from .api import tune as tune
+from .api import write_study as write_study
 from .choosing.recommend import Fit as Fit
 from .choosing.recommend import Recommendation as Recommendation
 from .choosing.recommend import works_of as works_of

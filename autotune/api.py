@@ -1,14 +1,18 @@
-"""The library form of the commands `tune` and `recommend`: the same work without a screen."""
+"""The library form of the commands `tune` and `recommend`: the same work without a screen. And a profile as a study."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from autotune.choosing.recommend import Recommendation, RecommendRequest, recommend_from
 from autotune.machine.budget import resolve_budget
+from autotune.measuring.rows import WHY_NOTE
 from autotune.measuring.trial import Trial
 from autotune.tuning.lab import described_device, make_machine
+from autotune.tuning.prepare import study_name
 from autotune.tuning.request import DEFAULT_BUDGET, TuneRequest
+from autotune.tuning.study_view import StudyView, write_view
 from autotune.tuning.tune import TuneResult, run_tune
 from profiles import Measurement, Profile, open_store
 
@@ -71,6 +75,30 @@ def tune(
             return run_tune(asked, store=opened, machine=machine, progress=Silent())
         finally:
             machine.close()
+
+
+def write_study(profile: str, path: str | Path, *, budget: str | int | None = None, store: str | None = None) -> str:
+    """Write a stored profile as an Optuna study, as every tune does beside its store.
+
+    Args:
+        profile: its name in the store.
+        path: the SQLite file to write; one that is there is replaced.
+        budget: bytes of one call, as for `recommend`: what exceeds them is infeasible in the study. None for no budget.
+        store: where the profile is.
+
+    Returns:
+        The URL for `optuna.load_study` and for `optuna-dashboard`.
+
+    Raises:
+        AutotuneError: the file could not be written.
+        ProfilesError: there is no such profile.
+    """
+    with open_store(store) as opened:
+        found, whys = opened.profile(profile), opened.notes(WHY_NOTE)
+    rows = found.measurements
+    resolved = None if budget is None else resolve_budget(budget, described_device(found.device), rows=rows).bytes
+    name = study_name(found.newest.problem, found.device, found.adjoint)
+    return write_view(StudyView(name=name, rows=rows, whys=whys, budget_bytes=resolved), Path(path))
 
 
 def recommend(

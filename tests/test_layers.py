@@ -6,6 +6,7 @@ which uses the leaves through their public faces. Within a package the rooms hav
 
 import ast
 import dataclasses
+import importlib
 import itertools
 import re
 import sys
@@ -19,13 +20,14 @@ from tests.conftest import REPOSITORY
 
 PACKAGES = ("adjoint", "autotune", "profiles")
 FILES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
+TESTS = sorted(path for path in (REPOSITORY / "tests").rglob("*.py") if "assets" not in path.parts)
 FORBIDDEN = {
     "adjoint": {"profiles", "autotune", "pandas", "optuna", "sqlalchemy", "matplotlib", "typer", "rich"},
     "profiles": {"adjoint", "autotune", "jax", "jaxlib", "equinox", "diffrax", "optuna", "typer"},
     "autotune": set(),
 }
 ONLY_IN = {
-    "optuna": {"autotune/tuning/sweep.py", "autotune/tuning/study.py"},
+    "optuna": {f"autotune/tuning/{name}.py" for name in ("sweep", "study", "study_view")},
     "typer": {"autotune/cli/app.py", "autotune/cli/common.py", "autotune/cli/commands/profiles.py"},
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "sqlalchemy": {
@@ -166,6 +168,26 @@ def test_rooms_are_what_is_there_and_none_is_overfull(package: str) -> None:
     for folder in folders:
         assert "mport" in (ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "")
         assert len(list(folder.glob("*.py"))) - 1 <= MOST_FILES
+
+
+@pytest.mark.parametrize("package", ["autotune", "profiles"])
+def test_tests_lie_in_the_rooms_of_what_they_test(package: str) -> None:
+    """Each room has a folder of tests by its name, with a test in it, and there is no other folder."""
+    folders = [path.parent for path in (REPOSITORY / "tests" / package).glob("*/__init__.py")]
+    assert {folder.name for folder in folders} == set(ROOMS[package])
+    assert all(list(folder.glob("test_*.py")) for folder in folders)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=place)
+def test_tests_take_public_names_of_profiles_from_its_public_face(path: Path) -> None:
+    """`from profiles import Measurement` in tests too; what is not public is taken from its own file."""
+    wrong = []
+    for one in imports(path.read_text(), package_of(path)):
+        if one.module.startswith("profiles.") and one.name:
+            public = getattr(importlib.import_module("profiles"), one.name, None)
+            if public is not None and getattr(importlib.import_module(one.module), one.name, None) is public:
+                wrong.append(f"line {one.line}: from {one.module} import {one.name}")
+    assert not wrong
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 import typer.testing
 
+from autotune import AutotuneError
 from autotune.cli import app
 from autotune.cli.commands import recommend, tune
-from autotune.errors import AutotuneError
 from autotune.tuning.study import open_scratch
-from profiles import StoreError, open_store
-from profiles.store.engine import parse_url
-from profiles.store.urls import hide_passwords, without_password
+from profiles import StoreError, hide_passwords, open_store, parse_url, without_password
 from tests.autotune.fake_lab import lab
 from tests.conftest import REPOSITORY
 

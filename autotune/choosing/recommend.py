@@ -52,7 +52,7 @@ def options(
     if counts is None:
         grid = grid_counts(work.steps, at_most=48) if work else ()
         enclosed = [count for count in grid if work and forecast.encloses(cell, count, work)]
-        counts = sorted({*enclosed, *forecast.measured_counts(cell)})
+        counts = sorted({*enclosed, *forecast.counts_to_choose(cell, work)})
     memory_ends = min((row.checkpoints for row in lost if row.status is Status.OUT_OF_MEMORY), default=math.inf)
     failed = {row.checkpoints for row in lost} - timed
     found = []
@@ -200,7 +200,11 @@ def _placed(profile: Profile, works: Mapping[Case, Work], case: Case, request: R
 def _recommend_at(
     place: _WantedCase, rows: Sequence[Measurement], forecast: Forecast, name: AdjointName, request: RecommendRequest
 ) -> Recommendation:
-    """Choose at one case, over the variants that were measured as they will be used."""
+    """Choose at one case, over the variants that were measured as they will be used.
+
+    Raises:
+        AutotuneError: nothing was measured under the flags that are asked for, or no count tells of the case.
+    """
     variants = {cell_of(row).variant for row in rows if cell_of(row).variant.set_values == place.case.set_values}
     variants = _under_flags(variants, request)
     if request.tiers is not None:
@@ -210,13 +214,18 @@ def _recommend_at(
     def counts(cell: Cell) -> Sequence[int] | None:
         # Nothing may be said of Diffrax's adjoint between the counts that were measured.
         only = name is AdjointName.DIFFRAX or (request.measured_only and place.evidence is Evidence.MEASURED)
-        return forecast.measured_counts(cell) if only else None
+        return forecast.counts_to_choose(cell, place.work) if only else None
 
     everything = [
         option
         for cell in cells
         for option in options(forecast, cell, name=name, work=place.work, counts=counts(cell), rows=rows)
     ]
+    if not everything and place.evidence is not Evidence.MEASURED:
+        raise AutotuneError(
+            f"no count that was measured tells of {place.case}: each would execute more there, for its steps, than "
+            "anything that was timed; tune it there"
+        )
     if request.measured_only and request.objective is Objective.TIME and place.evidence is Evidence.MEASURED:
         everything = [option for option in everything if option.timed] or everything
     ranked = rank(everything, request.budget_bytes, request.objective)
@@ -224,11 +233,12 @@ def _recommend_at(
         case=place.case, status=Fit.NOTHING_FITS, budget_bytes=request.budget_bytes, margin_bytes=request.margin_bytes
     )
     if not ranked:
-        # Of what was measured: below it the laws promise nothing.
+        # Of what was measured: below it the laws promise nothing. What lies within the budget failed, or is elsewhere.
         known = [
             row for row in rows if row.status is Status.OK and cell_of(row).variant.set_values == place.case.set_values
         ]
-        smallest = min((row.peak_bytes for row in known if row.peak_bytes), default=None)
+        sizes = [row.peak_bytes for row in known if row.peak_bytes and row.peak_bytes > request.budget_bytes]
+        smallest = min(sizes, default=None)
         return dataclasses.replace(base, smallest_bytes=smallest)
     known = Known(rows=rows, forecast=forecast, evidence=place.evidence, between=place.between)
     return describe(ranked[0], place.work, name, base, known=known)

@@ -1,17 +1,40 @@
-"""The row of a trial before anything was measured. Plain values, no jax."""
+"""The row of a trial before anything was measured, and the note of why the trial is made. Plain values, no jax."""
 
 import socket
+from typing import Any, Protocol
 
 from autotune.adjoints import Work, executed_steps, passes
 from autotune.machine.device import versions
 from autotune.measuring.trial import Trial
-from profiles import DeviceKey, Measurement, ProblemKey
+from profiles import DeviceKey, Measurement, ProblemKey, digest
 
 VERIFIED = "/verified"
 """Ending of the study's name for rows that were measured under the user's own settings."""
 
 UNKNOWN_DEVICE = DeviceKey(platform="unknown", kind="unknown")
 """Stands where the process died before it could say what device it had."""
+
+
+WHY_NOTE = "why"
+"""Kind of the notes that hold why trials were made, by `trial_key`."""
+
+
+class KeepsNotes(Protocol):
+    """The part of a store that keeps documents."""
+
+    def put_note(self, kind: str, key: str, value: Any) -> None:
+        """Store a document."""
+        ...
+
+
+def trial_key(of: Trial | Measurement) -> str:
+    """Identify a trial, and the row that it became."""
+    return digest([of.study, *(of.coordinates() | {"mesh": ""}).values()])  # only the row knows its mesh
+
+
+def keep_why(store: KeepsNotes, trial: Trial, why: str) -> None:
+    """Note why a trial is made."""
+    store.put_note(WHY_NOTE, trial_key(trial), why)
 
 
 def is_final(row: Measurement) -> bool:

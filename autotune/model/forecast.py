@@ -58,6 +58,17 @@ class Forecast:
         """List the counts whose bytes are known at exactly this cell."""
         return tuple(sorted(self._peaks.get(cell.variant, {}).get(cell.case, {})))
 
+    def counts_to_choose(self, cell: Cell, work: Work | None) -> tuple[int, ...]:
+        """The measured counts that may be chosen at a cell: its own, where it has none those of its variant.
+
+        Of the latter those that the cell encloses, since they were measured at other steps.
+        """
+        own = self.measured_counts(cell)
+        if own or work is None:
+            return own
+        there = {count for counts in self._peaks.get(cell.variant, {}).values() for count in counts}
+        return tuple(sorted(count for count in there if self.encloses(cell, count, work)))
+
     def encloses(self, cell: Cell, checkpoints: int, work: Work) -> bool:
         """Return whether a count lies within what was measured of the variant.
 

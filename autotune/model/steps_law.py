@@ -52,7 +52,8 @@ class StepsLaw:
         index, place = _piece([t for t, _ in known], tolerance)
         (t0, left), (t1, right) = known[index], known[index + 1]
         share = (math.log(tolerance) - math.log(t0)) / (math.log(t1) - math.log(t0))
-        work = _mixed(left.work, right.work, lambda a, b: math.exp(math.log(a) + share * (math.log(b) - math.log(a))))
+        # At least 1: no step is predicted where no gradient is taken.
+        work = _mixed(left.work, right.work, lambda a, b: max(a, 1) ** (1 - share) * max(b, 1) ** share)
         return StepsAt(work, max(place, left.place, right.place))
 
     def steps_at(self, horizon: float | None, tolerance: float | None) -> tuple[int, str] | None:

@@ -10,6 +10,7 @@ from autotune.choosing.recommend import Objective
 from autotune.errors import AutotuneError
 from autotune.machine.budget import Budget
 from autotune.machine.device import DeviceInfo
+from autotune.measuring.rows import keep_why
 from autotune.measuring.trial import Rung, RunSettings, Trial
 from autotune.model.cells import Cell
 from autotune.problem.loading import Problem
@@ -170,6 +171,7 @@ class Probe:
         ]
         rows = InProcessRunner(self._problem).run(trials)
         self._write(lambda store: [store.put(row) for row in rows])
+        self._write(lambda store: [keep_why(store, trial, "quick probe of auto_adjoint") for trial in trials])
         return rows
 
     def _write(self, write: Callable[[ProfileStore], Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from autotune.adjoints import passes
 from autotune.errors import AutotuneError
+from autotune.measuring.rows import keep_why
 from autotune.measuring.trial import Rung
 from autotune.model.cells import Cell
 from autotune.model.forecast import Forecast
@@ -128,16 +129,17 @@ def _excess(
     prepared = prepare(request, store, machine, progress.say)
     for failed in prepared.failures.values():
         raise AutotuneError(f"{asked.key} cannot be searched: {failed.message}", frames=failed.frames)
+    why = f"is this {asked.key} too large?"
     trials = [
         trial_of(
             prepared,
-            TrialRequest(
-                cell=cell, checkpoints=_bearable(prepared, cell, asked), rung=Rung.COMPILED, why="does it fit?"
-            ),
+            TrialRequest(cell=cell, checkpoints=_bearable(prepared, cell, asked), rung=Rung.COMPILED, why=why),
             Forecast((), prepared.works, request.adjoint),
         )
         for cell in prepared.space.cells
     ]
+    for trial in trials:
+        keep_why(store, trial, why)
     progress.started(trials)
     worst = -prepared.budget.bytes
     for row in machine.run(trials):

@@ -79,6 +79,10 @@ class Store(Protocol):
         """Store a document."""
         ...
 
+    def notes(self, kind: str) -> dict[str, Any]:
+        """Read all documents of a kind."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:

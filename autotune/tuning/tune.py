@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from autotune.choosing.recommend import Fit, Recommendation
 from autotune.errors import AutotuneError
-from autotune.measuring.rows import VERIFIED, blank_row
+from autotune.measuring.rows import VERIFIED, blank_row, keep_why
 from autotune.measuring.trial import Trial
 from autotune.model.cells import Cell
 from autotune.model.forecast import Forecast
@@ -26,10 +26,18 @@ from autotune.tuning.prepare import NOT_COUNTED, Machine, Prepared, Reuse, Store
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.stored_choice import CHOICE_NOTE, choice_key, note_of_choice
 from autotune.tuning.study import StudyPlan, make_study, scratch_url
+from autotune.tuning.study_view import write_study_of
 from autotune.tuning.sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from autotune.tuning.tier_space import TierSizes
 from autotune.tuning.verify import Chooser
-from profiles import AdjointName, Measurement, ProblemKey, Status, stored_values
+from profiles import (
+    AdjointName,
+    Measurement,
+    ProblemKey,
+    ProfilesError,
+    Status,
+    stored_values,
+)
 
 SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
 """Makes XLA's CPU backend compile a loop over a small state into one kernel; the default is 1024 bytes."""
@@ -55,7 +63,11 @@ class TuneProgress(SweepProgress, Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TuneResult:
-    """What a tune found. `hints` are lines for people; `measured` counts the rows that were made, not reused."""
+    """What a tune found. `hints` are lines for people; `measured` counts the rows that were made, not reused.
+
+    `study_url` opens the Optuna study of all that is stored; None where it could not be written, or the store is in
+    memory.
+    """
 
     prepared: Prepared
     recommendations: tuple[Recommendation, ...]
@@ -65,6 +77,7 @@ class TuneResult:
     stale: dict[str, int]
     hints: tuple[str, ...]
     store: str
+    study_url: str | None = None
 
     @property
     def everything_fits(self) -> bool:
@@ -80,6 +93,7 @@ class TuneResult:
             "adjoint": str(self.prepared.request.adjoint),
             "store": self.store,
             "study": self.prepared.study,
+            "study_url": self.study_url,
             "recommendations": [choice.to_json() for choice in self.recommendations],
         }
 
@@ -150,11 +164,21 @@ class Tuning:
         )
 
     def run(self) -> TuneResult:
-        """Search, choose, and note the choices."""
+        """Search, choose, and note the choices; write the Optuna study, however it ends."""
         try:
-            return self._run()
+            result = self._run()
         finally:
             self.close()
+            study_url = self._write_study()
+        return dataclasses.replace(result, study_url=study_url)
+
+    def _write_study(self) -> str | None:
+        """Write the Optuna study from the rows; where that fails say so, since nothing rests on it."""
+        try:
+            return write_study_of(self._prepared, self._store)
+        except (AutotuneError, ProfilesError) as error:
+            self._progress.note(str(error))
+            return None
 
     def close(self) -> None:
         """Let go of the study's database."""
@@ -212,6 +236,7 @@ class Tuning:
             )
             message = "\n".join((failure.message, *failure.frames))
             rows.append(dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message))
+            keep_why(self._store, trial, "to say why the case could not be measured")
             self._store.put(rows[-1])
             self._progress.finished(rows[-1])
         return rows
@@ -247,13 +272,18 @@ class Tuning:
             coming = plan(question, known.rows, verified=known.verified)
             self._progress.expect(len(coming), total_seconds(coming))
             forecast = Forecast(rows, self._prepared.works, request.adjoint)
-            self._measure([trial_of(self._prepared, asked, forecast) for asked in requests])
+            self._measure(requests, forecast)
             if len(self._known().rows) == len(rows):
                 # A search that learns nothing would request the same for ever.
                 raise RuntimeError(f"the store did not keep what was measured for {requests}")
 
-    def _measure(self, trials: Sequence[Trial]) -> list[Measurement]:
+    def _measure(
+        self, requests: Sequence[TrialRequest], forecast: Forecast, *, final: bool = False
+    ) -> list[Measurement]:
         """Measure a batch; a trial whose worker died twice becomes a row that says so."""
+        trials = [trial_of(self._prepared, asked, forecast, final=final) for asked in requests]
+        for trial, asked in zip(trials, requests, strict=True):
+            keep_why(self._store, trial, asked.why)
         made = self._sweep.measure(trials, alone=self._prepared.request.workers == 1)
         stored = self._store.measurements(problem_name=self._prepared.name)
         for trial in self._sweep.lost(trials, stored):
@@ -278,7 +308,7 @@ class Tuning:
         forecast = Forecast(known.rows, self._prepared.works, self._prepared.request.adjoint)
 
         def final_run(asked: TrialRequest) -> Measurement | None:
-            rows = self._measure([trial_of(self._prepared, asked, forecast, final=True)])
+            rows = self._measure([asked], forecast, final=True)
             return rows[0] if rows else None
 
         cells = {case: [cell for cell in space.cells if cell.case == case] for case in space.cases}

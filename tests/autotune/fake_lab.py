@@ -11,9 +11,8 @@ from autotune.measuring.runners import ProbeRequest
 from autotune.measuring.trial import Trial
 from autotune.model.cells import Cell, scalar_items
 from autotune.problem.steps import Observation, SiteSteps
-from profiles.records.records import AdjointName, Case, Measurement, ProblemKey, Tier
-
-from .fake_machine import DEVICE, PROBLEM, FakeMachine
+from profiles import AdjointName, Case, Measurement, ProblemKey, Tier
+from tests.autotune.fake_machine import DEVICE, PROBLEM, FakeMachine
 
 
 @dataclasses.dataclass

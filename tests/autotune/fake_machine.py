@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from autotune.measuring.trial import Rung, Trial
 from autotune.model.cells import Cell
-from profiles.records.records import DeviceKey, Measurement, PeakSource, ProblemKey, Status
+from profiles import DeviceKey, Measurement, PeakSource, ProblemKey, Status
 
 PROBLEM = ProblemKey(name="fake:make", components={"program": "p", "source": "s"})
 DEVICE = DeviceKey(platform="cpu", kind="fake-cpu", memory_bytes=2**34)

@@ -7,7 +7,8 @@ import jax
 import pytest
 
 import autotune.problem.loading
-from autotune.errors import AutotuneError, from_user, is_user_file, one_line, user_frames
+from autotune import AutotuneError
+from autotune.errors import from_user, is_user_file, one_line, user_frames
 
 
 def test_files_of_ours_of_libraries_and_of_python_are_not_the_users():

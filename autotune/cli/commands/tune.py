@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -166,6 +167,10 @@ class TuneCommand:
             screen.line(f"report      ckpt-tune report {result.prepared.name} --out DIR")
         for hint in result.hints:
             screen.line(f"hint        {hint}")
+        if result.study_url is not None:
+            screen.line(f"study       optuna-dashboard {shlex.quote(result.study_url)}")
+            call = f"optuna.load_study(study_name={result.prepared.study!r}, storage={result.study_url!r})"
+            screen.line(f"            {call}")
 
     def _say_what_does_not_fit(self, screen: Screen, result: TuneResult) -> None:
         for choice in result.recommendations:

@@ -1,0 +1,184 @@
+"""The count chosen at run time, on a small solve in this process."""
+
+import dataclasses
+import logging
+import pathlib
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+import adjoint as ours
+import autotune
+from autotune import AutotuneError
+from autotune.runtime import auto, quick_probe
+from profiles import Tier, open_store
+
+STATE = 4096
+
+
+def make(*, adjoint, horizon=1.0):
+    """The gradient of a small solve of constant steps: 32 kB a state in double precision, 100 steps a unit."""
+
+    def loss(y0):
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -y * y),
+            diffrax.Heun(),
+            t0=0.0,
+            t1=horizon,
+            dt0=0.01,
+            y0=y0,
+            adjoint=adjoint,
+            max_steps=4096,
+        )
+        assert solution.ys is not None
+        return jnp.sum(solution.ys)
+
+    return eqx.filter_grad(loss), (jnp.ones(STATE),)
+
+
+@pytest.fixture
+def url(tmp_path: pathlib.Path) -> str:
+    """A store of its own."""
+    return str(tmp_path / "profiles.db")
+
+
+def _forbid_probing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe(*_: object) -> None:
+        raise AssertionError("it probed")
+
+    monkeypatch.setattr(quick_probe.Probe, "run", probe)
+
+
+def test_the_choice_fits_the_budget_and_is_stored_for_the_next_process(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first call probes and stores; the second reads; both are logged once and choose alike; gradients agree."""
+    caplog.set_level(logging.INFO, logger="autotune")
+    first = autotune.auto_adjoint(make, budget="1MiB", store=url)
+    assert isinstance(first, ours.RecursiveCheckpointAdjoint)
+    with open_store(url) as store:
+        rows = store.measurements()
+    assert 1 <= sum(bool(row.run_seconds) for row in rows) <= 2
+    chosen = [row for row in rows if row.checkpoints == first.checkpoints]
+    assert chosen
+    assert all((row.peak_bytes or 0) <= 2**20 for row in chosen)
+    assert len([record for record in caplog.records if "checkpoints of" in record.message]) == 1
+    _forbid_probing(monkeypatch)
+    second = autotune.auto_adjoint(make, budget="1MiB", store=url)
+    assert (second.checkpoints, second.expected_steps) == (first.checkpoints, first.expected_steps)
+    fn, args = make(adjoint=first)
+    reference, _ = make(adjoint=diffrax.RecursiveCheckpointAdjoint())
+    assert jnp.allclose(fn(*args), reference(*args), rtol=1e-5)
+
+
+def test_memory_as_objective_times_nothing(url: str) -> None:
+    """With objective="memory" no count is run."""
+    autotune.auto_adjoint(make, budget="1MiB", store=url, objective="memory")
+    with open_store(url) as store:
+        assert not any(row.run_seconds for row in store.measurements())
+
+
+def test_a_store_that_cannot_be_written_does_not_stop_the_choice(tmp_path: pathlib.Path) -> None:
+    """Where the store is a place that no store can be in, the choice is made from the probe alone."""
+    (tmp_path / "file").write_text("no folder")
+    chosen = autotune.auto_adjoint(
+        make, budget="1MiB", store=str(tmp_path / "file" / "profiles.db"), objective="memory"
+    )
+    assert chosen.checkpoints >= 1
+
+
+def test_a_tier_that_a_tune_has_stored_is_taken_where_it_is_allowed(
+    url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stored row with a tier is a choice for those alone who let states lie there; the adjoint has its directory."""
+    autotune.auto_adjoint(make, budget="1MiB", store=url)
+    _forbid_probing(monkeypatch)
+    with open_store(url) as store:
+        row = next(row for row in store.measurements() if row.run_seconds)
+        tier = Tier(name="disk", windows=7, transfer_cost=0.5)
+        store.put(dataclasses.replace(row, tier=tier, run_seconds=(1e-9,), recompute_factor=2.0))
+    directory = str(tmp_path)
+    chosen = autotune.auto_adjoint(make, budget="1MiB", store=url, tiers=("disk",), directory=directory)
+    assert (chosen.tier, chosen.windows, chosen.directory) == ("disk", 7, directory)
+    assert autotune.auto_adjoint(make, budget="1MiB", store=url).tier is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tiers": ("tape",)}, "'tape' is neither 'host' nor 'disk'"),
+        ({"tiers": "disk"}, "the disk tier, and it alone, has a directory"),
+        ({"tiers": ("host",), "directory": "/tmp"}, "the disk tier, and it alone, has a directory"),
+        ({"tiers": ("disk",), "directory": "/no/such"}, "not a directory that can be written to"),
+    ],
+)
+def test_tiers_that_cannot_be_had_are_refused(url: str, options: dict, said: str) -> None:
+    """Before anything is measured, in one line."""
+    with pytest.raises(AutotuneError, match=said):
+        autotune.auto_adjoint(make, budget="1MiB", store=url, **options)
+
+
+def test_nothing_fits_is_an_error_that_names_the_smallest(url: str) -> None:
+    """A hopeless budget is refused with the bytes that would do."""
+    with pytest.raises(AutotuneError, match=r"fits 1.* the smallest needs .*KiB"):
+        autotune.auto_adjoint(make, budget="1KiB", store=url, objective="memory")
+
+
+def test_an_unknown_profile_says_what_to_run(url: str) -> None:
+    """A name that is no profile and no module is answered with what there is and what to do."""
+    with pytest.raises(AutotuneError, match="ckpt-tune tune"):
+        autotune.auto_adjoint("nobody:make", budget="1MiB", store=url)
+
+
+def test_inside_jit_it_is_refused(url: str) -> None:
+    """Called while a function is traced it says to be called before."""
+
+    def traced(x):
+        autotune.auto_adjoint(make, budget="1MiB", store=url)
+        return x
+
+    with pytest.raises(AutotuneError, match="inside jit"):
+        jax.jit(traced)(1.0)
+
+
+def test_the_probe_leaves_no_copy_of_the_arguments(url: str) -> None:
+    """After a choice as many arrays of the state's size are alive as before."""
+    mine = jnp.ones(STATE)
+
+    def alive() -> int:
+        return sum(array.shape == (STATE,) for array in jax.live_arrays())
+
+    before = alive()
+    autotune.auto_adjoint(make, budget="1MiB", store=url, objective="memory")
+    assert alive() <= before
+    assert mine.shape == (STATE,)
+
+
+def test_a_monitor_chooses_again_when_the_steps_leave_their_range(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the range nothing changes; at three times the steps the prediction follows, without another probe."""
+    monitor = autotune.StepMonitor(make, budget="1MiB", store=url)
+    _forbid_probing(monkeypatch)
+    monkeypatch.setattr(auto, "open_store", lambda *_, **__: pytest.fail("the store was opened"))
+    steps = monitor.choice.recommendation.accepted
+    assert steps is not None
+    assert not monitor.update({"num_accepted_steps": jnp.array([steps]), "num_steps": jnp.array([steps + 2])})
+    assert monitor.update({"num_accepted_steps": 3 * steps, "num_steps": 3 * steps})
+    assert monitor.adjoint.expected_steps == 3 * steps
+    assert not monitor.update(3 * steps)
+
+
+def test_a_schedule_of_horizons_probes_at_its_ends_only(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three horizons cost two probes; the middle one's steps lie between, and one count serves all."""
+    probes = []
+    run = quick_probe.Probe.run
+    monkeypatch.setattr(quick_probe.Probe, "run", lambda self, rows: probes.append(1) or run(self, rows))
+    schedule = autotune.AdjointSchedule(make, budget="1MiB", horizons=[0.5, 1.0, 2.0], store=url)
+    assert len(probes) == 2
+    assert 50 < schedule.expected_steps(horizon=1.0) < 200
+    assert schedule(horizon=2.0).expected_steps == schedule.expected_steps(horizon=2.0)
+    assert schedule.checkpoints >= schedule(horizon=0.5).checkpoints
+    with pytest.raises(AutotuneError, match="not listed"):
+        schedule(horizon=7.0)
