@@ -115,6 +115,7 @@ def checkpointed_loop(
         ValueError: as there.
     """
     checkpoints, max_steps, expected_steps = limits
+    chosen = checkpoints is not None
     checkpoints, max_steps = _checked(checkpoints, max_steps)
     if max_steps == 0:
         return jax.tree_util.tree_map(jnp.array, init_val)
@@ -129,6 +130,7 @@ def checkpointed_loop(
         derived=derived,
         limits=(checkpoints, max_steps, expected_steps),
         exact=exact,
+        chosen=chosen,
         windows=windows,
     )
     return (bind_loop if bind is None else bind)(loop)

