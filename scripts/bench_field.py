@@ -146,9 +146,8 @@ def main() -> int:
     for count, found in ratios.items():
         means = ", ".join(f"{figure} {geometric_mean(values):.2f}x" for figure, values in found.items())
         slower = sum(ratio < 1 for ratio in found["seconds"])
-        print(
-            f"c={count}: {len(found['seconds'])} programs, geometric means of Diffrax over ours: {means}; {slower} slower"
-        )
+        cells = len(found["seconds"])
+        print(f"c={count}: {cells} programs, Diffrax over ours in the geometric mean: {means}; {slower} slower")
     print(f"wrote {options.out}")
     return 0
 

@@ -278,14 +278,15 @@ def ode_rnn(adjoint):
 def doses(adjoint):
     """A pharmacokinetic model: six doses, a solve after each, unrolled."""
 
+    def field(t, y, p):
+        del t
+        return jnp.stack([-p[0] * y[0], p[0] * y[0] - p[1] * y[1]])
+
     def loss(p):
         y = jnp.zeros(2)
         for k in range(6):
             y = y.at[0].add(1.0)
-            y = _solve(
-                lambda t, y, p: jnp.stack([-p[0] * y[0], p[0] * y[0] - p[1] * y[1]]), adjoint, (4.0 * k, 4.0 * k + 4, None),
-                y, p, max_steps=256,
-            ).ys[-1]  # fmt: skip
+            y = _solve(field, adjoint, (4.0 * k, 4.0 * k + 4, None), y, p, max_steps=256).ys[-1]
         return jnp.sum(y**2)
 
     return jax.value_and_grad(loss), (jnp.array([1.1, 0.3]),)
