@@ -13,7 +13,16 @@ from autotune.adjoints import Work
 from autotune.measuring.trial import Rung
 from autotune.model.cells import Cell, Variant, cell_of
 from autotune.search.history import Past, SearchGoal
-from autotune.search.search import APART, CHALLENGERS, MATTERS, MOST_TIMED, MOST_TIMED_ALONE, STRETCH, Search
+from autotune.search.search import (
+    APART,
+    CHALLENGERS,
+    MATTERS,
+    MOST_TIMED,
+    MOST_TIMED_ALONE,
+    STRETCH,
+    Search,
+    _apart,
+)
 from autotune.search.space import Listed, Space, build_space, grid_counts
 from profiles import AdjointName, Measurement, Status, Tier
 from tests.autotune.rows import a_row
@@ -248,6 +257,12 @@ def test_the_most_promising_counts_challenge_the_best_apart_from_each_other(
         assert challengers == challenge_of(question, rows)
         fastest = Past(rows, question).timed(question.space.cells[0])[0].checkpoints
         assert [one.checkpoints for one in found] == ([fastest, *challengers] if challengers else [])
+
+
+@pytest.mark.parametrize(("right", "expected"), [(10, False), (14, False), (15, True), (7, False), (6, True)])
+def test_counts_are_apart_from_half_as_many_more_on(right: int, expected: bool) -> None:
+    """Beside ten, in either order: seven tenths are too near, six are not."""
+    assert _apart(10, right) is _apart(right, 10) is expected
 
 
 def test_a_challenger_says_what_it_may_gain() -> None:
