@@ -188,6 +188,14 @@ def test_shares_of_what_fits_are_a_third_and_a_ninth_or_a_quarter_at_two_ends() 
     assert asked(both, *rows, *near) == [(h, c, RUN) for h in (200, 20) for c in (200, 900)]
 
 
+def test_of_cases_with_nearly_as_many_steps_the_one_with_most_is_timed_alone() -> None:
+    """A third and a ninth of what fits, as where it is the only case."""
+    counts = tuple(range(100, 1000, 50))
+    rows = [row(count, None, 200) for count in (100, 550, 950)]
+    question = goal(space_of(180, 200, 190, counts=counts), 92_000_000)
+    assert asked(question, *rows) == [(200, count, RUN) for count in (100, 300, 900)]
+
+
 @pytest.mark.parametrize(("more", "gains"), [(81, False), (152, False), (208, True), (390, True)])
 def test_two_timings_that_fit_are_enough_unless_another_count_executes_a_twentieth_fewer_steps(
     more: int, gains: bool
