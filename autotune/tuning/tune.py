@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from autotune.choosing.recommend import Fit, Recommendation
 from autotune.errors import AutotuneError
-from autotune.measuring.rows import VERIFIED, blank_row, keep_why
+from autotune.measuring.rows import VERIFIED, blank_row, keep_why, trial_key
 from autotune.measuring.trial import Trial
 from autotune.model.cells import Cell
 from autotune.model.forecast import Forecast
@@ -267,17 +267,21 @@ class Tuning:
     def _measure(
         self, requests: Sequence[TrialRequest], forecast: Forecast, *, final: bool = False
     ) -> list[Measurement]:
-        """Measure a batch; a trial whose worker died twice becomes a row that says so."""
+        """Measure a batch and return its rows, whoever measured them.
+
+        A trial whose worker died twice becomes a row that says so.
+        """
         trials = [trial_of(self._prepared, asked, forecast, final=final) for asked in requests]
         for trial, asked in zip(trials, requests, strict=True):
             keep_why(self._store, trial, asked.why)
-        made = self._sweep.measure(trials, alone=self._prepared.request.workers == 1)
+        self._sweep.measure(trials, alone=self._prepared.request.workers == 1)
         stored = self._store.measurements(problem_name=self._prepared.name)
         for trial in self._sweep.lost(trials, stored):
             message = "its worker was killed twice"
             self._store.put(dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message))
         self._measured += len(trials)
-        return made
+        asked_for = {trial_key(trial) for trial in trials}
+        return [row for row in stored if trial_key(row) in asked_for]
 
     def _space_with_tiers(self) -> Space:
         """The space, and its cells with every tier that was asked for and holds a state."""
