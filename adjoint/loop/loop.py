@@ -42,8 +42,8 @@ def checkpointed_while_loop(
         body_fun: takes the carry, returns one of the same structure, shapes and dtypes.
         init_val: the carry, any PyTree of arrays and Python scalars.
         checkpoints: states held at once, the initial state included, at least 1. Each costs the bytes of the carry's
-            changing leaves, buffers apart. None: `default_checkpoints(max_steps)`, or one for every step where all states
-            together take at most 64 KiB.
+            changing leaves, buffers apart. None: `default_checkpoints(max_steps)`, or one for every step where all
+            states together take at most 64 KiB.
         max_steps: bound on the number of steps, None for none. Needed where `checkpoints` is None. Steps are counted in
             32 bits, so one of 2**31 or more is none.
         expected_steps: a prediction of how many steps will be made, an int or a traced integer scalar (a new value is

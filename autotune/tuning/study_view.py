@@ -207,7 +207,7 @@ def _listed(points: Iterable[Mapping[str, Scalar]]) -> dict[str, list[Scalar]]:
     return {name: list(values.values()) for name, values in found.items()}
 
 
-def _dimension(name: str, values: Sequence[Scalar]) -> tuple[BaseDistribution, Callable[[Scalar], Any]]:
+def _dimension(name: str, values: Sequence[Scalar]) -> tuple[BaseDistribution, Callable[[Any], Any]]:
     """Choose a parameter's distribution, and how its values are written.
 
     Numbers make a range. Anything else makes a list of choices: by their texts where Optuna knows no such values, or
@@ -232,7 +232,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _trial(
-    row: Measurement, view: StudyView, dimensions: Mapping[str, tuple[BaseDistribution, Callable[[Scalar], Any]]]
+    row: Measurement, view: StudyView, dimensions: Mapping[str, tuple[BaseDistribution, Callable[[Any], Any]]]
 ) -> FrozenTrial:
     """Write one row."""
     params = _params(row)
