@@ -214,7 +214,7 @@ class Point:
     A dimension of the space is one field here and, for the store, its column in `profiles.COLUMNS`.
 
     `checkpoints` and `expected_steps` go to the adjoint, as `tier` does; `horizon`, `tolerance` and `set_values` to the
-    problem; `x64` and `xla_flags` to the process. `mesh` is how the call was sharded. `repeat` numbers them.
+    problem; `x64` and `xla_flags` to the process. `mesh` is how the call was sharded, `repeat` numbers measurements.
 
     Raises:
         RecordError: a count is negative or beyond 64 bits, or a figure is not finite.
