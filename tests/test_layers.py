@@ -27,11 +27,11 @@ FORBIDDEN = {
     "autotune": set(),
 }
 ONLY_IN = {
-    "optuna": {f"autotune/tuning/{name}.py" for name in ("sweep", "study", "study_view")},
+    "optuna": {f"autotune/tuning/{name}.py" for name in ("sweep", "queue", "study_view")},
     "typer": {"autotune/cli/app.py", "autotune/cli/common.py", "autotune/cli/commands/profiles.py"},
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "sqlalchemy": {
-        "autotune/tuning/study.py",
+        "autotune/tuning/queue.py",
         *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "schema", "store")),
     },
 }

@@ -12,7 +12,7 @@ import typer.testing
 from autotune import AutotuneError
 from autotune.cli import app
 from autotune.cli.commands import recommend, tune
-from autotune.tuning.study import open_scratch
+from autotune.tuning.queue import open_scratch
 from profiles import StoreError, hide_passwords, open_store, parse_url, without_password
 from tests.autotune.fake_lab import lab
 from tests.conftest import REPOSITORY
@@ -146,7 +146,7 @@ def _parses(url: str) -> bool:
 
 @pytest.mark.parametrize("url", URLS)
 def test_the_library_raises_without_the_password(url: str) -> None:
-    """A whole traceback of a store that cannot be opened, its causes included, and one of a scratch study."""
+    """A whole traceback of a store that cannot be opened, its causes included, and one of a queue."""
     for opens, kind in ((open_store, StoreError), (open_scratch, AutotuneError)):
         if opens is open_scratch and (not url.startswith("postgresql") or not _parses(url)):
             continue  # a study is opened after its store alone

@@ -42,7 +42,8 @@ def checkpointed_while_loop(
         body_fun: takes the carry, returns one of the same structure, shapes and dtypes.
         init_val: the carry, any PyTree of arrays and Python scalars.
         checkpoints: states held at once, the initial state included, at least 1. Each costs the bytes of the carry's
-            changing leaves, buffers apart. None: `default_checkpoints(max_steps)`.
+            changing leaves, buffers apart. None: `default_checkpoints(max_steps)`, or one for every step where all
+            states together take at most 64 KiB.
         max_steps: bound on the number of steps, None for none. Needed where `checkpoints` is None. Steps are counted in
             32 bits, so one of 2**31 or more is none.
         expected_steps: a prediction of how many steps will be made, an int or a traced integer scalar (a new value is
@@ -115,6 +116,7 @@ def checkpointed_loop(
         ValueError: as there.
     """
     checkpoints, max_steps, expected_steps = limits
+    chosen = checkpoints is not None
     checkpoints, max_steps = _checked(checkpoints, max_steps)
     if max_steps == 0:
         return jax.tree_util.tree_map(jnp.array, init_val)
@@ -129,6 +131,7 @@ def checkpointed_loop(
         derived=derived,
         limits=(checkpoints, max_steps, expected_steps),
         exact=exact,
+        chosen=chosen,
         windows=windows,
     )
     return (bind_loop if bind is None else bind)(loop)

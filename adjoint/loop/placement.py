@@ -180,13 +180,14 @@ def retarget(plan: Aim, target: Any, step: Any, steps: Any) -> Aim:
     return Aim(target, jnp.argmin(cost).astype(INT))
 
 
-def predicted(plan: Aim, estimate: Any, step: Any) -> Any:
+def predicted(plan: Aim, estimate: Any, step: Any, checkpoints: int) -> Any:
     """Choose the next target from an estimate of the number of steps.
 
     Args:
         plan: where the sweep stands.
         estimate: integer scalar, at most `step` where nothing is known.
         step: integer scalar, the current step.
+        checkpoints: slots. As many steps are all stored: to fewer nothing needs to be adapted.
 
     Returns:
         The target to place for: the estimate where it differs from the target by more than a sixteenth, else the
@@ -194,6 +195,7 @@ def predicted(plan: Aim, estimate: Any, step: Any) -> Any:
     """
     estimate = jnp.minimum(estimate, jnp.where(step < NEVER // FARTHEST - 1, (step + 1) * FARTHEST, NEVER))
     usable = estimate > step
+    estimate = jnp.maximum(estimate, checkpoints)
     differs = jnp.abs(estimate - plan.target) > (plan.target >> 4)
     passed = jnp.where(step >= plan.target, beyond(plan.target), plan.target)
     return jnp.where(usable & (differs | (step >= plan.target)), estimate, passed)

@@ -36,6 +36,10 @@ from .analysis import Flags, pick, scatter
 _within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
 
+SMALL_BYTES = 64 * 1024
+"""Where no count is given and a solve's states all together are at most so large, all of them are held."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
     """What a loop runs; the parameter of our primitives. Compared by identity.
@@ -58,6 +62,8 @@ class Program:
     derived: Flags
     """The state leaves that `rebuild` gives."""
     checkpoints: int
+    chosen: bool
+    """Somebody named the number of checkpoints."""
     max_steps: int | None
     exact: bool
     """The expected steps are right but for rounding: passing them takes no checkpoints back, which saves compiled
@@ -78,6 +84,22 @@ class Program:
     def stores_everything(self) -> bool:
         """Whether every step has a slot of its own, so that nothing is ever recomputed."""
         return self.max_steps is not None and self.checkpoints >= self.max_steps
+
+    def with_room(self, step_bytes: int) -> "Program":
+        """Return the program with a slot for every step, where nobody chose a count and all of them are small.
+
+        Args:
+            step_bytes: what is held of one step.
+        """
+        everything = 0 if self.max_steps is None else self.max_steps * step_bytes
+        if self.chosen or self.windows is not None or self.max_steps is None or everything > SMALL_BYTES:
+            return self
+        return dataclasses.replace(self, checkpoints=self.max_steps)
+
+
+def bytes_of(avals: Sequence[Any]) -> int:
+    """Count the bytes of arrays of such types."""
+    return sum(aval.size * aval.dtype.itemsize for aval in avals)
 
 
 def groups(values: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
@@ -224,6 +246,7 @@ def trace_loop(
     derived: Derived | None,
     limits: tuple[int, int | None, Any],
     exact: bool,
+    chosen: bool = True,
     windows: TierOptions | None = None,
 ) -> Loop:
     """Trace a loop.
@@ -238,6 +261,7 @@ def trace_loop(
         derived: leaves that need no place in a checkpoint; None for none.
         limits: checkpoints, max_steps, and the expected steps (integer, traced scalar or None).
         exact: whether the expected steps are right but for rounding.
+        chosen: whether somebody named the number of checkpoints.
         windows: the tier for first states of windows, None for none.
 
     Returns:
@@ -318,6 +342,7 @@ def trace_loop(
         buffers=len(moving_buffers),
         derived=tuple(is_derived),
         checkpoints=checkpoints,
+        chosen=chosen,
         max_steps=max_steps,
         exact=exact,
         nested=_within_body.get(),

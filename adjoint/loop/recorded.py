@@ -35,7 +35,7 @@ from .primitive import (
     tangents_along,
     zero_tangent,
 )
-from .program import Loop, Place, Program
+from .program import Loop, Place, Program, bytes_of
 from .tape import Flagged, needed, perturbed
 
 logger = logging.getLogger(__name__)
@@ -217,6 +217,11 @@ def _jvp(
         _say_once(obstacle)
         return differentiate(solve_primals, solve_tangents, program=program)
     keep = needed(replay.program, moving_replay)
+    recorded = [program.body.out_avals[leaf] for leaf in replay.leaves]
+    held = pick(replay.program.body.out_avals[: replay.program.state], keep.stored)
+    step_bytes = bytes_of([*held, *recorded])
+    program = program.with_room(step_bytes)
+    replay = dataclasses.replace(replay, program=replay.program.with_room(step_bytes))
     given_operands = sweeps.operands_of(replay.program, replay_primals)
     visited = _Accepted(program, replay, keep.stored, given_operands)
     outputs, stored, record = windowed.run_storing(program, solve_primals, visited)

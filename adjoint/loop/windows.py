@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ..theory.windows import block, least_repetition
 from ..tiers.tiers import make_tier
 from . import placement as placing
-from . import sweeps
+from . import reversal, sweeps
 from .analysis import is_inexact
 from .placement import INT, NEVER, Aim
 from .program import Program
@@ -34,19 +34,19 @@ def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tupl
 
 
 def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
-    """Carry cotangents from the end of a loop to its beginning; as `sweeps.reverse`."""
+    """Carry cotangents from the end of a loop to its beginning; as `reversal.reverse`."""
     if program.windows is None:
-        return sweeps.reverse(program, tape, consts, stored, cotangents)
+        return reversal.reverse(program, tape, consts, stored, cotangents)
     return _reverse(program, tape, consts, stored, cotangents)
 
 
 def push_forward(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, tangents: Any) -> Any:
-    """Carry tangents from the beginning of a loop to its end; as `sweeps.push_forward`."""
+    """Carry tangents from the beginning of a loop to its end; as `reversal.push_forward`."""
     if program.windows is not None:
         base = _base(stored)
         slots, _ = _fetch_if(base > 0, program, stored.tier, stored.slots, INT(1))
         stored = stored._replace(slots=slots)
-    return sweeps.push_forward(program, tape, consts, stored, tangents)
+    return reversal.push_forward(program, tape, consts, stored, tangents)
 
 
 def tier_arrays(program: Program, count: int) -> int:
@@ -219,7 +219,7 @@ def _run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tup
         target = window.target
         if visited.predicts:
             estimate = visited.estimate(given, forward.state)
-            target = jnp.where(ended, placing.predicted(Aim(target, aim.top), estimate, position), target)
+            target = jnp.where(ended, placing.predicted(Aim(target, aim.top), estimate, position, checkpoints), target)
         held = jnp.sum(starts != NEVER, dtype=INT)
         # A conditional costs a round trip on a GPU, planning a window a few loops; windows are long.
         window = lax.cond(
@@ -298,7 +298,7 @@ def _reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored
     def body(carry):
         end, start, top, steps, slots, cotangents = carry
         window = Stored(end, top, steps, slots, [])
-        slots, cotangents = sweeps.reverse_block(program, tape, consts, window, cotangents, start)
+        slots, cotangents = reversal.reverse_block(program, tape, consts, window, cotangents, start)
         slots, before = _fetch_if(start > 0, program, stored.tier, slots, start)
         return _Reversing(start, before, INT(0), sweeps.update(alone, before, 0, 0), slots, cotangents)
 

@@ -219,6 +219,7 @@ def bind_accepted(
         else Derived(lambda carry: derived.select(carry[1]), lambda carry: derived.rebuild(carry[1])),
         limits=(program.checkpoints, max_steps, None),
         exact=False,
+        chosen=program.chosen,
         windows=program.windows,
     )
     recorded = len(jtu.tree_leaves(times))

@@ -50,7 +50,8 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
 
     Attributes:
         checkpoints: states held at once, the initial state included, at least 1. None:
-            `default_checkpoints(max_steps)`, about sqrt(2 max_steps).
+            `default_checkpoints(max_steps)`, about sqrt(2 max_steps), or every state where `max_steps` of them take at
+            most 64 KiB.
         expected_steps: a prediction of the number of accepted steps, an int or a traced integer scalar (a new value is
             no new compile). It never changes the result. None: for constant steps it is computed from t0, t1 and dt0
             while the program runs; otherwise it is estimated as the solve goes on.

@@ -49,7 +49,7 @@ DiskBudget = Annotated[
 ]
 DiskDirectory = Annotated[str | None, typer.Option(help="Where the file of --tiers disk may lie.")]
 Timeout = Annotated[float, typer.Option(help="Seconds that compiling, or one call, may take before it is ended.")]
-Seed = Annotated[int, typer.Option(help="Seed of samplers and of the order of timings.")]
+Seed = Annotated[int, typer.Option(help="Seed of the order of timings.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that measure; compiles overlap, timings do not.")]
 Force = Annotated[bool, typer.Option("--force", help="Use the profile although device, versions or code differ.")]
 

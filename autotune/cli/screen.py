@@ -222,7 +222,7 @@ def _cell(value: Any) -> str:
 
 
 def _is_figure(text: str) -> bool:
-    return text == "-" or text[:1].isdigit() or text[:1] in "+-±<>≈" or text == "∞"
+    return text == "-" or text[:1].isdigit() or text[:1] in "+-±<>≤≥≈" or text == "∞"
 
 
 def _csv_cell(value: Any) -> Any:

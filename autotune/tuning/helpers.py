@@ -15,8 +15,8 @@ from autotune.measuring.trial import RunSettings
 from autotune.problem.differences import differences
 from autotune.tuning.lab import WorkerMachine
 from autotune.tuning.prepare import Prepared
+from autotune.tuning.queue import JoinedStudy, join_study, scratch_url
 from autotune.tuning.request import TuneRequest
-from autotune.tuning.study import JoinedStudy, join_study, scratch_url
 from autotune.tuning.sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from profiles import STORE_VARIABLE, AdjointName, DeviceKey, Measurement, ProblemKey, read_values, stored_values
 
@@ -71,7 +71,6 @@ def origin_of_study(prepared: Prepared) -> dict[str, Any]:
         "set_values": stored_values(dict(case.set_values)),
         "horizon": case.horizon,
         "tolerance": case.tolerance,
-        "budget_bytes": prepared.budget.bytes,
     }
 
 
@@ -128,9 +127,7 @@ def _join(joined: JoinedStudy, request: WorkerRequest, store: WorkerStore, progr
             _check_same(origin, problem, machine)
         else:
             machine.device_info()
-        tools = SweepTools(
-            runner=_Moved(machine, problem), store=store, progress=progress, budget_bytes=origin["budget_bytes"]
-        )
+        tools = SweepTools(runner=_Moved(machine, problem), store=store, progress=progress)
         return _serve(Sweep(joined, tools), request, progress.say)
     finally:
         machine.close()

@@ -232,7 +232,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _trial(
-    row: Measurement, view: StudyView, dimensions: Mapping[str, tuple[BaseDistribution, Callable[[Scalar], Any]]]
+    row: Measurement, view: StudyView, dimensions: Mapping[str, tuple[BaseDistribution, Callable[[Any], Any]]]
 ) -> FrozenTrial:
     """Write one row."""
     params = _params(row)

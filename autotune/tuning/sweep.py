@@ -1,32 +1,31 @@
 """Hand out trials through an Optuna study, measure them, store each result.
 
-`autotune.tuning.study` makes the study; the budget is a constraint of its trials. What to measure is decided by
-`autotune.search.search` and enqueued; Optuna hands a trial to exactly one worker, keeps its heartbeat while it runs,
-and puts it back once when its worker died.
+`autotune.tuning.queue` makes the study. What to measure is decided by `autotune.search` and enqueued; Optuna hands a
+trial to exactly one worker, keeps its heartbeat while it runs, and puts it back once when its worker died.
 
-The study is scratch: rebuilt from the store at every start, and thrown away. A result is stored before Optuna hears
-of it, so a kill in between measures nothing twice.
+The study is scratch, made for one tune and thrown away. A result is stored before Optuna hears of it, so a kill in
+between measures nothing twice.
 
 Timings of one batch have to alternate, while Optuna knows single trials. So a batch is claimed by as many threads of
 `study.optimize` as it has trials, and `Rendezvous` turns their trials into one call of the runner.
 """
 
 import dataclasses
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import optuna
 from optuna.trial import TrialState
 
 from autotune.errors import ProblemChangedError
+from autotune.measuring.rows import trial_key
 from autotune.measuring.trial import Rung, Runner, Trial
 from autotune.measuring.wire import decode_trial, encode
+from autotune.tuning.queue import JoinedStudy, known_experimental
 from autotune.tuning.rendezvous import Rendezvous
-from autotune.tuning.study import JoinedStudy, distributions_of, known_experimental, objectives_of, params_of
-from profiles import Measurement, Status
+from profiles import Measurement
 
 IDLE_POLL_SECONDS = 0.5
 CHANGED = "changed"
@@ -57,18 +56,13 @@ class SweepInterrupted(Exception):
     """The sweep was interrupted while its trials ran; nothing of them is kept."""
 
 
-class _Failed(Exception):
-    """A trial's measurement ended other than well; its row says how."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SweepTools:
-    """What a sweep works with: who measures, where rows go, who listens, and the budget that constrains the study."""
+    """What a sweep works with: who measures, where rows go, and who is told."""
 
     runner: Runner
     store: StoresMeasurements
     progress: SweepProgress
-    budget_bytes: int | None = None
 
 
 class Sweep:
@@ -76,12 +70,11 @@ class Sweep:
 
     def __init__(self, joined: JoinedStudy, tools: SweepTools) -> None:
         """Take part in a study; see `make_study` and `join_study`."""
-        self._study = study = joined.study
+        self._study = joined.study
         self._joined = joined
         self._storage = joined.storage
         self._seeded: set[int] = set()
         self._tools = tools
-        self._choices: dict[str, list[str]] = study.user_attrs["choices"]
         self._measured: list[Measurement] = []
         self._interrupted = threading.Event()
 
@@ -99,11 +92,6 @@ class Sweep:
     def running(self) -> int:
         """How many trials some process has taken and not ended."""
         return len(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """What the process that made the study said of problem, device and settings."""
-        return dict(self._study.user_attrs["origin"])
 
     @property
     def closed(self) -> bool:
@@ -128,27 +116,6 @@ class Sweep:
         with known_experimental():
             optuna.storages.fail_stale_trials(self._study)
 
-    def rebuild(self, rows: Sequence[Measurement]) -> None:
-        """Fill a new study with what the store holds, so that its front and samplers know every measured trial."""
-        distributions = distributions_of(self._choices, int(self._study.user_attrs["most_checkpoints"]))
-        for row in rows:
-            params = params_of(row)
-            if set(params) != set(distributions) or any(
-                params[name] not in self._choices[name] for name in self._choices
-            ):
-                continue  # a value that is not part of this tune
-            values = objectives_of(row)
-            self._study.add_trial(
-                optuna.create_trial(
-                    state=TrialState.COMPLETE if values else TrialState.PRUNED,
-                    values=values,
-                    params=params,
-                    distributions=distributions,
-                    user_attrs={"key": row.key, "status": str(row.status)},
-                    constraints=self._constraints(row),
-                )
-            )
-
     def measure(self, trials: Sequence[Trial], *, alone: bool = False) -> list[Measurement]:
         """Measure a batch, together with whatever workers have joined, until every trial of it has ended.
 
@@ -164,7 +131,7 @@ class Sweep:
         """
         first = len(self._study.get_trials(deepcopy=False))
         for trial in trials:
-            self._study.enqueue_trial(params_of(trial), user_attrs={"trial": encode(trial)})
+            self._study.enqueue_trial({}, user_attrs={"trial": encode(trial)})
         self._measured.clear()
         timed = all(trial.rung is Rung.RUN for trial in trials)
         while True:
@@ -194,13 +161,9 @@ class Sweep:
                 storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
 
     def lost(self, trials: Sequence[Trial], rows: Sequence[Measurement]) -> list[Trial]:
-        """Return the trials that have no row: their workers died twice."""
-
-        def place(of: Trial | Measurement) -> str:
-            return json.dumps({"study": of.study, **params_of(of)}, sort_keys=True)
-
-        known = {place(row) for row in rows}
-        return [trial for trial in trials if place(trial) not in known]
+        """Return the trials that no row tells about: their workers died twice."""
+        known = {trial_key(row) for row in rows}
+        return [trial for trial in trials if trial_key(trial) not in known]
 
     def work(self, *, together: int = 1) -> int:
         """Take and measure waiting trials until none waits; return how many this process took."""
@@ -212,7 +175,6 @@ class Sweep:
                 lambda trial, meeting=meeting: self._objective(trial, meeting),
                 n_trials=size,
                 n_jobs=size,
-                catch=(_Failed,),
             )
             meeting.check()  # Optuna drops what its last threads raised
             taken += size
@@ -220,65 +182,18 @@ class Sweep:
             raise SweepInterrupted
         return taken
 
-    def sample(self, build: Callable[[Mapping[str, str], int], Trial]) -> None:
-        """Let Optuna's multi-objective sampler choose one trial, and measure it.
-
-        Args:
-            build: makes a trial from the chosen values, texts by parameter name, and the number of checkpoints.
-        """
-        meeting = Rendezvous(1, self._run)
-        self._study.optimize(
-            lambda trial: self._objective(trial, meeting, build=build), n_trials=1, catch=(_Failed,)
-        )  # fmt: skip
-        if self._interrupted.is_set():
-            raise SweepInterrupted
-
-    def _objective(
-        self,
-        handed: optuna.Trial,
-        meeting: Rendezvous,
-        build: Callable[[Mapping[str, str], int], Trial] | None = None,
-    ) -> tuple[float, float]:
-        """Measure the trial that Optuna handed out; see the module's header."""
-        try:
-            trial = self._trial_of(handed, build)
-        except BaseException:
+    def _objective(self, handed: optuna.Trial, meeting: Rendezvous) -> float:
+        """Measure the trial that Optuna handed out; see the module's header. How it ended stands in its row alone."""
+        encoded = handed.user_attrs.get("trial")
+        if encoded is None:  # another worker was faster: nothing waits
             meeting.leave()
-            raise
+            raise optuna.TrialPruned
         try:
-            row = meeting.bring(trial)
+            meeting.bring(decode_trial(encoded))
         except ProblemChangedError as error:
             handed.set_user_attr(CHANGED, str(error))  # for the process that made the study
             raise
-        handed.set_user_attr("key", row.key)
-        handed.set_user_attr("status", str(row.status))
-        for name, excess in (self._constraints(row) or {}).items():
-            handed.set_constraint(name, excess)
-        if row.status is not Status.OK:
-            raise _Failed(f"{row.status}: {row.message}")
-        values = objectives_of(row)
-        if values is None:
-            raise optuna.TrialPruned  # compiled only: its bytes are stored, there are no seconds to report
-        return values
-
-    def _trial_of(self, handed: optuna.Trial, build: Callable[[Mapping[str, str], int], Trial] | None) -> Trial:
-        """Read the trial that was enqueued, or make the one that the sampler chooses."""
-        enqueued = handed.user_attrs.get("trial")
-        if enqueued is None and build is None:
-            raise optuna.TrialPruned  # another worker was faster: nothing waits
-        top = int(self._study.user_attrs["most_checkpoints"])
-        checkpoints = handed.suggest_int("checkpoints", 1, top, log=True)
-        chosen = {name: handed.suggest_categorical(name, listed) for name, listed in self._choices.items()}
-        if enqueued is None:
-            assert build is not None
-            return build(chosen, checkpoints)
-        return decode_trial(enqueued)
-
-    def _constraints(self, row: Measurement) -> dict[str, float] | None:
-        """Compute by how many bytes a row exceeds the budget; None where there is no budget or no figure."""
-        if self._tools.budget_bytes is None or row.peak_bytes is None:
-            return None
-        return {"budget": float(row.peak_bytes - self._tools.budget_bytes)}
+        return 0.0
 
     def _run(self, trials: Sequence[Trial]) -> list[Measurement]:
         """Measure trials, and store each row before anyone else hears of it."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from autotune.choosing.recommend import Fit, Recommendation
 from autotune.errors import AutotuneError
-from autotune.measuring.rows import VERIFIED, blank_row, keep_why
+from autotune.measuring.rows import VERIFIED, blank_row, keep_why, trial_key
 from autotune.measuring.trial import Trial
 from autotune.model.cells import Cell
 from autotune.model.forecast import Forecast
@@ -23,9 +23,9 @@ from autotune.search.space import Space
 from autotune.tuning.dry_run import Planned, plan, total_seconds
 from autotune.tuning.helpers import local_workers, origin_of_study
 from autotune.tuning.prepare import NOT_COUNTED, Machine, Prepared, Reuse, Store, prepare, reuse
+from autotune.tuning.queue import StudyPlan, make_study, scratch_url
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.stored_choice import CHOICE_NOTE, choice_key, note_of_choice
-from autotune.tuning.study import StudyPlan, make_study, scratch_url
 from autotune.tuning.study_view import write_study_of
 from autotune.tuning.sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
 from autotune.tuning.tier_space import TierSizes
@@ -139,29 +139,17 @@ class Tuning:
     """One tune on its way."""
 
     def __init__(self, prepared: Prepared, store: Store, machine: Machine, progress: TuneProgress) -> None:
-        """Make the scratch study anew."""
+        """Make the queue."""
         self._prepared = prepared
         self._store = store
         self._machine = machine
         self._progress = progress
         self._measured = 0
-        most = max((work.steps for work in prepared.works.values()), default=1024)
-        self._scratch = scratch_url(store.url)
-        if prepared.request.workers > 1 and not self._scratch:
+        url = scratch_url(store.url)
+        if prepared.request.workers > 1 and not url:
             raise AutotuneError(f"{prepared.request.workers} workers need a store that they can share; name a file")
-        study = StudyPlan(
-            name=prepared.study,
-            space=prepared.space,
-            most_checkpoints=max(most, *(prepared.space.counts or (1,))),
-            tiers=tuple(tier.name for tier in prepared.request.tiers),
-            seed=prepared.request.seed,
-            origin=origin_of_study(prepared),
-        )
-        joined = make_study(self._scratch, study)
-        self._sweep = Sweep(
-            joined,
-            SweepTools(runner=machine, store=store, progress=progress, budget_bytes=prepared.budget.bytes),
-        )
+        joined = make_study(url, StudyPlan(name=prepared.study, origin=origin_of_study(prepared)))
+        self._sweep = Sweep(joined, SweepTools(runner=machine, store=store, progress=progress))
 
     def run(self) -> TuneResult:
         """Search, choose, and note the choices; write the Optuna study, however it ends."""
@@ -181,13 +169,12 @@ class Tuning:
             return None
 
     def close(self) -> None:
-        """Let go of the study's database."""
+        """Let go of the queue's database."""
         self._sweep.close()
 
     def _run(self) -> TuneResult:
         failed = self._store_failures()
         known = self._known()
-        self._sweep.rebuild(known.rows)
         self._say_what_is_reused(known)
         helpers = local_workers(self._prepared, self._sweep.name, self._store.url, self._prepared.request.workers - 1)
         with helpers, _interruptible(self._sweep):
@@ -280,17 +267,21 @@ class Tuning:
     def _measure(
         self, requests: Sequence[TrialRequest], forecast: Forecast, *, final: bool = False
     ) -> list[Measurement]:
-        """Measure a batch; a trial whose worker died twice becomes a row that says so."""
+        """Measure a batch and return its rows, whoever measured them.
+
+        A trial whose worker died twice becomes a row that says so.
+        """
         trials = [trial_of(self._prepared, asked, forecast, final=final) for asked in requests]
         for trial, asked in zip(trials, requests, strict=True):
             keep_why(self._store, trial, asked.why)
-        made = self._sweep.measure(trials, alone=self._prepared.request.workers == 1)
+        self._sweep.measure(trials, alone=self._prepared.request.workers == 1)
         stored = self._store.measurements(problem_name=self._prepared.name)
         for trial in self._sweep.lost(trials, stored):
             message = "its worker was killed twice"
             self._store.put(dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message))
         self._measured += len(trials)
-        return made
+        asked_for = {trial_key(trial) for trial in trials}
+        return [row for row in stored if trial_key(row) in asked_for]
 
     def _space_with_tiers(self) -> Space:
         """Add to the space its cells with every requested tier that holds a state."""

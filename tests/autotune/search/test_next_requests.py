@@ -13,7 +13,16 @@ from autotune.adjoints import Work
 from autotune.measuring.trial import Rung
 from autotune.model.cells import Cell, Variant, cell_of
 from autotune.search.history import Past, SearchGoal
-from autotune.search.search import APART, CHALLENGERS, MATTERS, MOST_TIMED, MOST_TIMED_ALONE, STRETCH, Search
+from autotune.search.search import (
+    APART,
+    CHALLENGERS,
+    MATTERS,
+    MOST_TIMED,
+    MOST_TIMED_ALONE,
+    STRETCH,
+    Search,
+    _apart,
+)
 from autotune.search.space import Listed, Space, build_space, grid_counts
 from profiles import AdjointName, Measurement, Status, Tier
 from tests.autotune.rows import a_row
@@ -179,6 +188,14 @@ def test_shares_of_what_fits_are_a_third_and_a_ninth_or_a_quarter_at_two_ends() 
     assert asked(both, *rows, *near) == [(h, c, RUN) for h in (200, 20) for c in (200, 900)]
 
 
+def test_of_cases_with_nearly_as_many_steps_the_one_with_most_is_timed_alone() -> None:
+    """A third and a ninth of what fits, as where it is the only case."""
+    counts = tuple(range(100, 1000, 50))
+    rows = [row(count, None, 200) for count in (100, 550, 950)]
+    question = goal(space_of(180, 200, 190, counts=counts), 92_000_000)
+    assert asked(question, *rows) == [(200, count, RUN) for count in (100, 300, 900)]
+
+
 @pytest.mark.parametrize(("more", "gains"), [(81, False), (152, False), (208, True), (390, True)])
 def test_two_timings_that_fit_are_enough_unless_another_count_executes_a_twentieth_fewer_steps(
     more: int, gains: bool
@@ -248,6 +265,12 @@ def test_the_most_promising_counts_challenge_the_best_apart_from_each_other(
         assert challengers == challenge_of(question, rows)
         fastest = Past(rows, question).timed(question.space.cells[0])[0].checkpoints
         assert [one.checkpoints for one in found] == ([fastest, *challengers] if challengers else [])
+
+
+@pytest.mark.parametrize(("right", "expected"), [(10, False), (14, False), (15, True), (7, False), (6, True)])
+def test_counts_are_apart_from_half_as_many_more_on(right: int, expected: bool) -> None:
+    """Beside ten, in either order: seven tenths are too near, six are not."""
+    assert _apart(10, right) is _apart(right, 10) is expected
 
 
 def test_a_challenger_says_what_it_may_gain() -> None:

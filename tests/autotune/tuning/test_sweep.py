@@ -15,14 +15,11 @@ import pytest
 
 from autotune import AutotuneError
 from autotune.measuring.trial import Rung, Trial
-from autotune.search.space import Listed, build_space
-from autotune.tuning import study as _study
+from autotune.tuning import queue as _study
 from autotune.tuning.sweep import Sweep, SweepInterrupted, SweepTools
 from profiles import AdjointName, Measurement, Status
 from tests.autotune.fake_machine import FakeMachine
 from tests.conftest import REPOSITORY
-
-SPACE = build_space(Listed(horizons=(10, 20), counts=(1, 2, 4, 8)))
 
 
 class MemoryStore:
@@ -67,8 +64,8 @@ def _trial(checkpoints: int, horizon: int = 10, rung: Rung = Rung.RUN) -> Trial:
     )
 
 
-def _tools(store: MemoryStore, machine: FakeMachine, budget_bytes: int | None = None) -> SweepTools:
-    return SweepTools(runner=machine, store=store, progress=Silent(), budget_bytes=budget_bytes)
+def _tools(store: MemoryStore, machine: FakeMachine) -> SweepTools:
+    return SweepTools(runner=machine, store=store, progress=Silent())
 
 
 _OPEN: list[_study.JoinedStudy] = []
@@ -83,7 +80,7 @@ def closed_studies() -> Iterator[None]:
 
 
 def _make(url: str, name: str = "s") -> _study.JoinedStudy:
-    _OPEN.append(_study.make_study(url, _study.StudyPlan(name=name, space=SPACE, most_checkpoints=100)))
+    _OPEN.append(_study.make_study(url, _study.StudyPlan(name=name)))
     return _OPEN[-1]
 
 
@@ -101,15 +98,6 @@ def test_timed_trials_of_a_batch_reach_the_runner_together() -> None:
     rows = Sweep(_make(""), tools).measure([_trial(1), _trial(2), _trial(4)])
     assert batches == [3]
     assert sorted(row.checkpoints for row in rows) == [1, 2, 4]
-
-
-def test_the_study_holds_both_objectives_and_the_budget_as_a_constraint() -> None:
-    """Optuna knows the bytes and seconds of every timed trial, and its front holds only what is within the budget."""
-    study = _make("")
-    Sweep(study, _tools(MemoryStore(), _machine(), budget_bytes=4000)).measure([_trial(c) for c in (1, 2, 4, 8)])
-    told = {trial.params["checkpoints"]: tuple(trial.values) for trial in study.study.trials}
-    assert told == {count: (1000.0 * count, 1 / count) for count in (1, 2, 4, 8)}
-    assert {trial.params["checkpoints"] for trial in study.study.best_trials} == {1, 2, 4}
 
 
 def test_a_row_is_stored_before_optuna_hears_of_it() -> None:
@@ -140,24 +128,17 @@ def test_failures_are_rows_and_the_sweep_goes_on() -> None:
     }
 
 
-def test_compiled_trials_are_not_compared_by_seconds_they_do_not_have() -> None:
-    """A compile-only trial is stored with its bytes; for Optuna it has no objectives."""
-    study, store = _make(""), MemoryStore()
-    Sweep(study, _tools(store, _machine())).measure([_trial(4, rung=Rung.COMPILED)])
-    assert [row.peak_bytes for row in store.rows] == [4000]
-    assert [trial.state.name for trial in study.study.trials] == ["PRUNED"]
-
-
-def test_a_study_rebuilt_from_the_store_has_the_front_of_the_old_one() -> None:
-    """Optuna's storage may be thrown away: the rows give the same front and constraints."""
-    store = MemoryStore()
-    first = _make("")
-    Sweep(first, _tools(store, _machine(), 4000)).measure([_trial(c) for c in (1, 2, 8)])
-    again = _make("")
-    outside = dataclasses.replace(store.rows[0], horizon=99)
-    Sweep(again, _tools(MemoryStore(), _machine(), 4000)).rebuild([*store.rows, outside])
-    assert [t.params for t in again.study.best_trials] == [t.params for t in first.study.best_trials]
-    assert len(again.study.trials) == 3, "a horizon that is not asked for today is no part of the study"
+def test_only_what_no_row_tells_of_is_lost() -> None:
+    """A trial is told from one at the same point in an earlier batch, with another horizon or under another study."""
+    store, asked = MemoryStore(), [_trial(1), _trial(2)]
+    sweep = Sweep(_make(""), _tools(store, _machine()))
+    sweep.measure(asked)
+    assert sweep.lost(asked, store.rows) == []
+    others = [
+        dataclasses.replace(asked[0], repeat=1), dataclasses.replace(asked[0], horizon=20),
+        dataclasses.replace(asked[0], study="s/verified"),
+    ]  # fmt: skip
+    assert sweep.lost([*asked, *others], store.rows) == others
 
 
 def test_an_interrupt_keeps_what_is_stored_and_drops_what_runs() -> None:
@@ -224,7 +205,7 @@ def test_the_trial_of_a_killed_worker_is_handed_out_once_more(
     study = _make(url)
     victim_code = f"""
 import time
-from autotune.tuning import study as _study
+from autotune.tuning import queue as _study
 from autotune.tuning import sweep as _sweep
 from tests.autotune.tuning.test_sweep import MemoryStore, _machine, _tools
 _study.HEARTBEAT_SECONDS, _study.GRACE_SECONDS = 1, 3
@@ -264,7 +245,7 @@ def test_joining_a_study_that_is_not_there_names_those_that_are(tmp_path: pathli
 @pytest.mark.parametrize(
     ("store_url", "expected"),
     [
-        ("sqlite:////data/profiles.db", "sqlite:////data/profiles.db.study"),
+        ("sqlite:////data/profiles.db", "sqlite:////data/profiles.db.queue"),
         ("sqlite://", ""),
         ("postgresql+psycopg://me:pw@host/name", "postgresql+psycopg://me:pw@host/name"),
     ],

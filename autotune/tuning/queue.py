@@ -1,31 +1,28 @@
-"""The study that hands out trials: its scratch database, its dimensions, its making and joining.
+"""The queue that hands out trials between processes: an Optuna study in a scratch database, its making and joining.
 
-One study per problem and device: parameters checkpoints, horizon, tolerance, `--set` values, XLA flags and tier;
-objectives peak bytes and seconds. The database is scratch: rebuilt from the store at every start, and thrown away.
+The queue holds trials and who has taken them, nothing that a tune rests on: one is made for each tune and thrown away
+after it. What a user opens is another study, `autotune.tuning.study_view`.
 """
 
 import contextlib
 import dataclasses
-import json
 import os
 import secrets
 import socket
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from autotune.errors import AutotuneError
-from autotune.search.space import Space
-from profiles import Measurement, Point, Status, hide_passwords, stored_value, without_password
+from profiles import hide_passwords, without_password
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 20
@@ -35,12 +32,11 @@ RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 _AT_ONCE = ("already exists", "unique", "locked", "duplicate key")
 _OWN = "+"
 """Stands between the name of a plan and the digits of one tune's own study."""
-MAX_CHECKPOINTS = 2**31 - 1
 
 
 @contextlib.contextmanager
 def known_experimental() -> Iterator[None]:
-    """Silence the warnings of what is experimental in Optuna 5: heartbeats, multivariate sampling, metric names."""
+    """Heartbeats are experimental in Optuna 5."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
@@ -56,7 +52,7 @@ def scratch_url(store_url: str) -> str:
         return store_url
     if url.database in (None, "", ":memory:"):
         return ""
-    return f"sqlite:///{Path(str(url.database)).absolute()}.study"
+    return f"sqlite:///{Path(str(url.database)).absolute()}.queue"
 
 
 def open_scratch(url: str) -> optuna.storages.BaseStorage:
@@ -139,17 +135,9 @@ class JoinedStudy:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPlan:
-    """What a study is made of.
-
-    `tiers` are the names of those that its space is to have; `origin` is what a worker on another host needs to know,
-    as JSON values.
-    """
+    """What a study is made of. `origin` is what a worker on another host needs to know, as JSON values."""
 
     name: str
-    space: Space
-    most_checkpoints: int
-    tiers: tuple[str, ...] = ()
-    seed: int = 0
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -167,13 +155,9 @@ def make_study(url: str, plan: StudyPlan) -> JoinedStudy:
         study = optuna.create_study(
             study_name=f"{plan.name}{_OWN}{secrets.token_hex(3)}",
             storage=storage,
-            sampler=optuna.samplers.TPESampler(seed=plan.seed, multivariate=True, constant_liar=True),
-            directions=["minimize", "minimize"],
+            sampler=optuna.samplers.RandomSampler(),  # asked for nothing: every trial is enqueued
         )
-        study.set_metric_names(["peak_bytes", "run_seconds"])
     study.set_user_attr("owner", {"host": socket.gethostname(), "pid": os.getpid()})
-    study.set_user_attr("choices", choices_of(plan.space, plan.tiers))
-    study.set_user_attr("most_checkpoints", plan.most_checkpoints)
     study.set_user_attr("origin", dict(plan.origin))
     return JoinedStudy(study, storage)
 
@@ -212,36 +196,3 @@ def join_study(url: str, name: str) -> JoinedStudy:
             f"no study {name!r} takes workers in this store; there is {there}. "
             "A study exists while `ckpt-tune tune` runs, which prints its name"
         ) from None
-
-
-def params_of(place: Point) -> dict[str, Any]:
-    """Name a place of the space as Optuna's parameters; texts, since 10, 10.0 and True are three choices."""
-    tier = place.tier.name if place.tier else ""
-    listed = {"horizon": place.horizon, "tolerance": place.tolerance, "xla_flags": place.xla_flags, "tier": tier}
-    listed |= {f"set:{key}": stored_value(value) for key, value in place.set_values.items()}
-    return {"checkpoints": place.checkpoints, **{name: json.dumps(value) for name, value in listed.items()}}
-
-
-def choices_of(space: Space, tiers: Sequence[str] = ()) -> dict[str, list[str]]:
-    """List what each dimension of the space may be; cells with tiers join it once their sizes are known."""
-    listed: dict[str, list[Any]] = {"horizon": [], "tolerance": [], "xla_flags": [], "tier": ["", *tiers]}
-    for cell in space.cells:
-        listed["horizon"].append(cell.case.horizon)
-        listed["tolerance"].append(cell.case.tolerance)
-        listed["xla_flags"].append(cell.xla_flags)
-        for key, value in cell.case.set_values:
-            listed.setdefault(f"set:{key}", []).append(stored_value(value))
-    return {name: list(dict.fromkeys(json.dumps(value) for value in values)) for name, values in listed.items()}
-
-
-def distributions_of(choices: Mapping[str, Sequence[str]], most_checkpoints: int) -> dict[str, BaseDistribution]:
-    """Describe the space as Optuna knows it."""
-    categories = {name: CategoricalDistribution(list(listed)) for name, listed in choices.items()}
-    return {"checkpoints": IntDistribution(1, most_checkpoints, log=True), **categories}
-
-
-def objectives_of(row: Measurement) -> tuple[float, float] | None:
-    """Return both objectives of a row, None where one is unknown."""
-    if row.status is not Status.OK or row.peak_bytes is None or row.run_median_seconds is None:
-        return None
-    return float(row.peak_bytes), row.run_median_seconds
