@@ -7,8 +7,8 @@ Left alone are annotations, decorators, assertions and what stands in texts. Eac
 packages, never into the working tree, and the tests of that room alone (`tests/autotune/<room>`) run there until the
 first failure; a fault is also caught where they take many times as long as without it, or cannot be collected.
 
-A fault that survives is a test that is missing, or one that changes nothing anybody could see; this script cannot tell
-them apart. mutants.csv has a line for each. A minute and a half for 40 faults on 2 cores.
+A fault that survives is a test that is missing, or one that changes nothing anybody could see; this script
+cannot distinguish them. mutants.csv has a line for each. A minute and a half for 40 faults on 2 cores.
 
     python scripts/mutate.py --out results [--seed 0] [--count 40] [--rooms choosing,model,search,machine/budget.py]
 """

@@ -203,7 +203,7 @@ def _recommend_at(
     """Choose at one case, over the variants that were measured as they will be used.
 
     Raises:
-        AutotuneError: nothing was measured under the flags that are asked for, or no count tells of the case.
+        AutotuneError: nothing was measured under the flags of the request, or no count says anything of it.
     """
     variants = {cell_of(row).variant for row in rows if cell_of(row).variant.set_values == place.case.set_values}
     variants = _under_flags(variants, request)
@@ -223,8 +223,8 @@ def _recommend_at(
     ]
     if not everything and place.evidence is not Evidence.MEASURED:
         raise AutotuneError(
-            f"no count that was measured tells of {place.case}: each would execute more there, for its steps, than "
-            "anything that was timed; tune it there"
+            f"no count that was measured says anything of {place.case}: "
+            "each would execute more there, for its steps, than anything that was timed; tune it there"
         )
     if request.measured_only and request.objective is Objective.TIME and place.evidence is Evidence.MEASURED:
         everything = [option for option in everything if option.timed] or everything

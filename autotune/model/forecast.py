@@ -59,7 +59,7 @@ class Forecast:
         return tuple(sorted(self._peaks.get(cell.variant, {}).get(cell.case, {})))
 
     def counts_to_choose(self, cell: Cell, work: Work | None) -> tuple[int, ...]:
-        """The measured counts that may be chosen at a cell: its own, where it has none those of its variant.
+        """List the measured counts that may be chosen at a cell: its own, where it has none those of its variant.
 
         Of the latter those that the cell encloses, since they were measured at other steps.
         """

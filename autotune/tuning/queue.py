@@ -36,7 +36,7 @@ _OWN = "+"
 
 @contextlib.contextmanager
 def known_experimental() -> Iterator[None]:
-    """Heartbeats are experimental in Optuna 5."""
+    """Silence the warning that heartbeats are experimental in Optuna 5."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield

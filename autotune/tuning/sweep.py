@@ -58,7 +58,7 @@ class SweepInterrupted(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SweepTools:
-    """What a sweep works with: who measures, where rows go, and who is told."""
+    """What a sweep works with: who measures, where rows go, and who listens."""
 
     runner: Runner
     store: StoresMeasurements
@@ -161,7 +161,7 @@ class Sweep:
                 storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
 
     def lost(self, trials: Sequence[Trial], rows: Sequence[Measurement]) -> list[Trial]:
-        """Return the trials that no row tells about: their workers died twice."""
+        """Return the trials that have no row: their workers died twice."""
         known = {trial_key(row) for row in rows}
         return [trial for trial in trials if trial_key(trial) not in known]
 

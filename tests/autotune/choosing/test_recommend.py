@@ -220,7 +220,7 @@ def test_where_every_count_would_execute_more_than_any_sample_nothing_is_said_of
     rows = [at(10, 1e-3, 4), at(20, 1e-3, 4), at(10, 1e-5, 4)]
     said = refusal(rows, horizon=20, tolerance=1e-5)
     assert "no count that was measured" in said
-    assert "tells of horizon 20, tolerance 1e-5" in said
+    assert "says anything of horizon 20, tolerance 1e-5" in said
     assert "tune it there" in said
 
 
