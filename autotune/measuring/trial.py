@@ -79,6 +79,8 @@ class Trial(Point):
 
     def __post_init__(self) -> None:
         Point.__post_init__(self)
+        if (self.settings.x64 and not self.x64) or self.settings.xla_flags not in ("", self.xla_flags):
+            raise ValueError(f"the process of a trial would have {self.settings}, and its point has not")
         settings = dataclasses.replace(self.settings, x64=self.x64, xla_flags=self.xla_flags)
         object.__setattr__(self, "settings", settings)
 

@@ -209,13 +209,10 @@ class Tuning:
         for case, failure in prepared.failures.items():
             swept = " ".join(f"{key}={value!r}" for key, value in case.set_values)
             trial = Trial(
+                **Cell(case).point((prepared.space.counts or (1,))[0]).coordinates(),
                 study=prepared.study + NOT_COUNTED,
                 problem=prepared.problem,
                 adjoint=prepared.request.adjoint,
-                checkpoints=(prepared.space.counts or (1,))[0],
-                horizon=case.horizon,
-                tolerance=case.tolerance,
-                set_values=dict(case.set_values),
                 settings=prepared.request.settings,
                 key=prepared.keys.get(case.set_values)
                 or ProblemKey(name=some.name, components={**some.components, "set": swept}),

@@ -29,8 +29,8 @@ def raising(error: BaseException) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (AutotuneError("one line"), Exit.MENDABLE, "ckpt-tune: one line\n"),
-        (ProfilesError("no store"), Exit.MENDABLE, "ckpt-tune: no store\n"),
+        (AutotuneError("one line"), Exit.USER_ERROR, "ckpt-tune: one line\n"),
+        (ProfilesError("no store"), Exit.USER_ERROR, "ckpt-tune: no store\n"),
         (KeyboardInterrupt(), Exit.INTERRUPTED, "every finished measurement is stored"),
         (ValueError("ours"), Exit.BUG, "this is a bug of ckpt-tune"),
     ],

@@ -182,3 +182,12 @@ def test_a_schedule_of_horizons_probes_at_its_ends_only(url: str, monkeypatch: p
     assert schedule.checkpoints >= schedule(horizon=0.5).checkpoints
     with pytest.raises(AutotuneError, match="not listed"):
         schedule(horizon=7.0)
+
+
+def test_what_is_probed_in_double_precision_is_stored_as_such(url: str) -> None:
+    """A row says in what precision it was measured, and the next process with that precision reads it."""
+    with jax.enable_x64(True):
+        choice = auto.auto_choice(auto.AutoRequest(problem=make, budget="8MiB"), store=url)
+        again = auto.auto_choice(auto.AutoRequest(problem=make, budget="8MiB"), store=url)
+    assert {row.x64 for row in choice.rows} == {True}
+    assert again.source == "profile"

@@ -257,7 +257,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from autotune.tuning import study_view
-from tests.autotune.test_study_view import the_rows
+from tests.autotune.tuning.test_study_view import the_rows
 study_view.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 study_view.write_view(study_view.StudyView(name="new", rows=the_rows()), Path(sys.argv[1]))
 """
