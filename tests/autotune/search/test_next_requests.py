@@ -179,13 +179,13 @@ def test_counts_below_what_fits_are_timed_where_fewer_than_two_were() -> None:
 
 def test_shares_of_what_fits_are_a_third_and_a_ninth_or_a_quarter_at_two_ends() -> None:
     """The candidates nearest to them, of 20,000 steps and counts of which none executes twice as many."""
-    counts = tuple(range(100, 1000, 50))
-    rows = [row(count, None, 200) for count in (100, 550, 950)]
+    counts = tuple(range(100, 1000, 10))
+    rows = [row(count, None, 200) for count in (100, 550, 990)]
     question = goal(space_of(200, counts=counts), 92_000_000)
     assert counts_asked(question, *rows) == [100, 300, 900]
-    near = [row(count, None, 20) for count in (550, 950)]
+    near = [row(count, None, 20) for count in (550, 990)]
     both = goal(space_of(200, 20, counts=counts), 92_000_000)
-    assert asked(both, *rows, *near) == [(h, c, RUN) for h in (200, 20) for c in (200, 900)]
+    assert asked(both, *rows, *near) == [(h, c, RUN) for h in (200, 20) for c in (220, 900)]
 
 
 def test_of_cases_with_nearly_as_many_steps_the_one_with_most_is_timed_alone() -> None:
