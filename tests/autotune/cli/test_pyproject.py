@@ -39,7 +39,7 @@ def test_without_a_table_there_is_none(tmp_path: Path) -> None:
 def test_a_file_that_is_no_toml_or_holds_no_table_is_one_line(tmp_path: Path) -> None:
     """It names the file and what is wrong."""
     path = write(tmp_path / "bad", "[tool\n")
-    with pytest.raises(AutotuneError, match=r"is no TOML: .* mend it, or run from another folder") as caught:
+    with pytest.raises(AutotuneError, match=r"is not TOML: .* correct it, or run from another folder") as caught:
         find_table(tmp_path / "bad")
     assert str(path) in str(caught.value)
     write(tmp_path / "list", "[tool]\nckpt-tune = [1]\n")

@@ -188,7 +188,7 @@ def test_steps_that_cannot_be_observed_are_those_that_the_user_says(store: Profi
 def test_a_budget_that_is_none_is_refused_before_anything_is_counted(store: ProfileStore) -> None:
     """No factory is called for it."""
     machine = Asked()
-    with pytest.raises(AutotuneError, match="'lots' is no number of bytes"):
+    with pytest.raises(AutotuneError, match="'lots' is not a number of bytes"):
         ready(store, machine, request(budget="lots"))
     assert machine.keyed == []
 
