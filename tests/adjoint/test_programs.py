@@ -26,9 +26,8 @@ from .solve_programs import SolveProgram
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-FAST = {1, 2, 4, 6, 7, 9, 10, 12, 13, 14, 16, 19, 23, 25, 28, 29, 31, 37, 42, 54, 55, 63, 64, 67, 93}
-FAST |= {105, 112, 123, 131, 139, 143, 160, 183}
-"""What compiles soon, and finds most of what has been wrong."""
+FAST = {1, 6, 9, 10, 12, 13, 14, 16, 25, 28, 31, 54, 67, 112, 143}
+"""One that compiles soon for each of these."""
 
 
 def test_a_seed_always_draws_the_same_program() -> None:
