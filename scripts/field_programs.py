@@ -300,7 +300,7 @@ def bouncing_ball(adjoint):
     """The time of an event, found by a root finder, differentiated by the height."""
 
     def time(height):
-        event = diffrax.Event(lambda t, y, a, **k: y[0], optimistix_newton())
+        event = diffrax.Event(lambda t, y, args, **kwargs: y[0], optimistix_newton())
         solution = _solve(
             lambda t, y, a: jnp.stack([y[1], jnp.full_like(y[1], -9.8)]), adjoint, (0.0, 10.0, 0.1),
             jnp.stack([height, jnp.zeros_like(height)]), None, event=event,

@@ -44,7 +44,7 @@ def test_a_worker_runs_a_solve_with_a_tier_and_refuses_a_factory_that_leaves_it_
             name="disk", windows=3, state_bytes=1000, step_seconds=1e-3, set_values={}, directory=str(tmp_path)
         )
         tier = runner.tier(question)
-        with pytest.raises(AutotuneError, match=r"the tier disk cannot be used: .*no directory"):
+        with pytest.raises(AutotuneError, match=r"the tier disk cannot be used: .*not a directory"):
             runner.tier(dataclasses.replace(question, directory=str(tmp_path / "gone")))
     assert solved.status is looped.status is Status.OK
     assert solved.run_seconds

@@ -15,7 +15,7 @@ from autotune.tuning.lab import ReplayMachine
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.tier_space import TIER_NOTE
 from autotune.tuning.tune import foresee, run_tune
-from profiles import Case, Measurement, ProfileStore, Tier, open_store
+from profiles import AdjointName, Case, Measurement, ProfileStore, Tier, open_store
 from tests.autotune.fake_lab import FakeLab, Heard, lab
 
 HOST = TierBudget(name="host", budget="5MB")
@@ -44,7 +44,7 @@ def test_a_tier_that_pays_is_recommended_with_the_windows_that_its_budget_holds(
     assert alone.tier is None
     assert (choice.run_seconds or 1) < 0.95 * (alone.run_seconds or 0)
     assert (choice.recompute_factor or 9) < (alone.recompute_factor or 0)
-    assert 'tier="host", windows=50, transfer_cost=1' in usage_lines(choice)
+    assert 'tier="host", windows=50, transfer_cost=1' in usage_lines(choice, AdjointName.OURS)[1]
     document = result.to_json()["recommendations"][0]
     assert (document["tier"], document["windows"], document["directory"]) == ("host", 50, None)
 
@@ -178,5 +178,5 @@ def test_a_disk_tier_is_written_with_its_directory() -> None:
     choice = Recommendation(
         case=Case(), status=Fit.OK, budget_bytes=1, checkpoints=4, tier=Tier(name="disk", windows=9)
     )
-    assert 'tier="disk", windows=9, directory="DIR"' in usage_lines(choice)
-    assert 'directory="/scratch"' in usage_lines(dataclasses.replace(choice, directory="/scratch"))
+    assert 'tier="disk", windows=9, directory="DIR"' in usage_lines(choice, AdjointName.OURS)[1]
+    assert 'directory="/scratch"' in usage_lines(dataclasses.replace(choice, directory="/scratch"), AdjointName.OURS)[1]
