@@ -410,7 +410,7 @@ def integer_leaves(adjoint):
 
     def field(t, y, p):
         del t
-        return {"x": -p[y["which"]] * y["x"], "which": jnp.zeros_like(y["which"])}
+        return {"x": -p[y["which"].astype(int)] * y["x"], "which": jnp.zeros_like(y["which"])}
 
     def loss(p):
         y0 = {"x": jnp.ones(3), "which": jnp.array(1)}

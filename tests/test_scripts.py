@@ -221,3 +221,29 @@ def test_every_family_of_the_benchmarks_can_be_traced() -> None:
         check=True,
     )
     assert len(ended.stdout.split()) >= 11
+
+
+TRACE_FIELD = """
+import jax
+jax.config.update("jax_enable_x64", True)
+import adjoint
+from field_programs import PROGRAMS
+for name, make in PROGRAMS.items():
+    function, args = make(adjoint.RecursiveCheckpointAdjoint())
+    jax.eval_shape(function, *args)
+    print(name)
+"""
+
+
+@pytest.mark.slow
+def test_every_program_of_the_field_can_be_traced() -> None:
+    """All thirty and more of them, with nothing that another library does not have."""
+    ended = subprocess.run(
+        [sys.executable, "-c", TRACE_FIELD],
+        cwd=REPOSITORY / "scripts",
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(ended.stdout.split()) >= 30
