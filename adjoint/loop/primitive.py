@@ -22,13 +22,14 @@ import jax.lax as lax
 import jax.numpy as jnp
 
 from ..compat import DROPS_UNUSED_CARRY, Primitive, ad, batching, let_checks_out, mlir, refuse_in_remat
+from ..tiers.tiers import sizes_of
 from . import sweeps
 from . import windows as windowed
 from .analysis import is_inexact, pick, scatter
 from .batching import batch_jaxpr, batched_outputs, vmap_flat
 from .checks import checked
 from .observe import Observer, call_site, observer
-from .program import Loop, Program, bytes_of, groups
+from .program import Loop, Program, groups
 from .tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
 
 loop_p = Primitive("checkpointed_while")
@@ -108,7 +109,7 @@ def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: P
         outputs = loop_p.bind(*primals, program=program)
         return outputs, [zero_tangent(x) for x in outputs]
     keep = needed(program, moving)
-    program = program.with_room(bytes_of(pick(program.body.out_avals[: program.state], keep.stored)))
+    program = program.with_room(sum(sizes_of(pick(program.body.out_avals[: program.state], keep.stored))))
     outputs, stored, _ = windowed.run_storing(program, primals, sweeps.Visited(program, keep.stored))
     consts = sweeps.operands_of(program, primals).body_consts
     moved = bind_tangents(

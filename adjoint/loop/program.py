@@ -91,15 +91,10 @@ class Program:
         Args:
             step_bytes: what is held of one step.
         """
-        everything = 0 if self.max_steps is None else self.max_steps * step_bytes
-        if self.chosen or self.windows is not None or self.max_steps is None or everything > SMALL_BYTES:
+        if self.chosen or self.windows is not None or self.max_steps is None:
             return self
-        return dataclasses.replace(self, checkpoints=self.max_steps)
-
-
-def bytes_of(avals: Sequence[Any]) -> int:
-    """Count the bytes of arrays of such types."""
-    return sum(aval.size * aval.dtype.itemsize for aval in avals)
+        small = self.max_steps * step_bytes <= SMALL_BYTES
+        return dataclasses.replace(self, checkpoints=self.max_steps) if small else self
 
 
 def groups(values: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:

@@ -19,6 +19,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 
 from ..compat import Primitive, ad, batching, call, let_checks_out, mlir, select_if_batched
+from ..tiers.tiers import sizes_of
 from . import sweeps
 from . import windows as windowed
 from .analysis import Flags, pick, scatter
@@ -35,7 +36,7 @@ from .primitive import (
     tangents_along,
     zero_tangent,
 )
-from .program import Loop, Place, Program, bytes_of
+from .program import Loop, Place, Program
 from .tape import Flagged, needed, perturbed
 
 logger = logging.getLogger(__name__)
@@ -219,7 +220,7 @@ def _jvp(
     keep = needed(replay.program, moving_replay)
     recorded = [program.body.out_avals[leaf] for leaf in replay.leaves]
     held = pick(replay.program.body.out_avals[: replay.program.state], keep.stored)
-    step_bytes = bytes_of([*held, *recorded])
+    step_bytes = sum(sizes_of([*held, *recorded]))
     program = program.with_room(step_bytes)
     replay = dataclasses.replace(replay, program=replay.program.with_room(step_bytes))
     given_operands = sweeps.operands_of(replay.program, replay_primals)

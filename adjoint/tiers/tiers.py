@@ -57,7 +57,7 @@ class TierOptions:
             found = self.windows
         else:
             assert self.tier_bytes is not None
-            each = bytes_of(held)
+            each = sum(sizes_of(map(jax.typeof, held)))
             found = self.tier_bytes // max(each, 1)
             if found < 1:
                 raise ValueError(f"`tier_bytes={self.tier_bytes}` is less than one state, which takes {each} bytes.")
@@ -101,13 +101,9 @@ def tier_options(tier: Any, windows: Any, tier_bytes: Any, directory: Any, trans
     )
 
 
-def bytes_of(held: Sequence[Any]) -> int:
-    """Count the bytes of arrays."""
-    return sum(_sizes(held))
-
-
-def _sizes(held: Iterable[Any]) -> list[int]:
-    return [x.size * x.dtype.itemsize for x in map(jax.typeof, held)]
+def sizes_of(types: Iterable[Any]) -> list[int]:
+    """Count the bytes of each of some arrays, from their types."""
+    return [x.size * x.dtype.itemsize for x in types]
 
 
 ONE_LANE = (
@@ -262,7 +258,8 @@ class DiskTier:
             ValueError: too little space, as far as that is known before the program runs.
         """
         del operands
-        each, free = bytes_a_state(_sizes(map(_bare, held))), shutil.disk_usage(self._directory).free
+        each = bytes_a_state(sizes_of(jax.typeof(_bare(x)) for x in held))
+        free = shutil.disk_usage(self._directory).free
         if capacity * each > free:
             raise ValueError(
                 f"{capacity} states of {each} bytes do not fit into {self._directory!r}, where {free} bytes are free. "

@@ -15,16 +15,13 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from autotune.errors import AutotuneError, from_user
-from autotune.problem.sources import sources_now
-from autotune.shadowing import OUR_NAMES, OUR_ROOT, check_own_packages
-
-check_own_packages()
-
 # Ours are imported before any folder of the user's is searched, so theirs can never take our place; what is left to
 # do is to name a file of theirs that ours hides from them.
-import adjoint as _adjoint  # noqa: E402, F401  (imported for its place in sys.modules)
-from profiles import (  # noqa: E402
+import adjoint as _adjoint  # noqa: F401  (imported for its place in sys.modules)
+from autotune.errors import AutotuneError, from_user
+from autotune.problem.sources import sources_now
+from autotune.shadowing import OUR_NAMES, OUR_ROOT
+from profiles import (
     RecordError,
     Scalar,
     plain_value,

@@ -16,7 +16,7 @@ from autotune.model.cells import Cell
 from autotune.problem.loading import Problem
 from autotune.problem.steps import Observation, decode_observation
 from autotune.search.history import Past, SearchGoal
-from autotune.search.space import Listed, build_space
+from autotune.search.space import Listed, Space, build_space
 from autotune.tuning.prepare import STEPS_NOTE, no_gradient, study_name
 from profiles import AdjointName, Measurement, ProblemKey, ProfilesError, ProfileStore, Scalar, read_values
 
@@ -111,15 +111,20 @@ class Probe:
         others = [count for count in fitting if count <= best / 2 and executed[count] <= 1.5 * executed[best]]
         return sorted({best, min(others, default=best)})[-TIMED_COUNTS:]
 
-    def _past(self, rows: Sequence[Measurement], seen: Observation) -> _Known:
+    def _space(self) -> Space:
+        """Make the space of the one cell that is asked for."""
         ask = self._ask
-        listed = Listed(
-            horizons=() if ask.horizon is None else (ask.horizon,),
-            tolerances=() if ask.tolerance is None else (ask.tolerance,),
-            set_values={key: (value,) for key, value in ask.set_values.items()},
-            x64=_x64(),
+        return build_space(
+            Listed(
+                horizons=() if ask.horizon is None else (ask.horizon,),
+                tolerances=() if ask.tolerance is None else (ask.tolerance,),
+                set_values={key: (value,) for key, value in ask.set_values.items()},
+                x64=_x64(),
+            )
         )
-        space = build_space(listed)
+
+    def _past(self, rows: Sequence[Measurement], seen: Observation) -> _Known:
+        space = self._space()
         case = space.cells[0].case
         work = seen.work()
         works = {} if work is None else {case: work}
@@ -145,22 +150,17 @@ class Probe:
         """Measure counts in this process, and store the rows."""
         from autotune.measuring.runners import InProcessRunner
 
-        ask, work = self._ask, seen.work()
+        (cell,), work = self._space().cells, seen.work()
         trials = [
             Trial(
+                **cell.point(count, expected_steps=seen.accepted).coordinates(),
                 study=study_name(self._key, self._info.key, AdjointName.OURS) + "/auto",
                 problem=self._problem.name,
                 adjoint=AdjointName.OURS,
-                checkpoints=count,
-                horizon=ask.horizon,
-                tolerance=ask.tolerance,
-                set_values=ask.set_values,
-                x64=_x64(),
-                expected_steps=seen.accepted,
                 rung=rung,
                 run_within_bytes=self._budget.bytes,
                 rounds=ROUNDS,
-                settings=RunSettings(device=ask.device),
+                settings=RunSettings(device=self._ask.device),
                 key=self._key,
                 device=self._info.key,
                 steps=seen.steps,

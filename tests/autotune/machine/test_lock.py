@@ -36,7 +36,10 @@ def victim(tmp_path: Path) -> Path:
 
 def test_a_lock_is_waited_for_by_another_process_and_ends_with_its_holder(runtime: Path) -> None:
     """While one process holds it another does not get it; after a kill it does."""
-    code = "import time\nfrom autotune.machine.lock import device_lock\nwith device_lock('d'):\n print('held', flush=True)\n time.sleep(60)"  # noqa: E501
+    code = (
+        "import time\nfrom autotune.machine.lock import device_lock\n"
+        "with device_lock('d'):\n print('held', flush=True)\n time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
