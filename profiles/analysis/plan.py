@@ -208,8 +208,8 @@ def plan(
             for tolerance in tolerances:
                 for case, steps, evidence in _cases(profile, setting, tolerance, request):
                     row = _row(device, setting, _Factors(laws.recompute, steps), request)
-                    row = _helped(row, setting.sizes.state_bytes, laws.windowed, request)
                     row = _as_measured(dataclasses.replace(row, case=case, steps_evidence=evidence), setting)
+                    row = _helped(row, setting.sizes.state_bytes, laws.windowed, request)
                     rows.append(_priced(row, profile, device, setting))
                 longest.append(_longest(device, setting, tolerance, request, laws.recompute))
     return Plan(profile=profile.qualified_name, request=request, rows=tuple(rows), longest=tuple(longest))
