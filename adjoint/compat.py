@@ -21,6 +21,7 @@ from equinox.internal import while_loop as _equinox_while_loop
 from equinox.internal._loop.common import _Buffer, _select_if_vmap
 from jax._src.callback import _callback_op_sharding
 from jax._src.checkify import checkify_jaxpr, error_checks
+from jax._src.sharding_impls import ShardingContext
 from jax.experimental import checkify
 from jax.extend.core import Primitive as Primitive
 from jax.interpreters import ad as ad
@@ -153,6 +154,37 @@ def emit_host_call(ctx: Any, function: Callable[..., Any], operands: Sequence[An
         sharding=sharding,
     )
     return results
+
+
+def on_one_device(ctx: Any) -> bool:
+    """Return whether what is lowered runs in this process, on one device."""
+    module = ctx.module_context
+    one = isinstance(module.axis_context, ShardingContext) and module.axis_context.num_devices == 1
+    return one and not module.lowering_parameters.for_export
+
+
+def dead_code_rule(primitive: Any, prune: Callable[..., tuple[list[bool], dict[str, Any]]]) -> None:
+    """Let JAX leave out outputs of a primitive that nobody reads.
+
+    Args:
+        primitive: ours, without effects.
+        prune: takes a flag for each output and the primitive's parameters; returns a flag for each input, and the
+            parameters that change.
+    """
+
+    def rule(used: list[bool], *given: Any) -> tuple[list[bool], Any]:
+        # JAX 0.12 hands on which inputs are live, too.
+        eqn = given[-1]
+        if not any(used):
+            return [False] * len(eqn.invars), None
+        if all(used):
+            return [True] * len(eqn.invars), eqn
+        read, changed = prune(used, **eqn.params)
+        inputs = [x for x, there in zip(eqn.invars, read, strict=True) if there]
+        outputs = [x for x, there in zip(eqn.outvars, used, strict=True) if there]
+        return read, eqn.replace(invars=inputs, outvars=outputs, params={**eqn.params, **changed})
+
+    partial_eval.dce_rules[primitive] = rule
 
 
 DROPS_UNUSED_CARRY = jax.extend.core.primitives.while_p in partial_eval.dce_rules

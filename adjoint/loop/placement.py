@@ -165,11 +165,20 @@ def retarget(plan: Aim, target: Any, step: Any, steps: Any) -> Aim:
     stop = jnp.where(rank < plan.top, jnp.roll(start, -1), step)
     slots = checkpoints - rank
     fewer = jnp.maximum(slots - 1, 1)
-    lengths = jnp.stack([stop - start, target - start, step - start, jnp.broadcast_to(target - step, start.shape)])
-    widths = jnp.stack([slots, slots, slots, fewer])
-    r, block = repetition_by_rank(lengths, widths)
-    between, open_end, passed, ahead = _advances(lengths, widths, r, block)
-    free = (slots == 1) | (lengths[1] < 2) | (start + split(lengths[1], slots, r[1], block[1]) >= step)
+    lengths = [stop - start, target - start, step - start, jnp.broadcast_to(target - step, start.shape)]
+
+    def weighed(length, width):
+        r, block = repetition_by_rank(length, width)
+        whole = (slots == 1) | (length < 2) | (start + split(length, width, r, block) >= step)
+        return _advances(length, width, r, block), whole
+
+    if checkpoints <= 2 * FEW_SLOTS:
+        counts, whole = weighed(jnp.stack(lengths), jnp.stack([slots, slots, slots, fewer]))
+    else:  # one after the other: together they take more than the states where these are small
+        counts, whole = lax.map(
+            lambda k: weighed(lax.select_n(k, *lengths), jnp.where(k == 3, fewer, slots)), jnp.arange(4)
+        )
+    (between, open_end, passed, ahead), free = counts, whole[1]
     rest = jnp.where(
         free,
         open_end - (lengths[1] - 1).astype(jnp.float32),

@@ -28,6 +28,7 @@ from . import windows as windowed
 from .analysis import is_inexact, pick, scatter
 from .batching import batch_jaxpr, batched_outputs, vmap_flat
 from .checks import checked
+from .kernel import in_one_kernel
 from .observe import Observer, call_site, observer
 from .program import Loop, Program, groups
 from .tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
@@ -67,7 +68,7 @@ def _report(watcher: Observer, site: str, count: Any) -> None:
 
 def run_loop(*args: Any, program: Program) -> list[Any]:
     """Run a loop on its operands; returns the final state and buffers."""
-    return sweeps.run(program, args)[1]
+    return in_one_kernel(lambda *given: sweeps.run(program, given)[1], *args)
 
 
 def abstract_loop(*avals: Any, program: Program) -> tuple[list[Any], Any]:

@@ -49,7 +49,7 @@ class Recorded(NamedTuple):
     """The consts of the replay's body that the forward sweep gives, by their positions.
 
     `arrays` (max_steps,) hold the recorded leaves, entry by visited step; `entries` the number of visited steps;
-    `done` and `end` what the solve's counter and its first recorded leaf are at the end.
+    `done` and `end` what the solve's counter and its first time are at the end.
     """
 
     arrays: tuple[int, ...]
@@ -63,7 +63,7 @@ class Replay:
     """How a replay follows from its solve; the parameter of our primitive.
 
     `counter` is the solve's state leaf that counts the visited steps completed, `passes` that which counts all passes;
-    `leaves` are those that are recorded.
+    `times` are those that say when a step is made, `leaves` those of them that are recorded.
     Of each carry leaf of the replay, `state` and `buffers` give the place in the solve's loop, None for the number of
     the visited step itself. `consts` says which consts of the replay's body come from the record.
     """
@@ -71,6 +71,7 @@ class Replay:
     program: Program
     counter: int
     passes: int
+    times: tuple[int, ...]
     leaves: tuple[int, ...]
     state: tuple[Place | None, ...]
     buffers: tuple[Place | None, ...]
@@ -182,7 +183,7 @@ def _obstacle(program: Program, replay: Replay, moving: Flagged, moving_replay: 
         moving: what is perturbed as the solve runs.
         moving_replay: the same of the replay.
     """
-    if any(moving.state[leaf] for leaf in replay.leaves):
+    if any(moving.state[leaf] for leaf in replay.times):
         return "the times of its steps are differentiated"
     reached = {
         place for place, moves in zip((*replay.state, *replay.buffers), moving_replay.carry, strict=True) if moves
@@ -232,7 +233,7 @@ def _jvp(
         consts[index] = array
     consts[replay.consts.entries] = record[-1]
     consts[replay.consts.done] = state[replay.counter]
-    consts[replay.consts.end] = state[replay.leaves[0]]
+    consts[replay.consts.end] = state[replay.times[0]]
     left = [
         buffers[place.index] if place is not None and place.kind == "buffer" else first
         for place, first in zip(replay.buffers, given_operands.buffers, strict=True)

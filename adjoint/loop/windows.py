@@ -8,6 +8,7 @@ from the device slots, then fetches one first state after the other and reverses
 Tier slots are not kept in the order of steps: `starts` (capacity,) holds the step of each, NEVER for an empty one.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from ..tiers.tiers import make_tier
 from . import placement as placing
 from . import reversal, sweeps
 from .analysis import is_inexact
+from .kernel import in_one_kernel
 from .placement import INT, NEVER, Aim
 from .program import Program
 from .sweeps import Stored, Visited
@@ -29,14 +31,14 @@ from .tape import Tape
 def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tuple[list[Any], Stored, list[Any]]:
     """Run a loop and keep what its backward sweep needs; as `sweeps.run_storing`, with windows where it has them."""
     if program.windows is None:
-        return sweeps.run_storing(program, args, visited)
+        return in_one_kernel(lambda *given: sweeps.run_storing(program, given, visited), *args)
     return _run_storing(program, args, visited)
 
 
 def reverse(program: Program, tape: Tape, consts: Sequence[Any], stored: Stored, cotangents: Any) -> Any:
     """Carry cotangents from the end of a loop to its beginning; as `reversal.reverse`."""
     if program.windows is None:
-        return reversal.reverse(program, tape, consts, stored, cotangents)
+        return in_one_kernel(functools.partial(reversal.reverse, program, tape), consts, stored, cotangents)
     return _reverse(program, tape, consts, stored, cotangents)
 
 

@@ -9,6 +9,7 @@ The last pass of a solve may be a rejected one, if an event or `max_steps` ends 
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,22 +20,26 @@ import jax.tree_util as jtu
 
 from ..loop.placement import INT, NEVER
 from ..loop.primitive import bind_loop
-from ..loop.program import Derived, Loop, trace_loop
+from ..loop.program import SMALL_BYTES, Derived, Loop, trace_loop
 from ..loop.recorded import Recorded, Replay, bind_recorded
 from ..loop.sweeps import index
+from ..theory.schedule import default_checkpoints
 from .compat import solve_loop
 
-SMALLEST_RECORD_BYTES = 64 * 1024
+SMALLEST_RECORD_BYTES = 2 * 1024
 """A record of up to so many bytes is kept whatever the size of the state ..."""
-LARGEST_RECORD_SHARE = 0.1
+LARGEST_RECORD_SHARE = 0.125
 """... a larger one where it is at most this share of the checkpoints' bytes."""
 
 
 class _Times(NamedTuple):
-    """The record as the replay's body reads it; see `adjoint.loop.recorded.Recorded`."""
+    """The record as the replay's body reads it; see `adjoint.loop.recorded.Recorded`.
 
-    starts: Any
+    `starts` and `jumps` are None where each step begins where the one before ended.
+    """
+
     stops: Any
+    starts: Any
     jumps: Any
     entries: Any
     accepted: Any
@@ -132,19 +137,54 @@ def _may_jump(state: Any, solve: dict[str, Any]) -> bool:
     return type(state.made_jump) is not bool or type(made_jump) is not bool
 
 
-def fits(state: Any, checkpoints: int | None, max_steps: int | None) -> bool:
+def least_checkpoints(state: Any, controller: Any, max_steps: int | None) -> int | None:
+    """Compute from how many checkpoints on a record is small enough beside them; None where there is no place for one.
+
+    Args:
+        state: the solve's initial state.
+        controller: its step size controller.
+        max_steps: bound on the passes, None for none.
+    """
+    if max_steps is None or not 0 < max_steps < NEVER:
+        return None
+    times = max_steps * _entry_bytes(state, controller)
+    held = _held_bytes(state)
+    if times <= SMALLEST_RECORD_BYTES:
+        return 1
+    return math.ceil(times / (LARGEST_RECORD_SHARE * held)) if held else None
+
+
+def fits(state: Any, controller: Any, checkpoints: int | None, max_steps: int | None) -> bool:
     """Return whether a record is small enough beside the checkpoints.
 
     Args:
         state: the solve's initial state.
+        controller: its step size controller.
         checkpoints: their number, None for the default.
         max_steps: bound on the passes, None for none: then there is no place for a record.
     """
-    if max_steps is None or not 0 < max_steps < NEVER:
+    least = least_checkpoints(state, controller, max_steps)
+    if least is None or max_steps is None:
         return False
-    times = 2 * jnp.result_type(state.tprev).itemsize + 1
-    held = sum(jnp.size(x) * jnp.result_type(x).itemsize for x in jtu.tree_leaves(state.y))
-    return max_steps * times <= max(SMALLEST_RECORD_BYTES, LARGEST_RECORD_SHARE * held * (checkpoints or 1))
+    if checkpoints is None:
+        small = max_steps * (_held_bytes(state) + _entry_bytes(state, controller)) <= SMALL_BYTES
+        return small or default_checkpoints(max_steps) >= least
+    return checkpoints >= least
+
+
+def _held_bytes(state: Any) -> int:
+    return sum(jnp.size(x) * jnp.result_type(x).itemsize for x in jtu.tree_leaves(state.y))
+
+
+def _entry_bytes(state: Any, controller: Any) -> int:
+    """Return what the record takes for a pass: where the step ended, else where it began too, and whether it jumped."""
+    time = jnp.result_type(state.tprev).itemsize
+    return time if _continues(controller) else 2 * time + 1
+
+
+def _continues(controller: Any) -> bool:
+    """Return whether each step is known to begin where the one before ended."""
+    return type(controller) is diffrax.PIDController
 
 
 def bind_accepted(
@@ -172,14 +212,15 @@ def bind_accepted(
     at = jtu.tree_unflatten(jtu.tree_structure(state), loop.places())
     if {at.tprev.kind, at.tnext.kind, at.num_accepted_steps.kind, at.num_steps.kind} != {"state"}:
         return bind_loop(loop)  # no such solver is known
-    jumps = _may_jump(state, solve)
+    gaps = not _continues(solve["stepsize_controller"])
+    jumps = gaps and _may_jump(state, solve)
     program = loop.program
     max_steps = program.max_steps
     assert max_steps is not None
     time = jnp.zeros((max_steps,), jnp.result_type(state.tprev))
     times = _Times(
         time,
-        time,
+        time if gaps else None,
         jnp.zeros((max_steps,), bool) if jumps else None,
         INT(0),
         jnp.array(state.num_accepted_steps),
@@ -201,11 +242,16 @@ def bind_accepted(
 
     def body(carry):
         k, state, times = carry
-        following = index(times.starts, jnp.minimum(k + 1, max_steps - 1))
-        after = jnp.where(k + 1 < times.entries, following, times.end)
-        began = index(times.starts, k), index(times.stops, k), index(times.jumps, k) if jumps else state.made_jump
-        state = eqx.tree_at(lambda s: (s.tprev, s.tnext, s.made_jump), state, began)
-        state = step(replaying(state, (k < times.accepted.astype(INT), after)))
+        keep, stop = k < times.accepted.astype(INT), index(times.stops, k)
+        if gaps:
+            following = index(times.starts, jnp.minimum(k + 1, max_steps - 1))
+            after = jnp.where(k + 1 < times.entries, following, times.end)
+            began = index(times.starts, k), stop, index(times.jumps, k) if jumps else state.made_jump
+            state = eqx.tree_at(lambda s: (s.tprev, s.tnext, s.made_jump), state, began)
+        else:
+            after = jnp.where(keep, stop, state.tprev)
+            state = eqx.tree_at(lambda s: s.tnext, state, stop)
+        state = step(replaying(state, (keep, after)))
         return k + 1, replaying(state), times
 
     replayed = trace_loop(
@@ -229,11 +275,13 @@ def bind_accepted(
     # Fixed leaves are the last of the body's consts.
     firsts = replayed.program.body_consts - sum(place.kind == "fixed" for place in there)
     record = [firsts + place.index for place in there[-recorded:]]
+    jumped = [at.made_jump.index] if jumps else []
     replay = Replay(
         program=replayed.program,
         counter=at.num_accepted_steps.index,
         passes=at.num_steps.index,
-        leaves=tuple(place.index for place in (at.tprev, at.tnext, *([at.made_jump] if jumps else []))),
+        times=(at.tprev.index, at.tnext.index, *jumped),
+        leaves=(at.tnext.index, *([at.tprev.index] if gaps else []), *jumped),
         state=tuple(mine for mine, place in zip(partners, there, strict=True) if place.kind == "state"),
         buffers=tuple(mine for mine, place in zip(partners, there, strict=True) if place.kind == "buffer"),
         consts=Recorded(tuple(record[:-3]), *record[-3:]),

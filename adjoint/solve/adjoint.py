@@ -45,8 +45,8 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
     An adaptive solve replays and differentiates its accepted steps only, without error estimates and step size control,
     where their times are constants of differentiation: t0, t1 and dt0 are not differentiated, and the controller passes
     no derivative on to them (Diffrax's own do not). Every pass is replayed otherwise; under `jax.vmap`, where lanes
-    accept at different passes; with `max_steps=None`; and where the record of the times exceeds both 64 KiB and a tenth
-    of the checkpoints (8 bytes in single precision for each of `max_steps`). The log says so once (INFO).
+    accept at different passes; with `max_steps=None`; and where the record of the times exceeds both 2 KiB and an
+    eighth of the checkpoints (one time for each of `max_steps`). The log says so once (INFO).
 
     Attributes:
         checkpoints: states held at once, the initial state included, at least 1. None:
@@ -135,7 +135,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
 
         def outer(cond_fun, body_fun, init_val, *, max_steps, buffers):
             bind = None
-            if adaptive and fits(init_val, self.checkpoints, max_steps):
+            if adaptive and fits(init_val, own["stepsize_controller"], self.checkpoints, max_steps):
                 bind = functools.partial(
                     bind_accepted,
                     state=init_val,

@@ -1,11 +1,12 @@
-"""Explicit Runge-Kutta steps with their stages written out.
+"""Explicit Runge-Kutta steps with their stages written out, or in a loop without checkpoints.
 
 Diffrax runs the stages of a step in a loop that is checkpointed like the solve itself, so a reversed step evaluates
 every stage twice, reads all slopes for every stage, and pays for the bookkeeping of a loop within a loop. Written out,
 a stage reads the slopes that its row of the tableau names, is evaluated once, and leaves XLA straight code to fuse.
 The arithmetic is that of the tableau, so results agree to rounding. It costs one copy of the vector field for each
-stage in the compiled program, and keeps what every stage of the one reversed step needs, so large vector fields keep
-Diffrax's loop (`LARGEST_FIELD`, `LARGEST_TAPE_BYTES`).
+stage in the compiled program, and keeps what every stage of the one reversed step needs. So small states with longer
+vector fields get a plain loop over the stages (`MOST_EQUATIONS`), and large vector fields keep Diffrax's
+(`LARGEST_FIELD`, `LARGEST_TAPE_BYTES`).
 """
 
 import collections
@@ -19,12 +20,19 @@ import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 
 from ..compat import unvmap_any
 from .compat import tableau_of, vector_field_is_expensive
 
 LARGEST_FIELD = 300
 """Vector fields whose traced program has more equations than this keep Diffrax's loop."""
+
+MOST_EQUATIONS = 170
+"""With more equations than this over all stages they are looped over, where the state is small: a loop over few numbers
+costs little, and compiling that many equations takes longer than most solves."""
+FEW_ELEMENTS, SMALL_TAPE_BYTES = 16, 8 * 1024
+"""A small state has at most so many elements, and needs at most so many bytes for all stages of a reversed step."""
 
 LARGEST_TAPE_STATES = 3
 """A stage is kept for the reversed step where that takes at most this many states' bytes (Diffrax keeps about as much)
@@ -77,7 +85,7 @@ def _bytes(tree: Any) -> int:
 
 
 class WrittenOut(diffrax.AbstractAdaptiveSolver):
-    """An explicit Runge-Kutta solver of Diffrax with its stages written out.
+    """An explicit Runge-Kutta solver of Diffrax with its stages written out, or looped over plainly.
 
     The state is the last slope for solvers whose first stage is the last of the step before (FSAL), else None.
     """
@@ -86,6 +94,8 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
     fsal: bool = eqx.field(static=True)
     separate: bool = eqx.field(static=True)
     """Keep XLA from fusing one stage into the next, where a stencil would make it compute the first one many times."""
+    rolled: bool = eqx.field(static=True)
+    """Loop over the stages, so that the program holds one copy of the vector field instead of one for each stage."""
 
     @property
     def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -126,10 +136,16 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
         field = solver_state
         if self.fsal and made_jump is not False:
             field = _fresh_after_jump(terms, t0, y0, args, field, made_jump)
-        slopes, yi, field = self._stages(tableau, terms, (t0, t1, y0, args, terms.contr(t0, t1)), field)
-        y1 = yi if tableau.ssal else _combine(y0, tableau.b_sol, slopes)
-        error = _combine(None, tableau.b_error, slopes)
-        stacked = jtu.tree_map(lambda *ks: jnp.stack(ks), *slopes)
+        given = t0, t1, y0, args, terms.contr(t0, t1)
+        if self.rolled:
+            stacked, yi, field = _rolled(tableau, terms, given, field)
+            y1 = yi if tableau.ssal else _weighted(y0, tableau.b_sol, stacked)
+            error = _weighted(None, tableau.b_error, stacked)
+        else:
+            slopes, yi, field = self._stages(tableau, terms, given, field)
+            y1 = yi if tableau.ssal else _combine(y0, tableau.b_sol, slopes)
+            error = _combine(None, tableau.b_error, slopes)
+            stacked = jtu.tree_map(lambda *ks: jnp.stack(ks), *slopes)
         return y1, error, {"y0": y0, "y1": y1, "k": stacked}, field if self.fsal else None, diffrax.RESULTS.successful
 
     def _stages(self, tableau: Any, terms: Any, given: Any, field: Any) -> tuple[list[Any], Any, Any]:
@@ -147,6 +163,46 @@ class WrittenOut(diffrax.AbstractAdaptiveSolver):
             else:
                 slopes.append(apart(terms.vf_prod, ti, yi, args, control))
         return slopes, yi, field
+
+
+def _weighted(y: Any, weights: Any, slopes: Any) -> Any:
+    """Compute y + sum_j a_j k_j over a PyTree of slopes along axis 0; `y` None stands for zero."""
+
+    def leaf(ks, base=None):
+        a = jnp.asarray(weights, jnp.finfo(ks.dtype).dtype).reshape((-1,) + (1,) * (ks.ndim - 1))
+        total = jnp.sum(a * ks, axis=0)
+        return total if base is None else base + total
+
+    return jtu.tree_map(leaf, slopes) if y is None else jtu.tree_map(leaf, slopes, y)
+
+
+def _rolled(tableau: Any, terms: Any, given: Any, field: Any) -> tuple[Any, Any, Any]:
+    """Loop over the stages; returns all slopes along axis 0, the last stage's state, and its vector field."""
+    t0, t1, y0, args, control = given
+    stages = tableau.num_stages
+    rows = np.zeros((stages, stages))
+    for stage, row in enumerate(tableau.a_lower, start=1):
+        rows[stage, : len(row)] = row
+    times = np.array([tableau.c1, *tableau.c])
+    first = 0 if field is None else 1
+
+    def following(carry, at):
+        slopes, _, _ = carry
+        stage, row, c = at
+        ti = jnp.where(c == 1, t1, t0 + c.astype(jnp.result_type(t0)) * (t1 - t0))
+        yi = _weighted(y0, row, slopes)
+        evaluated = terms.vf(ti, yi, args) if first else None
+        slope = terms.prod(evaluated, control) if first else terms.vf_prod(ti, yi, args, control)
+        slopes = jtu.tree_map(lambda ks, k: lax.dynamic_update_index_in_dim(ks, k, stage, 0), slopes, slope)
+        return (slopes, yi, evaluated), None
+
+    struct = y0 if not first else eqx.filter_eval_shape(terms.prod, field, control)
+    slopes = jtu.tree_map(lambda x: jnp.zeros((stages, *jnp.shape(x)), jnp.result_type(x)), struct)
+    if first:
+        slopes = jtu.tree_map(lambda ks, k: ks.at[0].set(k), slopes, terms.prod(field, control))
+    at = np.arange(first, stages, dtype=np.int32), rows[first:], times[first:]
+    (slopes, yi, field), _ = lax.scan(following, (slopes, y0, field), jtu.tree_map(jnp.asarray, at))
+    return slopes, yi, field
 
 
 def _fresh_after_jump(terms: Any, t0: Any, y0: Any, args: Any, field: Any, made_jump: Any) -> Any:
@@ -237,5 +293,8 @@ def arrange(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> Stages:
     if field is None or not _pays(field, tableau, y0):
         # Diffrax's state is (first step?, last slope).
         return Stages(solver, (lambda state: state[1]) if tableau.fsal else None)
+    stages = tableau.num_stages
+    small = _elements(y0) <= FEW_ELEMENTS and stages * field.kept_bytes <= SMALL_TAPE_BYTES
+    rolled = small and stages * field.equations > MOST_EQUATIONS
     separate = _elements(y0) >= SMALLEST_SEPARATE and not field.breaks_fusion
-    return Stages(WrittenOut(solver, tableau.fsal, separate), (lambda state: state) if tableau.fsal else None)
+    return Stages(WrittenOut(solver, tableau.fsal, separate, rolled), (lambda state: state) if tableau.fsal else None)

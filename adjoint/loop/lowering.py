@@ -1,0 +1,118 @@
+"""Calls in the lowered program: of a function of its own, and of one that XLA's CPU backend compiles as one kernel."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import func, stablehlo
+
+from ..compat import Jaxpr, call, mlir
+
+
+def emit_call(ctx: Any, jaxpr: Jaxpr, operands: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """Lower a jaxpr as a call of a function of its own.
+
+    Args:
+        ctx: JAX's lowering context.
+        jaxpr: from `trace`, with at least one output.
+        operands: MLIR values.
+
+    Returns:
+        MLIR values of the results; the operation that calls, None if JAX did not emit a call; the module's functions by
+        name.
+    """
+
+    def checkpointed_sweep(*args):
+        return call(jaxpr, *args)
+
+    results = mlir.lower_fun(lambda *args: jax.jit(checkpointed_sweep)(*args), multiple_results=True)(ctx, *operands)
+    first = results[0][0] if isinstance(results[0], list | tuple) else results[0]
+    operation = first.owner
+    calls = getattr(operation, "name", None) in ("func.call", "call")
+    return results, operation if calls else None, ctx.module_context.symbol_table
+
+
+def _zero() -> Any:
+    elements: Any = ir.DenseElementsAttr
+    return elements.get(np.array(0, np.int32))
+
+
+def replace_by_kernel(operation: Any, ctx: Any) -> list[Any]:
+    """Put a call that XLA's CPU backend compiles to one native function in the place of one that it inlines.
+
+    The function takes one tuple, of which it returns an entry: XLA aborts where nothing reads an argument of such a
+    function, as happens to constants.
+
+    Args:
+        operation: from `emit_call`.
+        ctx: JAX's lowering context.
+
+    Returns:
+        MLIR values of the results.
+    """
+    operands, results = list(operation.operands), [result.type for result in operation.results]
+    with ir.InsertionPoint(operation):
+        zero = _zero()
+        operands.append(stablehlo.optimization_barrier([stablehlo.constant(zero)]))
+    kinds = [*results, operands[-1].type]
+    bundle = ir.Type.parse(f"tuple<{', '.join(str(operand.type) for operand in operands)}>")
+    body = ctx.module_context.module.body
+    with ir.InsertionPoint(body):
+        function = func.FuncOp("checkpointed_kernel", ir.FunctionType.get([bundle], kinds), visibility="private")
+    ctx.module_context.symbol_table.insert(function)  # under a name of its own
+    block = function.add_entry_block()
+    with ir.InsertionPoint(block):
+        (given,) = block.arguments
+        entries = [stablehlo.get_tuple_element(given, k) for k in range(len(operands))]
+        inner = func.CallOp(results, operation.attributes["callee"], entries[:-1])
+        func.ReturnOp([*inner.results, entries[-1]])
+    with ir.InsertionPoint(operation):
+        packed = stablehlo.tuple(operands)
+        outer = func.CallOp(kinds, ir.FlatSymbolRefAttr.get(function.name.value), [packed])
+    names = "xla_cpu_small_call", "inlineable"
+    values = map(ir.StringAttr.get, ("true", "false"))
+    outer.operation.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(dict(zip(names, values, strict=True)))
+    operation.erase()
+    return list(outer.results)[:-1]
+
+
+def inline_again(operation: Any) -> None:
+    """Let XLA inline a call of a kernel after all."""
+    if "mhlo.frontend_attributes" in operation.attributes:
+        del operation.attributes["mhlo.frontend_attributes"]
+
+
+def multiply_out(operation: Any) -> None:
+    """Put products and their sums in the place of a matrix product, which XLA may hand to a library."""
+    numbers = stablehlo.DotDimensionNumbers(operation.attributes["dot_dimension_numbers"])
+    result = operation.results[0]
+    sides = [ir.RankedTensorType(operand.type) for operand in operation.operands]
+    element = ir.RankedTensorType(result.type).element_type
+    batch = list(numbers.lhs_batching_dimensions), list(numbers.rhs_batching_dimensions)
+    summed = list(numbers.lhs_contracting_dimensions), list(numbers.rhs_contracting_dimensions)
+    free = [[k for k in range(side.rank) if k not in (*batch[n], *summed[n])] for n, side in enumerate(sides)]
+    sizes = [sides[0].shape[k] for k in (*batch[0], *free[0])]
+    sizes += [sides[1].shape[k] for k in free[1]] + [sides[0].shape[k] for k in summed[0]]
+    first_sum = len(sizes) - len(summed[0])
+    wide = ir.RankedTensorType.get(sizes, element)
+    places: list[dict[int, int]] = []
+    for n in (0, 1):
+        of_free = len(batch[0]) + (0 if n == 0 else len(free[0]))
+        orders = (batch[n], 0), (free[n], of_free), (summed[n], first_sum)
+        places.append({dim: start + k for dims, start in orders for k, dim in enumerate(dims)})
+    with ir.InsertionPoint(operation), operation.location:
+        spread = []
+        for side, operand, place in zip(sides, operation.operands, places, strict=True):
+            same = stablehlo.convert(ir.RankedTensorType.get(list(side.shape), element), operand)
+            spread.append(stablehlo.broadcast_in_dim(wide, same, [place[k] for k in range(side.rank)]))
+        scalar = ir.RankedTensorType.get([], element)
+        zero = stablehlo.convert(scalar, stablehlo.constant(_zero()))
+        dimensions = list(range(first_sum, len(sizes)))
+        total = stablehlo.ReduceOp([result.type], [stablehlo.multiply(*spread)], [zero], dimensions)
+        adding = total.regions[0].blocks.append(scalar, scalar)
+        with ir.InsertionPoint(adding):
+            stablehlo.return_([stablehlo.add(*adding.arguments)])
+    result.replace_all_uses_with(total.results[0])
+    operation.erase()
