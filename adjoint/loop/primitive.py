@@ -23,12 +23,12 @@ import jax.numpy as jnp
 
 from ..compat import DROPS_UNUSED_CARRY, Primitive, ad, batching, let_checks_out, mlir, refuse_in_remat
 from ..tiers.tiers import sizes_of
+from ..traced.analysis import is_inexact, pick, scatter
+from ..traced.batching import batch_jaxpr, batched_outputs, vmap_flat
+from ..traced.kernel import in_one_kernel
 from . import sweeps
 from . import windows as windowed
-from .analysis import is_inexact, pick, scatter
-from .batching import batch_jaxpr, batched_outputs, vmap_flat
 from .checks import checked
-from .kernel import in_one_kernel
 from .observe import Observer, call_site, observer
 from .program import Loop, Program, groups
 from .tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents

@@ -31,7 +31,7 @@ from ..compat import (
     unvmap_max,
 )
 from ..tiers.tiers import TierOptions
-from .analysis import Flags, pick, scatter
+from ..traced.analysis import Flags, pick, scatter
 
 _within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
@@ -73,7 +73,7 @@ class Program:
     windows: TierOptions | None
     """The tier that holds the first states of windows; None where everything is on the device."""
     findings: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
-    """Answers of `adjoint.loop.analysis`, by question."""
+    """Answers of `adjoint.traced.analysis`, by question."""
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 
 from ..compat import Primitive, ad, batching, call, let_checks_out, mlir, select_if_batched
 from ..tiers.tiers import sizes_of
+from ..traced.analysis import Flags, pick, scatter
 from . import sweeps
 from . import windows as windowed
-from .analysis import Flags, pick, scatter
 from .checks import checked, without_checks
 from .placement import INT
 from .primitive import (

@@ -15,8 +15,8 @@ import jax.lax as lax
 import jax.numpy as jnp
 
 from ..compat import call
+from ..traced.analysis import Flags, pick
 from . import placement as placing
-from .analysis import Flags, pick
 from .placement import INT, NEVER, Aim
 from .program import Program, groups
 

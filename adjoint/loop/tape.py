@@ -8,7 +8,7 @@ import jax
 import jax.tree_util as jtu
 
 from ..compat import Jaxpr, call, pruned, trace
-from .analysis import Flags, is_inexact, nonzero_cotangents, perturbed_outputs, pick, reached_inputs, scatter
+from ..traced.analysis import Flags, is_inexact, nonzero_cotangents, perturbed_outputs, pick, reached_inputs, scatter
 from .program import Program, groups
 
 

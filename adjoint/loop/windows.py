@@ -18,10 +18,10 @@ import jax.numpy as jnp
 
 from ..theory.windows import block, least_repetition
 from ..tiers.tiers import make_tier
+from ..traced.analysis import is_inexact
+from ..traced.kernel import in_one_kernel
 from . import placement as placing
 from . import reversal, sweeps
-from .analysis import is_inexact
-from .kernel import in_one_kernel
 from .placement import INT, NEVER, Aim
 from .program import Program
 from .sweeps import Stored, Visited

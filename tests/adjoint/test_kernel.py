@@ -17,8 +17,8 @@ import pytest
 from jax.experimental import checkify
 
 import adjoint
-from adjoint.loop import kernel
-from adjoint.loop.kernel import in_one_kernel
+from adjoint.traced import kernel
+from adjoint.traced.kernel import in_one_kernel
 
 pytestmark = [
     pytest.mark.usefixtures("x64"),
