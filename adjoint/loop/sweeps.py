@@ -185,11 +185,12 @@ class Forward(NamedTuple):
 class _Storing(NamedTuple):
     """A forward sweep that places checkpoints.
 
-    `aim` is what the placement aims at, `pending` whether the next position is to be stored, `steps` and `slots` what
-    is held: the position of each checkpoint, and its state.
+    `aim` is what the placement aims at, `look` the position at which to predict again, `pending` whether the next
+    position is to be stored, `steps` and `slots` what is held: the position of each checkpoint, and its state.
     """
 
     aim: Aim
+    look: Any
     pending: Any
     steps: Any
     slots: list[Any]
@@ -213,22 +214,22 @@ def run_storing(program: Program, args: Sequence[Any], visited: Visited) -> tupl
     checkpoints = program.checkpoints
 
     def body(carry):
-        aim, pending, steps, slots, forward = carry
+        aim, look, pending, steps, slots, forward = carry
         slot = aim.top + pending.astype(INT)
         position = visited.position(forward.step, forward.state)
         held = visited.held(position, forward.state)
         steps, *slots = store_if(pending, [steps, *slots], [position, *held], slot)
-        aim = _revise(program, given, visited, Aim(aim.target, slot), position, steps, forward.state)
+        aim = _revise(program, given, visited, Aim(aim.target, slot), look, position, steps, forward.state)
         pause, pending = placing.following(aim, position, index(steps, aim.top), checkpoints)
         if visited.predicts:
-            look = placing.next_look(position, checkpoints)
+            look = jnp.where(position >= look, placing.next_look(position, checkpoints), look)
             pause, pending = jnp.minimum(pause, look), pending & (pause <= look)
-        return _Storing(aim, pending, steps, slots, advance(program, given, visited, pause, forward))
+        return _Storing(aim, look, pending, steps, slots, advance(program, given, visited, pause, forward))
 
     aim = Aim(placing.first_target(expected_steps(program, given), checkpoints), INT(-1))
     steps = jnp.full((checkpoints,), NEVER, INT)
     slots = empty_slots(program, visited.held(INT(0), given.state))
-    init = _Storing(aim, jnp.array(True), steps, slots, beginning(given, visited))
+    init = _Storing(aim, INT(0), jnp.array(True), steps, slots, beginning(given, visited))
     done = lax.while_loop(lambda carry: goes_on(program, given, carry.forward), body, init)
     count = visited.count(done.forward.step, done.forward.record)
     # Under vmap of grad a lane that has finished may have stored its last state while others went on.
@@ -268,9 +269,16 @@ def _once(program: Program, given: Operands, visited: Visited, forward: Forward)
 
 
 def _revise(
-    program: Program, given: Operands, visited: Visited, plan: Aim, step: Any, steps: Any, state: Sequence[Any]
+    program: Program,
+    given: Operands,
+    visited: Visited,
+    plan: Aim,
+    look: Any,
+    step: Any,
+    steps: Any,
+    state: Sequence[Any],
 ) -> Aim:
-    """Move the target where it has been passed, or where the solve looks longer or shorter than it did."""
+    """Move the target where it has been passed, or where the solve looks, from `look` on, longer or shorter."""
     if program.checkpoints == 1:
         # One checkpoint leaves no choice; an unreachable target saves the visits.
         return Aim(INT(NEVER), plan.top)
@@ -278,7 +286,8 @@ def _revise(
     if program.exact:
         return Aim(target, plan.top)
     if visited.predicts:
-        target = placing.predicted(plan, visited.estimate(given, state), step, program.checkpoints)
+        estimate = lax.cond(step >= look, lambda: visited.estimate(given, state), lambda: INT(0))
+        target = placing.predicted(plan, estimate, step, program.checkpoints)
     return lax.cond(target != plan.target, lambda p: placing.retarget(p, target, step, steps), lambda p: p, plan)
 
 
