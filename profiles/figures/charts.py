@@ -84,7 +84,9 @@ def budget_layers(measure: Measure, budget_bytes: float, *, across: bool = False
     said = alt.value(alt.ExprRef(f"'budget ' + format(budget / budget_unit, ',.3~r') + ' {measure.unit}'"))
     text = label.encode(**at, text=said, **{"x" if across else "y": alt.value(0)})
     cursor = "ns-resize" if across else "ew-resize"
-    grip = nowhere.mark_rule(color=BUDGET, strokeWidth=14, opacity=0, cursor=cursor, aria=False).encode(**at)
+    # What says nothing is deaf to the pointer.
+    grip = nowhere.mark_rule(color=BUDGET, strokeWidth=14, opacity=0, cursor=cursor, aria=False)
+    grip = grip.encode(**at, tooltip=alt.value("drag to move the budget"))
     parameters = alt.param(name="budget", value=budget_bytes), alt.param(name="budget_unit", value=measure.size)
     return [named(line, "budget").add_params(*parameters), named(text, "budget_text"), named(grip, GRIP)]
 

@@ -1,10 +1,12 @@
 """Figures as files, PNG and SVG, without a browser and without a network; and as specifications for the page."""
 
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import altair as alt
 import vl_convert
@@ -15,6 +17,7 @@ from profiles.units import writable
 
 VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 """The version of Vega-Lite that Altair writes, as the converter names it."""
+_CLIP = re.compile(r"(?<=url\(#)clip\d+(?=\))|(?<=<clipPath id=\")clip\d+(?=\")")
 SCALE = 2.0
 """Pixels of a PNG for one of the figure's."""
 
@@ -41,13 +44,19 @@ def _lift(part: Any, datasets: dict[str, Any]) -> None:
 
 
 def svg_text(figure: Any) -> str:
-    """Draw a figure as the text of an SVG file."""
-    return vl_convert.vegalite_to_svg(_still(figure), vl_version=VEGA_LITE, allowed_base_urls=[])
+    """Draw a figure as the text of an SVG file, with its description for those who do not see it."""
+    written = specification(figure)
+    drawn = vl_convert.vegalite_to_svg(json.dumps(written), vl_version=VEGA_LITE, allowed_base_urls=[])
+    # The converter numbers its clips through the whole process; numbered anew, equal figures are equal.
+    names: dict[str, str] = {}
+    drawn = _CLIP.sub(lambda found: names.setdefault(found[0], f"clip{len(names)}"), drawn)
+    return drawn.replace("<svg ", f'<svg role="img" aria-label={quoteattr(written.get("description", ""))} ', 1)
 
 
 def png_bytes(figure: Any) -> bytes:
     """Draw a figure as the bytes of a PNG file."""
-    return _packed(vl_convert.vegalite_to_png(_still(figure), vl_version=VEGA_LITE, scale=SCALE, allowed_base_urls=[]))
+    written = json.dumps(specification(figure))
+    return _packed(vl_convert.vegalite_to_png(written, vl_version=VEGA_LITE, scale=SCALE, allowed_base_urls=[]))
 
 
 def save_figure(figure: Any, stem: str | Path) -> list[Path]:
@@ -65,11 +74,6 @@ def save_figure(figure: Any, stem: str | Path) -> list[Path]:
     except OSError as error:
         raise ProfilesError(f"cannot write {stem}.png: {error.strerror or error}") from error
     return [png, svg]
-
-
-def _still(figure: Any) -> str:
-    """Write the specification of a figure that nobody can touch."""
-    return json.dumps(specification(figure))
 
 
 def _packed(png: bytes) -> bytes:

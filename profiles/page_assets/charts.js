@@ -33,7 +33,7 @@ function redraw(datasets, signals) {
 function showTooltip(said, x = 0, y = 0) {
   tooltip.hidden = !said;
   if (!said) return;
-  const lines = Object.entries(said).filter(([, text]) => text !== "" && text !== "null" && text !== "undefined");
+  const lines = Object.entries(typeof said === "string" ? { "": said } : said).filter(([, text]) => text !== "" && text !== "null" && text !== "undefined");
   tooltip.replaceChildren(...lines.flatMap(([name, text]) => [html("dt", {}, name), html("dd", {}, String(text))]));
   const room = document.documentElement.clientWidth - tooltip.offsetWidth - 12, above = y - tooltip.offsetHeight - 14;
   tooltip.style.left = `${Math.max(4, Math.min(x + 14, room))}px`;
@@ -58,7 +58,7 @@ function holdBudget(view, event, moved) {
 function pointsIn({ view, host }) {
   const frame = host.querySelector("svg").getBoundingClientRect(), [left, top] = view.origin(), found = [];
   const walk = (items) => items?.forEach((item) => {
-    if (item.tooltip && item.mark.marktype !== "group") {
+    if (item.tooltip && typeof item.tooltip === "object") {
       const x = (item.bounds.x1 + item.bounds.x2) / 2, y = (item.bounds.y1 + item.bounds.y2) / 2;
       if (x >= 0 && x <= view.width() && y >= 0 && y <= view.height()) found.push({ said: item.tooltip, x, y });
     }
@@ -71,7 +71,8 @@ function pointsIn({ view, host }) {
 function onKey(chart, event) {
   const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
   const turn = { "+": -200, "=": -200, "-": 200 }[event.key];
-  const box = chart.host.querySelector("svg").getBoundingClientRect();
+  // The plot itself is told what a pointer in its middle would tell it.
+  const plot = chart.host.querySelector("path.background"), box = plot.getBoundingClientRect();
   const middle = { bubbles: true, cancelable: true, clientX: box.x + box.width / 2, clientY: box.y + box.height / 2, view: window };
   if (step) {
     const points = pointsIn(chart);
@@ -79,8 +80,10 @@ function onKey(chart, event) {
     chart.at = (chart.at + step + points.length) % points.length;
     const { said, px, py } = points[chart.at];
     showTooltip(said, px, py);
-  } else if (turn) chart.host.querySelector("svg").dispatchEvent(new WheelEvent("wheel", { ...middle, deltaY: turn, ctrlKey: true }));
-  else if (event.key === "0") chart.host.querySelector("svg").dispatchEvent(new MouseEvent("dblclick", middle));
+  } else if (turn) {
+    plot.dispatchEvent(new PointerEvent("pointermove", middle));
+    plot.dispatchEvent(new WheelEvent("wheel", { ...middle, deltaY: turn, ctrlKey: true }));
+  } else if (event.key === "0") plot.dispatchEvent(new MouseEvent("dblclick", middle));
   else if (event.key === "Escape") showTooltip(null);
   else return;
   event.preventDefault();

@@ -84,11 +84,12 @@ function drawChips(name) {
   }
 }
 
-// Moves of one frame are drawn once.
+// The first move of a frame is drawn at once, the others of the frame together.
 function setBudget(bytes) {
-  const waiting = state.waiting;
-  Object.assign(state, { budget: bytes, moved: bytes !== DATA.budget_bytes, waiting: true });
-  if (!waiting) requestAnimationFrame(() => { state.waiting = false; drawBudget(); });
+  Object.assign(state, { budget: bytes, moved: bytes !== DATA.budget_bytes });
+  if (state.frame) { state.more = true; return; }
+  drawBudget();
+  state.frame = requestAnimationFrame(() => { state.frame = 0; if (state.more) drawBudget(); state.more = false; });
 }
 
 // --- recommendations
@@ -197,7 +198,8 @@ function drawBudget() {
   const chosen = [...choices.values()].map((choice) => choice.chosen).filter(Boolean);
   const verified = rowsOf("points").filter((point) => point.mark === "verified" && !chosen.includes(point));
   const marks = [...verified, ...chosen.map((point) => ({ ...point, mark: point.mark === "recommended" ? "recommended" : "fits best" }))];
-  redraw({ marks, ...(ROWS.blocks ? { blocks: treeRows(choices) } : {}) }, { budget: state.budget });
+  const blocks = ROWS.blocks ? treeRows(choices) : [];
+  redraw({ marks, ...(blocks.length ? { blocks } : {}) }, { budget: state.budget });
 }
 
 function drawAll() {

@@ -84,7 +84,7 @@ def test_names_are_text_of_the_svg_and_nothing_else():
     plain, nasty = tags("x"), tags(NASTY)
     assert plain[0] == nasty[0]
     assert NASTY.replace("\x01", "\ufffd") in nasty[1]
-    assert any(text.startswith("solver=</script>") for text in nasty[1])
+    assert any("solver=</script>" in text for text in nasty[1])
 
 
 @settings(max_examples=15)
@@ -116,7 +116,7 @@ def test_every_figure_says_in_words_what_it_shows(profile: Profile):
     for figure in (front_figure(points), bytes_figure(points), steps_figure(steps_table(profile))):
         said = specification(figure)["description"]
         assert any(character.isdigit() for character in said)
-        assert said in svg_text(figure)
+        assert ElementTree.fromstring(svg_text(figure)).get("aria-label") == said
 
 
 def test_columns_of_different_lengths_are_refused():
