@@ -84,9 +84,9 @@ def bytes_figure(
         layers.append(_lost_layer(lost, count))
     if not len(points) and not len(lost):
         layers.append(nothing())
-    if budget_bytes:
-        layers += budget_layers(size, budget_bytes, across=True)
     layers[0] = layers[0].add_params(zoom("zoom_bytes"))
+    if budget_bytes:  # below the points, which could not be pointed at otherwise
+        layers = [*budget_layers(size, budget_bytes, across=True), *layers]
     failed = f"{count_of(len(lost), 'trial')} did not end well" if len(lost) else ""
     described = f"{PEAK_TITLE} against {COUNT_TITLE}: " + either([count_of(len(points), "point"), failed])
     chart = alt.layer(*layers, data=data("points", points))

@@ -100,14 +100,14 @@ def front_figure(
     layers = [*_front_layers(panel, f"on_{objective}_front"), *_marks(panel)]
     if not len(drawn):
         layers.append(nothing())
-    if budget_bytes:
-        layers += budget_layers(size, budget_bytes)
     on_front = int(drawn[f"on_{objective}_front"].sum())
     described = (
         f"{PEAK_TITLE} against {_COST_TITLES[objective]}: {count_of(len(drawn), 'point')}, {on_front:,} of them on a "
         f"front{budget_text(budget_bytes)}"
     )
     layers[0] = layers[0].add_params(zoom(f"zoom_{objective}"))
+    if budget_bytes:  # below the points, which could not be pointed at otherwise
+        layers = [*budget_layers(size, budget_bytes), *layers]
     shown = _note(points, note) if title or note else ""
     chart = alt.layer(*layers, data=data("points", points))
     return finished(chart, title=title, note=shown, description=described)
