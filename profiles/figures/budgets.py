@@ -53,10 +53,8 @@ def recommendation_figure(choices: Iterable[Mapping[str, Any]] | pd.DataFrame, *
     )
     layers = [named(bars, "peaks"), named(bounds, "bounds"), named(lines, "budgets"), named(needed, "needed")]
     said = [
-        f"{one['case']}: "
-        + ("nothing fits" if pd.isna(one["peak_bytes"]) else f"{format_bytes(one['peak_bytes'])}")
-        + f" of {format_bytes(one['budget_bytes'])}"
-        for _, one in choices.iterrows()
+        f"{one['case']}: {_bytes_text(one['peak_bytes'])} of {format_bytes(one['budget_bytes'])}"
+        for one in choices.to_dict("records")
     ]
     note = "bars: peak; red line: budget; red cross: the smallest that would do where nothing fits"
     made = finished(alt.layer(*layers), title=title, note=note, description="; ".join(said))
@@ -109,7 +107,7 @@ def plan_figure(
         layers.append(
             named(rule.encode(x=alt.XDatum(max_recompute, type="quantitative", scale=factor.scale())), "limit")
         )
-    short = int(plan["recompute_factor"].isna().sum())
+    short = len(plan) - len(known(plan["recompute_factor"]))
     described = f"recompute factor of {count_of(len(plan), 'line')} of a plan; nothing fits for {short:,}"
     made = finished(
         alt.layer(*layers).resolve_scale(shape="independent"), title=title, note=note, description=described
@@ -125,3 +123,7 @@ def _without_horizon(case: str) -> str:
     """Take the horizon from the text of a case."""
     first, _, rest = case.partition(", ")
     return case if not first.startswith("horizon ") else rest or "the only case"
+
+
+def _bytes_text(size: float | None) -> str:
+    return "nothing fits" if size is None or pd.isna(size) else format_bytes(size)

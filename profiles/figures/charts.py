@@ -26,9 +26,10 @@ def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _plain_value(value: Any) -> Any:
     """Bring one cell to a JSON value."""
-    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None or value is pd.NA:
         return None
-    return value.item() if hasattr(value, "item") else value
+    plain = value.item() if hasattr(value, "item") else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def data(name: str, table: pd.DataFrame) -> alt.InlineData:
@@ -68,8 +69,10 @@ def budget_layers(measure: Measure, budget_bytes: float, *, across: bool = False
     late = f"budget > {measure.middle!r}"
     low, high = measure.low / measure.size, measure.high / measure.size
     where = alt.ExprRef(f"clamp(budget / budget_unit, {low!r}, {high!r})")
-    kind = alt.YDatum if across else alt.XDatum
-    at = {"y" if across else "x": kind(where, type="quantitative", scale=measure.scale(), axis=measure.axis())}
+    kind: Any = alt.YDatum if across else alt.XDatum
+    at: dict[str, Any] = {
+        "y" if across else "x": kind(where, type="quantitative", scale=measure.scale(), axis=measure.axis())
+    }
     nowhere = alt.Chart(alt.InlineData(values=[{}], name="one"))
     line = nowhere.mark_rule(color=BUDGET, strokeDash=[5, 3], strokeWidth=1.4, aria=False).encode(**at)
     label = nowhere.mark_text(
@@ -121,7 +124,7 @@ def finished(chart: Any, *, title: str, note: str, description: str) -> Any:
     """Give a figure its size, title, note and text alternative."""
     given: dict[str, Any] = {"description": description}
     if title or note:
-        given["title"] = alt.Title(title, **({"subtitle": note} if note else {}))
+        given["title"] = alt.Title(title, subtitle=note) if note else alt.Title(title)
     if isinstance(chart, alt.LayerChart):
         given |= {"width": WIDTH, "height": HEIGHT}
     return chart.properties(**given)

@@ -1,11 +1,12 @@
 """Figures over the count of checkpoints: bytes with their law, recomputation with its optimum; and steps."""
 
 import dataclasses
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from profiles.figures.channels import bytes_measure, count_measure, known, looks_of, place
+from profiles.figures.channels import Measure, bytes_measure, count_measure, known, looks_of, place
 from profiles.figures.charts import (
     budget_layers,
     budget_text,
@@ -164,7 +165,7 @@ def steps_figure(steps: pd.DataFrame, *, title: str = "", note: str = "") -> alt
     return finished(alt.layer(*layers), title=title, note=note, description=described)
 
 
-def _lost_layer(lost: pd.DataFrame, count: object) -> object:
+def _lost_layer(lost: pd.DataFrame, count: Measure) -> Any:
     """Draw a cross at the top for each count that did not end well."""
     entries = [("case", "datum.case"), ("checkpoints", "format(datum.checkpoints, ',')"), ("ended", "datum.status")]
     calculated, tooltips = tips(entries)

@@ -100,7 +100,7 @@ def front_figure(
     layers = [*_front_layers(panel, f"on_{objective}_front"), *_marks(panel)]
     if not len(drawn):
         layers.append(nothing())
-    on_front = int(drawn[f"on_{objective}_front"].sum())
+    on_front = len(drawn[drawn[f"on_{objective}_front"]])
     described = (
         f"{PEAK_TITLE} against {_COST_TITLES[objective]}: {count_of(len(drawn), 'point')}, {on_front:,} of them on a "
         f"front{budget_text(budget_bytes)}"
@@ -120,7 +120,8 @@ def fronts_figure(
     panels = [front_figure(points, objective, budget_bytes=budget_bytes) for objective in FrontAxis]
     described = " ".join(f"{panel.description}." for panel in panels)
     both = alt.hconcat(*panels)
-    for parameter in both.params:
+    parameters: Any = both.params
+    for parameter in parameters:
         # Altair gives a panel's selection to each of its named layers, where Vega-Lite takes one of them.
         if isinstance(parameter, alt.TopLevelSelectionParameter):
             parameter.views = parameter.views[:1]
@@ -144,7 +145,7 @@ def _front_layers(panel: _Panel, front: str) -> list[Any]:
     stairs = panel.chart(f"datum.{front}").mark_line(interpolate="step-after", strokeWidth=1.6, aria=False)
     stairs = stairs.encode(**panel.at(), order=alt.Order("peak_bytes:Q"), **panel.looks.lines())
     layers = [named(stairs, f"stairs_{axis}")]
-    if (rows[front] != rows[f"{front}_without_tiers"]).any():
+    if list(rows[front]) != list(rows[f"{front}_without_tiers"]):
         alone = panel.chart(f"datum.{front}_without_tiers")
         alone = alone.mark_line(interpolate="step-after", strokeWidth=1, strokeDash=[1, 3], aria=False)
         layers.append(
@@ -162,7 +163,7 @@ def _front_layers(panel: _Panel, front: str) -> list[Any]:
 
 def _marks(panel: _Panel) -> list[Any]:
     """Ring the points that are marked; a recommendation that was not measured has its ring alone."""
-    marked = data("marks", panel.rows[panel.rows["mark"].fillna("") != ""])
+    marked = data("marks", panel.rows.loc[panel.rows["mark"].fillna("") != ""])
     layers = []
     for name, shape, size, where in (
         ("verified", "circle", 190, f"datum.mark == '{VERIFIED}'"),
@@ -178,7 +179,7 @@ def _marks(panel: _Panel) -> list[Any]:
 def _note(points: pd.DataFrame, note: str) -> str:
     """Add to a note what the rings mean that are drawn."""
     rings = [("diamond: recommended", RECOMMENDED), ("circle: run under your own settings", VERIFIED)]
-    return "; ".join([text for text, mark in rings if (points["mark"] == mark).any()] + ([note] if note else []))
+    return "; ".join([text for text, mark in rings if mark in set(points["mark"])] + ([note] if note else []))
 
 
 def point_entries(points: pd.DataFrame, size: Measure) -> list[tuple[str, str]]:

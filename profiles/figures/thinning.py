@@ -44,7 +44,7 @@ def thin(points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     said = (
         f"{kept.sum():,} of {len(points):,} points are drawn: the others lie within {pixels:.0f} pixels of one of these"
     )
-    return points[kept], said
+    return points.loc[kept], said
 
 
 def _first_in_cells(points: pd.DataFrame, cases: np.ndarray, pixels: float) -> np.ndarray:
@@ -53,8 +53,8 @@ def _first_in_cells(points: pd.DataFrame, cases: np.ndarray, pixels: float) -> n
     for across, up in _PLANES:
         cells = pd.DataFrame({
             "case": cases,
-            "across": np.floor(_place(points[across]) * _WIDE / pixels),
-            "up": np.floor(_place(points[up]) * _HIGH / pixels),
+            "across": np.floor(_place(points.loc[:, across]) * _WIDE / pixels),
+            "up": np.floor(_place(points.loc[:, up]) * _HIGH / pixels),
         })  # fmt: skip
         kept |= (~cells.duplicated()).to_numpy() & cells.notna().all(axis=1).to_numpy()
     return kept

@@ -3,6 +3,7 @@
 import altair as alt
 import pandas as pd
 
+from profiles.figures.channels import known
 from profiles.figures.charts import count_of, data, finished, named, tips, zoom
 from profiles.figures.looks import COLOURS, PAPER
 
@@ -19,7 +20,7 @@ def tree_figure(blocks: pd.DataFrame, *, title: str = "") -> alt.LayerChart:
         blocks: `tree_table(tree)`.
         title: above the figure; how many checkpoints, steps and stored states by default.
     """
-    slots = int(blocks["slot"].max()) + 1 if len(blocks) else 1
+    slots = int(max(known(blocks["slot"]))) + 1 if len(blocks) else 1
     said = ""
     if len(blocks):
         first = blocks.iloc[0]

@@ -21,7 +21,7 @@ from profiles.analysis.figure_tables import (
     tree_table,
 )
 from profiles.analysis.pareto import FrontAxis
-from profiles.figures.channels import looks_of
+from profiles.figures.channels import known, looks_of
 from profiles.figures.charts import records_of
 from profiles.figures.counts import bytes_figure, recompute_figure, steps_figure
 from profiles.figures.fronts import front_figure
@@ -109,7 +109,7 @@ def _charts(
         "recompute": recompute_figure(points, optima_table(profile, extras.optima)),
     }
     steps = steps_table(profile)
-    if steps["horizon"].notna().any():
+    if known(steps["horizon"]):
         figures["steps"] = steps_figure(steps)
     names = CaseNames(profile.cases)
     trees = [tree_table(tree, parts=TREE_PARTS) for tree in extras.trees if tree.case in names]
@@ -121,9 +121,9 @@ def _charts(
         datasets |= written.pop("datasets")
         charts[name] = on_page(written)
     if trees:
-        known = [tree.case for tree in extras.trees if tree.case in names]
+        cases = [tree.case for tree in extras.trees if tree.case in names]
         datasets["blocks"] = [
-            names.record(case) | block for case, tree in zip(known, trees, strict=True) for block in records_of(tree)
+            names.record(case) | block for case, tree in zip(cases, trees, strict=True) for block in records_of(tree)
         ]
     return charts, datasets
 
