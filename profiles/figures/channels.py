@@ -54,7 +54,7 @@ class Measure:
     def axis(self, **options: Any) -> alt.Axis:
         """Return the axis, its title with the unit."""
         title = f"{self.title} ({self.unit})" if self.unit else self.title
-        return alt.Axis(title=title, tickCount=_TICKS, labelExpr=_LABEL, **options)
+        return alt.Axis(title=title, tickCount=_TICKS, labelExpr=_LABEL, grid=True, **options)
 
     def encode(self, channel: type, **options: Any) -> Any:
         """Return the channel (`alt.X`, `alt.Y`) of the column in its unit, which `place` calculates."""
