@@ -12,6 +12,8 @@ from profiles.figures.looks import COLOURS, DASHES, MARKERS, repeated
 from profiles.units import BYTE_UNITS
 
 _TICKS = 5
+_READABLE = (1e-12, 1e21)
+"""What a stored figure can be beyond these nobody measured; an axis that went so far would show nothing else."""
 _LABEL = "datum.value < 1 ? format(datum.value, '.4~r') : format(datum.value, ',~r')"
 _SECOND_UNITS = {"min": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 
@@ -90,7 +92,8 @@ def count_measure(column: str, title: str, values: Iterable[float]) -> Measure:
 
 def _measure(column: str, title: str, values: Iterable[float], near: float | None, units: dict[str, float]) -> Measure:
     """Choose unit and ends of an axis: logarithmic where the values span more than a factor of three."""
-    positive = [value for value in values if value > 0 and math.isfinite(value)] or [near or 1.0]
+    least, most = _READABLE
+    positive = [value for value in values if least <= value <= most] or [near or 1.0]
     if near and min(positive) / 4 < near < 4 * max(positive):
         positive.append(near)
     low, high = min(positive), max(positive)

@@ -98,6 +98,19 @@ def test_any_name_makes_a_figure_that_is_xml(names: list[str]):
     ElementTree.fromstring(svg_text(figure))
 
 
+def test_figures_that_nobody_can_have_measured_are_no_error():
+    """A store may hold any finite number; an axis leaves out what lies beyond all reason, and shows the rest."""
+    rows = (
+        a_measurement(run_seconds=(1e-300,), recompute_factor=-5e16, horizon=1e-300),
+        a_measurement(run_seconds=(2e160,), recompute_factor=0.0, horizon=3e159, checkpoints=3, peak_bytes=2**63 - 1),
+        a_measurement(horizon=7, checkpoints=4),
+    )
+    profile = Profile(name="x", measurements=rows)
+    points = points_table(profile)
+    for figure in (fronts_figure(points), bytes_figure(points), steps_figure(steps_table(profile))):
+        ElementTree.fromstring(svg_text(figure))
+
+
 def test_a_table_stands_in_a_specification_once(profile: Profile):
     """Layers name the table; its rows are below `datasets`, as they are in the table."""
     points = points_table(profile)
