@@ -1,7 +1,7 @@
 """profiles: what was measured, where it is kept, and how it is shown. Never imports jax.
 
 Public names stand in `__init__.pyi` and are loaded when they are first used: `import profiles` loads no pandas,
-SQLAlchemy or matplotlib. Rooms, each of which may import those before it: `records`, `store`, `analysis`, `figures`,
+SQLAlchemy or Altair. Rooms, each of which may import those before it: `records`, `store`, `analysis`, `figures`,
 `pages`.
 """
 

@@ -1,7 +1,9 @@
 """Figures for people: bytes in powers of 1024, seconds with their prefix, counts with their thousands apart."""
 
 import math
+import re
 
+_UNWRITABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -21,6 +23,11 @@ def format_seconds(seconds: float) -> str:
         if seconds >= 0.9995 * factor:
             return f"{_three_digits(seconds / factor)} {unit}"
     return f"{_three_digits(seconds / 1e-9)} ns" if seconds else "0 s"
+
+
+def writable(text: str) -> str:
+    """Replace the characters that XML has no way to write, control characters above all: a figure is drawn as XML."""
+    return _UNWRITABLE.sub("\ufffd", text)
 
 
 def _three_digits(value: float) -> str:

@@ -15,13 +15,15 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+import altair as alt
 import jax
 import jax.numpy as jnp
-from matplotlib.figure import Figure
 
 import adjoint
+from profiles import save_figure
 
 WIDTH = 64
+BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
 def gradient(checkpoints: int):
@@ -64,30 +66,28 @@ def measure(steps: int, repeats: int) -> dict[str, object]:
     }
 
 
-def draw(rows: list[dict[str, object]]) -> Figure:
+def draw(rows: list[dict[str, float]]) -> alt.HConcatChart:
     """Draw executed steps and seconds against n log2 n, and bytes against log2 n."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.subplots(1, 3)
-    steps = [row["steps"] for row in rows]
-    for axis, name, unit in (
-        (axes[0], "executed_steps", "body evaluations"),
-        (axes[1], "run_seconds", "seconds"),
-        (axes[2], "temp_bytes", "compiled temporary bytes"),
+    panels = []
+    for name, unit in (
+        ("executed_steps", "body evaluations"),
+        ("run_seconds", "seconds"),
+        ("temp_bytes", "compiled temporary bytes"),
     ):
-        values = [row[name] for row in rows]
-        axis.plot(steps, values, "o-", color="#0072B2", label="measured")
-        scale = [math.log2(n) * (1 if name == "temp_bytes" else n) for n in steps]
         law = "log2 n" if name == "temp_bytes" else "n log2 n"
-        axis.plot(steps, [values[-1] * s / scale[-1] for s in scale], "--", color="#D55E00", label=f"c {law}")
-        axis.set_xscale("log")
-        if name != "temp_bytes":
-            axis.set_yscale("log")
-        axis.set_xlabel("steps n")
-        axis.set_ylabel(unit)
-        axis.legend(frameon=False)
-        axis.grid(alpha=0.3)
-    figure.suptitle("Gradient of a loop at ceil(log2 n) checkpoints")
-    return figure
+        scale = {row["steps"]: math.log2(row["steps"]) * (1 if name == "temp_bytes" else row["steps"]) for row in rows}
+        last = rows[-1][name] / scale[rows[-1]["steps"]]
+        values = [{"steps": row["steps"], "measured": row[name], "law": last * scale[row["steps"]]} for row in rows]
+        y_scale = alt.Scale(zero=True) if name == "temp_bytes" else alt.Scale(type="log")
+        axis = alt.Axis(title=unit, format="~s", tickCount=5)
+        base = alt.Chart(alt.InlineData(values=values)).encode(
+            x=alt.X("steps:Q", scale=alt.Scale(type="log"), axis=alt.Axis(title="steps n", format="~s", tickCount=4))
+        )
+        measured = base.mark_line(point=True, color=BLUE).encode(y=alt.Y("measured:Q", scale=y_scale, axis=axis))
+        theory = base.mark_line(strokeDash=[6, 3], color=ORANGE).encode(y=alt.Y("law:Q", scale=y_scale, axis=axis))
+        title = alt.Title(f"measured, and dashed c {law}", fontSize=11, fontWeight="normal")
+        panels.append(alt.layer(theory, measured).properties(width=260, height=220, title=title))
+    return alt.hconcat(*panels).properties(title="Gradient of a loop at ceil(log2 n) checkpoints")
 
 
 def main() -> int:
@@ -97,20 +97,26 @@ def main() -> int:
     parser.add_argument("--figures", type=Path, default=Path("scripts/figures"), help="where the figure goes")
     parser.add_argument("--largest", type=int, default=10**6, help="the largest number of steps")
     parser.add_argument("--repeats", type=int, default=3, help="timed calls for each number of steps")
+    parser.add_argument(
+        "--redraw", action="store_true", help="measure nothing: draw the figure of the CSV that is there"
+    )
     options = parser.parse_args()
-    sizes = [n for e in range(2, 7) for n in (10**e, 3 * 10**e) if n <= options.largest]
-    rows = []
-    for n in sizes:
-        rows.append(measure(n, options.repeats))
-        print("  ".join(f"{key}={value}" for key, value in list(rows[-1].items())[:6]), flush=True)
-    with options.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    options.figures.mkdir(parents=True, exist_ok=True)
-    for suffix in (".png", ".svg"):
-        draw(rows).savefig(options.figures / f"growth{suffix}", dpi=150)
-    print(f"wrote {options.out}, and growth.png and growth.svg in {options.figures}")
+    if not options.redraw:
+        sizes = [n for e in range(2, 7) for n in (10**e, 3 * 10**e) if n <= options.largest]
+        rows = []
+        for n in sizes:
+            rows.append(measure(n, options.repeats))
+            print("  ".join(f"{key}={value}" for key, value in list(rows[-1].items())[:6]), flush=True)
+        with options.out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        print(f"wrote {options.out}")
+    with options.out.open(newline="") as file:
+        figures = ("steps", "executed_steps", "run_seconds", "temp_bytes")
+        read = [{name: float(row[name]) for name in figures} for row in csv.DictReader(file)]
+    for path in save_figure(draw(read), options.figures / "growth"):
+        print(f"wrote {path}")
     return 0
 
 

@@ -19,6 +19,7 @@ from profiles import (
     AdjointName,
     Profile,
     compare_figure,
+    compared_table,
     export_table,
     format_bytes,
     format_seconds,
@@ -112,8 +113,7 @@ def main() -> int:
             return 1
         found = read(problem)
         ours, stock = found[AdjointName.OURS], found[AdjointName.DIFFRAX]
-        figure = compare_figure([ours, stock])
-        figure.suptitle(f"{problem}: {TITLES[problem]}", fontsize=11)
+        figure = compare_figure(compared_table([ours, stock]), title=f"{problem}: {TITLES[problem]}")
         save_figure(figure, options.out / problem)
         (options.out / f"{problem}.svg").unlink()  # PNG is what README.md shows
         lines.append(summary(problem, ours, stock))

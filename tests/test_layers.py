@@ -22,7 +22,7 @@ PACKAGES = ("adjoint", "autotune", "profiles")
 FILES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
 TESTS = sorted(path for path in (REPOSITORY / "tests").rglob("*.py") if "assets" not in path.parts)
 FORBIDDEN = {
-    "adjoint": {"profiles", "autotune", "pandas", "optuna", "sqlalchemy", "matplotlib", "typer", "rich"},
+    "adjoint": {"profiles", "autotune", "pandas", "optuna", "sqlalchemy", "altair", "vl_convert", "typer", "rich"},
     "profiles": {"adjoint", "autotune", "jax", "jaxlib", "equinox", "diffrax", "optuna", "typer"},
     "autotune": set(),
 }
@@ -30,6 +30,23 @@ ONLY_IN = {
     "optuna": {f"autotune/tuning/{name}.py" for name in ("sweep", "queue", "study_view")},
     "typer": {"autotune/cli/app.py", "autotune/cli/common.py", "autotune/cli/commands/profiles.py"},
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
+    "altair": {
+        "autotune/choosing/recommendation.py",
+        "profiles/records/shown.py",
+        *(
+            f"profiles/figures/{name}.py"
+            for name in (
+                "budgets",
+                "channels",
+                "charts",
+                "counts",
+                "fronts",
+                "rendering",
+                "trees",
+            )
+        ),
+    },
+    "vl_convert": {"profiles/figures/rendering.py", "profiles/pages/page.py"},
     "sqlalchemy": {
         "autotune/tuning/queue.py",
         *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "schema", "store")),
@@ -216,7 +233,8 @@ def test_every_import_is_of_a_declared_dependency() -> None:
     """What the packages import is in the standard library, in the project, or in pyproject.toml."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
-    names = {re.split(r"[\[<>=]", entry)[0] for entry in declared}
+    imported_as = {"vl-convert-python": "vl_convert"}
+    names = {imported_as.get(name, name) for entry in declared for name in [re.split(r"[\[<>=]", entry)[0]]}
     used = {one.top for path in FILES for one in imports(path.read_text(), package_of(path))}
     assert used - set(sys.stdlib_module_names) - set(PACKAGES) <= names
 

@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 PACKAGES = ("adjoint", "autotune", "profiles")
-HEAVY = ("jax", "jaxlib", "equinox", "diffrax", "pandas", "optuna", "matplotlib", "scipy", "sqlalchemy")
+HEAVY = ("jax", "jaxlib", "equinox", "diffrax", "pandas", "optuna", "altair", "vl_convert", "scipy", "sqlalchemy")
 
 
 def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:

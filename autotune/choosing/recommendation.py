@@ -2,11 +2,27 @@
 
 import dataclasses
 import enum
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import profiles
+from autotune.errors import AutotuneError
 from autotune.model.cells import Cell
 from autotune.model.ranges import Range
-from profiles import Case, PeakSource, Tier, plain_value
+from profiles import (
+    Case,
+    PeakSource,
+    Profile,
+    Recommended,
+    ReportExtras,
+    Tier,
+    format_bytes,
+    format_seconds,
+    plain_value,
+)
+
+if TYPE_CHECKING:
+    import altair as alt
 
 
 class Evidence(enum.StrEnum):
@@ -79,6 +95,59 @@ class Recommendation:
     smallest_bytes: int | None = None
     message: str = ""
 
+    def _repr_html_(self) -> str:
+        """Show what is recommended, and what each figure rests on, as a table in a notebook."""
+        shown = {
+            "case": self.case,
+            "use": "nothing fits" if self.status is not Fit.OK else f"{self.checkpoints} checkpoints",
+            "expected steps": self.expected_steps,
+            "tier": self.tier,
+            "XLA flags": self.xla_flags or None,
+            "peak": _said(self.peak_bytes, format_bytes, self.peak_evidence),
+            "budget": format_bytes(self.budget_bytes),
+            "a call": _said(self.run_seconds, format_seconds, self.seconds_evidence),
+            "recompute factor": _said(self.recompute_factor, "{:.2f}".format, self.recompute_evidence),
+            "smallest that would do": _said(self.smallest_bytes, format_bytes, None),
+            "said": self.message or self.between or None,
+        }
+        rows = [(name, value) for name, value in shown.items() if value is not None]
+        return profiles.html_table("recommendation", ("", ""), rows)
+
+    def chart(self, profile: Profile | None = None) -> "alt.LayerChart":
+        """Draw what the recommendation takes of its budget; with its profile, the front that it was chosen from.
+
+        Args:
+            profile: the profile that the recommendation came from, whose case is then drawn with the point marked.
+        """
+        if profile is None:
+            names = ("checkpoints", "peak_bytes", "peak_low_bytes", "peak_high_bytes", "budget_bytes", "smallest_bytes")
+            record = {"case": str(self.case), "evidence": str(self.evidence or "")}
+            return profiles.recommendation_figure([record | {name: getattr(self, name) for name in names}])
+        rows = tuple(row for row in profile.measurements if dataclasses.replace(row.case, mesh="") == self.case)
+        if not rows:
+            there = ", ".join(str(case) for case in profile.cases)
+            raise AutotuneError(
+                f"{profile.qualified_name} was not measured at {self.case}, only at {there}: "
+                "draw the recommendation alone, or with the profile that it came from"
+            )
+        of_case = dataclasses.replace(profile, measurements=rows)
+        extras = ReportExtras(recommended=tuple(map(self.marked, of_case.cases)) if self.status is Fit.OK else ())
+        points = profiles.points_table(of_case, extras)
+        title = f"{profile.name}: {self.case}"
+        return profiles.front_figure(points, budget_bytes=self.budget_bytes, title=title)
+
+    def marked(self, case: Case) -> Recommended:
+        """Give the recommendation as a report marks it at a case of a profile."""
+        return Recommended(
+            case=case,
+            checkpoints=self.checkpoints or 1,
+            peak_bytes=self.peak_bytes or 0,
+            expected_steps=self.expected_steps,
+            run_seconds=self.run_seconds,
+            recompute_factor=self.recompute_factor,
+            evidence=str(self.evidence),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Give the entry of the JSON that `tune` and `recommend` print."""
         return {
@@ -95,3 +164,8 @@ class Recommendation:
                 if field.name not in ("case", "xla_flags", "tier")
             },
         }
+
+
+def _said(value: Any, write: Callable[[Any], str], evidence: Evidence | None) -> str | None:
+    """Write a figure with what it rests on, None where it is not known."""
+    return None if value is None else write(value) + (f" ({evidence})" if evidence else "")

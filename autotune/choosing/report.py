@@ -7,10 +7,11 @@ from pathlib import Path
 import adjoint
 from autotune.adjoints import Work
 from autotune.choosing.recommend import Fit, Recommendation, works_of
+from autotune.measuring.rows import is_final
 from autotune.model.cells import Cell, cell_of
 from autotune.model.forecast import Forecast
 from autotune.search.space import grid_counts
-from profiles import AdjointName, Case, Measurement, Optimum, PredictedBytes, Profile, Recommended, ReportExtras, Tree
+from profiles import AdjointName, Case, Measurement, Optimum, PredictedBytes, Profile, ReportExtras, Tree
 
 CURVE_COUNTS = 60
 """How many counts a curve of theory or law is drawn at."""
@@ -32,18 +33,8 @@ def report_extras(profile: Profile, chosen: Sequence[Recommendation] = ()) -> Re
             for choice in recommended
             if profile.adjoint is AdjointName.OURS and (tree := _tree(choice, by_case[choice.case])) is not None
         ),
-        recommended=tuple(
-            Recommended(
-                case=by_case[choice.case],
-                checkpoints=choice.checkpoints or 1,
-                peak_bytes=choice.peak_bytes or 0,
-                expected_steps=choice.expected_steps,
-                run_seconds=choice.run_seconds,
-                recompute_factor=choice.recompute_factor,
-                evidence=str(choice.evidence),
-            )
-            for choice in recommended
-        ),
+        recommended=tuple(choice.marked(by_case[choice.case]) for choice in recommended),
+        verified_studies=frozenset(row.study for row in rows if is_final(row)),
     )
 
 

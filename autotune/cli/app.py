@@ -1,6 +1,6 @@
 """The command line: it parses, calls the library, and prints.
 
-Whatever is heavy (jax, pandas, optuna, matplotlib) is imported by the commands that need it, as they run: `--help`
+Whatever is heavy (jax, pandas, optuna, altair) is imported by the commands that need it, as they run: `--help`
 loads none of it.
 """
 

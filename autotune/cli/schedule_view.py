@@ -192,6 +192,8 @@ def schedule_command(
 
         tree = profiles.Tree(case=profiles.Case(), checkpoints=checkpoints, steps=steps, blocks=view.nodes)
         out.mkdir(parents=True, exist_ok=True)
-        for path in profiles.save_figure(profiles.tree_figure(tree), out / f"schedule-{steps}-{checkpoints}"):
+        for path in profiles.save_figure(
+            profiles.tree_figure(profiles.tree_table(tree)), out / f"schedule-{steps}-{checkpoints}"
+        ):
             screen.say(f"wrote {path}")
     return Exit.DONE

@@ -89,18 +89,16 @@ class Recommended:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ReportExtras:
-    """Everything that a report may show beside the measurements."""
+    """Everything that a report may show beside the measurements.
+
+    `verified_studies` names the studies whose rows were run under the user's own settings.
+    """
 
     laws: tuple[PredictedBytes, ...] = ()
     optima: tuple[Optimum, ...] = ()
     trees: tuple[Tree, ...] = ()
     recommended: tuple[Recommended, ...] = ()
-
-
-def visible_blocks(tree: Tree, width: int) -> list[TreeBlock]:
-    """Keep the blocks that are at least one of `width` parts of the solve wide."""
-    least = tree.steps / width
-    return [block for block in tree.blocks if block.stop - block.start >= least]
+    verified_studies: frozenset[str] = frozenset()
 
 
 def _equal_lengths(record: object, *names: str) -> None:

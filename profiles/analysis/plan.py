@@ -17,6 +17,7 @@ from profiles.analysis.pareto import FrontPoint, points
 from profiles.analysis.plan_laws import Laws, Recompute, Sizes, Steps, Windowed
 from profiles.errors import ProfilesError
 from profiles.records.records import Case, Measurement, Profile
+from profiles.records.shown import ShownPlan
 
 CARRIES_OVER = (
     "Steps, recompute factors and bytes per checkpoint carry over between devices.",
@@ -115,7 +116,7 @@ class LongestHorizon:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(ShownPlan):
     """A plan: one row per device and case, the longest horizons, and what it rests on."""
 
     profile: str

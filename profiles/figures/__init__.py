@@ -1,4 +1,4 @@
-"""Figures of profiles, as PNG and SVG.
+"""Figures of profiles: one function each, from a table to an Altair chart. Pages and files show it.
 
 May import `records` and `analysis`.
 """

@@ -1,47 +1,45 @@
 // The page: what is shown, the budget, and everything that follows from the two.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
+const ROWS = Object.fromEntries(Object.entries(DATA.datasets).map(([name, packed]) => [name, unpack(packed)]));
+const MEASUREMENTS = unpack(DATA.measurements);
 const LOG_LOW = Math.log(DATA.slider.low), LOG_HIGH = Math.log(DATA.slider.high);
+const POINTS = Map.groupBy(ROWS.points, (point) => point.case);
+const STEPS = new Map(ROWS.steps.map((one) => [one.case, one.steps]));
+const CASES = new Map(DATA.cases.map((one) => [one.case, one]));
 const state = {
   budget: DATA.budget_bytes ?? DATA.slider.start, // bytes
   moved: DATA.budget_bytes === null, // whether the reader moved the budget away from the report's own
-  hidden: { horizon: new Set(), rest: new Set() },
-  treeCase: null,
+  hidden: { horizon_text: new Set(), setting: new Set() },
+  tree: null, // the case whose tree is shown
+  words: "", status: "", all: false, table: { sort: "measured_at", descending: false }, beside: {},
 };
 
-function isShown(index) {
-  const one = DATA.cases[index];
-  return !state.hidden.horizon.has(one.horizon) && !state.hidden.rest.has(one.rest);
-}
-
-const shownCases = () => DATA.cases.map((one, index) => index).filter(isShown);
-const lookOf = (index) => (index === null ? { colour: "var(--faint)", marker: "o", dash: "-" } : DATA.cases[index].look);
-const pointsOf = (index) => DATA.points.filter((point) => point.case === index);
+const isShown = (row) => !row.case || ["horizon_text", "setting"].every((name) => !state.hidden[name].has(CASES.get(row.case)[name]));
+const shownCases = () => DATA.cases.filter(isShown);
 
 // The fastest measured choice that fits; by recompute factor where nothing was timed. The rule of the whole project:
 // least seconds within the budget, and of equals the one with fewer bytes.
-function choose(index, budget) {
-  const found = pointsOf(index);
-  const cost = found.some((point) => point.seconds !== null) ? "seconds" : "factor";
+function choose(name, budget) {
+  const all = POINTS.get(name) ?? [], found = all.filter((point) => point.measured);
+  const cost = found.some((point) => point.run_seconds !== null) ? "run_seconds" : "recompute_factor";
   const known = found.filter((point) => point[cost] !== null);
-  const better = (a, b) => (a[cost] - b[cost]) || (a.bytes - b.bytes) || (a.checkpoints - b.checkpoints);
-  const fits = known.filter((point) => point.bytes <= budget).sort(better);
-  const smallest = [...known].sort((a, b) => a.bytes - b.bytes)[0] ?? null;
-  const report = state.moved ? null : DATA.recommended.find((one) => one.case === index);
-  const chosen = report ?? fits[0] ?? null;
-  if (!chosen) return { chosen: null, smallest, cost };
-  const more = known.filter((p) => p.bytes > chosen.bytes && p[cost] < chosen[cost]).sort((a, b) => a.bytes - b.bytes)[0];
-  const less = known.filter((p) => p.bytes < chosen.bytes).sort(better)[0];
-  return { chosen, smallest, cost, more: more ?? null, less: less ?? null, byReport: Boolean(report) };
+  const bySize = (a, b) => a.peak_bytes - b.peak_bytes;
+  const better = (a, b) => (a[cost] - b[cost]) || bySize(a, b) || (a.checkpoints - b.checkpoints);
+  const smallest = [...known].sort(bySize)[0] ?? null;
+  const report = state.moved ? null : all.find((point) => point.mark === "recommended");
+  const chosen = report ?? known.filter((point) => point.peak_bytes <= budget).sort(better)[0] ?? null;
+  if (!chosen) return { chosen, smallest, cost };
+  const more = known.filter((p) => p.peak_bytes > chosen.peak_bytes && p[cost] < chosen[cost]).sort(bySize)[0];
+  const less = known.filter((p) => p.peak_bytes < chosen.peak_bytes).sort(better)[0];
+  return { chosen, smallest, cost, more, less, evidence: report ? DATA.evidence[name] : "measured" };
 }
 
 // --- controls
 
 function startControls() {
   const slider = document.getElementById("budget"), field = document.getElementById("budget-text");
-  slider.addEventListener("input", () => {
-    setBudget(Math.exp(LOG_LOW + (Number(slider.value) / 1000) * (LOG_HIGH - LOG_LOW)));
-  });
+  slider.addEventListener("input", () => setBudget(Math.exp(LOG_LOW + (Number(slider.value) / 1000) * (LOG_HIGH - LOG_LOW))));
   field.addEventListener("change", () => {
     const bytes = parseBytes(field.value);
     field.setCustomValidity(bytes === null ? "write bytes as 6GiB, 500 MB or a number" : "");
@@ -50,8 +48,9 @@ function startControls() {
   });
   const reset = document.getElementById("reset");
   reset.hidden = DATA.budget_bytes === null;
-  reset.addEventListener("click", () => { setBudget(DATA.budget_bytes); });
-  for (const [name, group] of [["horizon", DATA.horizons], ["rest", DATA.rests]]) drawChips(name, group);
+  reset.addEventListener("click", () => setBudget(DATA.budget_bytes));
+  drawChips("horizon_text");
+  drawChips("setting");
   const themes = ["auto", "light", "dark"], theme = document.getElementById("theme");
   theme.addEventListener("click", () => {
     const next = themes[(themes.indexOf(document.documentElement.dataset.theme) + 1) % 3];
@@ -60,277 +59,166 @@ function startControls() {
   });
 }
 
-function setBudget(bytes) {
-  state.budget = bytes;
-  state.moved = bytes !== DATA.budget_bytes;
-  drawAll();
-}
-
-function swatch(look, part) {
-  const svg = element("svg", { width: 26, height: 14, viewBox: "-13 -7 26 14", "aria-hidden": "true" });
-  const shown = { colour: part.colour ? look.colour : "var(--ink)", marker: look.marker, dash: look.dash };
-  svg.append(element("line", { x1: -12, x2: 12, class: "line", stroke: shown.colour, "stroke-dasharray": DASHES[shown.dash] }));
-  if (part.marker) svg.append(marker(shown.marker, shown, 4, false));
+function swatch(look) {
+  const make = (name, attributes) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  };
+  const svg = make("svg", { class: "swatch", width: 26, height: 14, viewBox: "-13 -7 26 14", "aria-hidden": "true" });
+  svg.append(make("path", { d: "M-12,0H12", stroke: look.colour, "stroke-width": 1.6, "stroke-dasharray": look.dash }));
+  if (look.marker) svg.append(make("path", { d: look.marker, fill: look.colour, transform: "scale(4)" }));
   return svg;
 }
 
-function drawChips(name, group) {
-  const host = document.getElementById(`${name}-chips`);
-  document.getElementById(`${name}-group`).hidden = group.length < 2;
-  group.forEach((one, index) => {
+// One box for each horizon, and one for each setting, with the part of the look that it decides.
+function drawChips(name) {
+  const other = name === "setting" ? "horizon_text" : "setting", host = document.getElementById(`${name}-chips`);
+  const groups = Map.groupBy(DATA.cases, (one) => one[name]), alone = new Set(DATA.cases.map((one) => one[other])).size === 1;
+  document.getElementById(`${name}-group`).hidden = groups.size < 2;
+  for (const [text, [{ look }]] of groups) {
+    const part = alone ? look : name === "setting" ? { ...look, colour: "var(--ink)" } : { ...look, marker: "", dash: "" };
     const box = html("input", { type: "checkbox", checked: "" });
-    box.addEventListener("change", () => {
-      state.hidden[name][box.checked ? "delete" : "add"](index);
-      drawAll();
-    });
-    host.append(html("label", { class: "chip" }, box, swatch(one.look, one.part), one.label));
-  });
+    box.addEventListener("change", () => { state.hidden[name][box.checked ? "delete" : "add"](text); drawAll(); });
+    host.append(html("label", { class: "chip" }, box, swatch(part), text));
+  }
+}
+
+// The first move of a frame is drawn at once, the others of the frame together.
+function setBudget(bytes) {
+  Object.assign(state, { budget: bytes, moved: bytes !== DATA.budget_bytes });
+  if (state.frame) { state.more = true; return; }
+  drawBudget();
+  state.frame = requestAnimationFrame(() => { state.frame = 0; if (state.more) drawBudget(); state.more = false; });
 }
 
 // --- recommendations
 
-function relative(now, then) {
-  const percent = Math.round((now / then - 1) * 100);
-  return `${percent > 0 ? "+" : "−"}${Math.abs(percent)} %`;
-}
-
-function step(choice, other) {
+function neighbour({ chosen, cost }, other) {
   if (!other) return "—";
-  const { chosen, cost } = choice, format = cost === "seconds" ? formatSeconds : formatCount;
-  const sign = other.bytes > chosen.bytes ? "+" : "−";
-  const change = chosen[cost] === null ? "" : ` (${relative(other[cost], chosen[cost])})`;
-  return `${sign}${formatBytes(Math.abs(other.bytes - chosen.bytes))}: ${format(other[cost])}${change}`;
+  const format = cost === "run_seconds" ? formatSeconds : formatCount, percent = Math.round((other[cost] / chosen[cost] - 1) * 100);
+  const change = chosen[cost] === null ? "" : ` (${percent > 0 ? "+" : "−"}${Math.abs(percent)} %)`;
+  const sign = other.peak_bytes > chosen.peak_bytes ? "+" : "−";
+  return `${sign}${formatBytes(Math.abs(other.peak_bytes - chosen.peak_bytes))}: ${format(other[cost])}${change}`;
 }
 
-function drawRecommendations() {
-  const rows = shownCases().map((index) => {
-    const choice = choose(index, state.budget), { chosen, smallest } = choice;
-    const steps = DATA.steps.find((one) => one.case === index);
-    const row = html("tr", { "data-case": index });
-    const add = (text, kind = "figure") => row.append(html("td", { class: kind }, text));
-    const name = html("th", { scope: "row" }, swatch(lookOf(index), { colour: true, marker: true }), DATA.cases[index].label);
-    row.append(name);
-    add(steps ? formatCount(steps.steps) : "");
-    if (!chosen) {
-      const least = smallest ? `; the smallest measured needs ${formatBytes(smallest.bytes)}` : "";
-      row.append(html("td", { colspan: 8, class: "nothing" }, `nothing measured fits in ${formatBytes(state.budget)}${least}`));
-      return row;
-    }
-    add(formatCount(chosen.checkpoints), "figure strong");
-    add(chosen.expected === null ? "" : formatCount(chosen.expected));
-    add(`${formatBytes(chosen.bytes)} (${Math.round((100 * chosen.bytes) / state.budget)} %)`);
-    add(chosen.seconds === null ? "" : formatSeconds(chosen.seconds));
-    add(chosen.factor === null ? "" : formatCount(chosen.factor));
-    add(step(choice, choice.more));
-    add(step(choice, choice.less));
-    add(choice.byReport ? chosen.evidence : "measured", "text");
+function recommendation({ case: name, look }, choice) {
+  const { chosen, smallest } = choice, steps = STEPS.get(name), known = (value, format) => (value === null ? "" : format(value));
+  const row = html("tr", {}, html("th", { scope: "row" }, swatch(look), name), html("td", {}, steps ? formatCount(steps) : ""));
+  if (!chosen) {
+    const least = smallest ? `; the smallest measured needs ${formatBytes(smallest.peak_bytes)}` : "";
+    row.append(html("td", { colspan: 8, class: "nothing" }, `nothing measured fits in ${formatBytes(state.budget)}${least}`));
     return row;
-  });
-  document.querySelector("#recommendations tbody").replaceChildren(...rows);
-}
-
-// --- charts
-
-function tipOf(point) {
-  const lines = [["", DATA.cases[point.case].label], ["checkpoints", formatCount(point.checkpoints)]];
-  if (point.expected !== null) lines.push(["expected steps", formatCount(point.expected)]);
-  lines.push(["peak", `${formatBytes(point.bytes)} (${point.source})`]);
-  if (point.seconds !== null) {
-    const range = point.samples > 1 ? `, ${formatSeconds(point.low)} to ${formatSeconds(point.high)}` : "";
-    lines.push(["median", `${formatSeconds(point.seconds)} of ${point.samples}${range}`]);
   }
-  if (point.factor !== null) lines.push(["recompute factor", formatCount(point.factor)]);
-  if (point.tier) lines.push(["tier", point.tier]);
-  if (point.flags) lines.push(["XLA flags", point.flags]);
-  return lines;
+  const size = `${formatBytes(chosen.peak_bytes)} (${Math.round((100 * chosen.peak_bytes) / state.budget)} %)`;
+  row.append(html("td", { class: "strong" }, formatCount(chosen.checkpoints)));
+  row.append(...[known(chosen.expected_steps, formatCount), size, known(chosen.run_seconds, formatSeconds),
+    known(chosen.recompute_factor, formatCount), neighbour(choice, choice.more), neighbour(choice, choice.less),
+  ].map((text) => html("td", {}, text)), html("td", { class: "text" }, choice.evidence));
+  return row;
 }
 
-function seriesOf(list, pick, options = {}) {
-  return shownCases().map((index) => ({
-    look: lookOf(index), ...options, points: list.filter((one) => one.case === index).map(pick),
-  }));
-}
-
-function drawFront(id, cost, front, kind, label) {
-  const chosen = new Map(shownCases().map((index) => [index, choose(index, state.budget).chosen]));
-  const isChosen = (point) => {
-    const one = chosen.get(point.case);
-    return one && one.checkpoints === point.checkpoints && one.bytes === point.bytes && one.expected === point.expected;
-  };
-  const pick = (point) => ({
-    x: point.bytes, y: point[cost], hollow: !point.fronts.includes(front), ring: isChosen(point), tip: tipOf(point),
-  });
-  drawChart(document.getElementById(id), {
-    says: `Pareto front: peak memory against ${label}`,
-    x: { kind: "bytes", label: "peak memory of one call" }, y: { kind, label },
-    series: seriesOf(DATA.points.filter((point) => point[cost] !== null), pick, { stairs: true }),
-    vline: { value: state.budget, label: `budget ${formatBytes(state.budget)}` }, moved: setBudget,
-  });
-}
-
-function drawBytes() {
-  const laws = DATA.laws.filter((law) => law.case === null || isShown(law.case));
-  const lost = seriesOf(DATA.lost, (one) => ({
-    x: one.checkpoints, y: 1, top: true,
-    tip: [["", DATA.cases[one.case].label], ["checkpoints", formatCount(one.checkpoints)], ["ended", one.status]],
-  })).map((series) => ({ ...series, look: { ...series.look, colour: "var(--budget)" } }));
-  drawChart(document.getElementById("bytes-chart"), {
-    says: "peak memory against checkpoints",
-    x: { kind: "count", label: "checkpoints (states held at once)" }, y: { kind: "bytes", label: "peak memory of one call" },
-    bands: laws.map((law) => ({
-      look: lookOf(law.case), points: law.checkpoints.map((x, i) => ({ x, low: law.low[i], high: law.high[i] })),
-    })),
-    series: [
-      ...laws.map((law) => ({
-        look: lookOf(law.case), line: true, thin: true, points: law.checkpoints.map((x, i) => ({ x, y: law.likely[i] })),
-      })),
-      // Bytes hardly depend on the horizon, so markers fall on each other: hollow and nested, all can be seen.
-      ...seriesOf(DATA.points, (point) => ({ x: point.checkpoints, y: point.bytes, hollow: true, tip: tipOf(point) }))
-        .map((series, index, every) => ({ ...series, radius: 6.5 - (3.5 * index) / every.length })),
-      ...lost,
-    ],
-    hline: { value: state.budget, label: `budget ${formatBytes(state.budget)}` },
-  });
-  const said = [...new Set(laws.map((law) => law.text).filter(Boolean))].join("; ");
-  document.getElementById("law-text").textContent = said && `Line and band: ${said}.`;
-}
-
-function drawRecompute() {
-  const optima = DATA.optima.filter((one) => isShown(one.case));
-  drawChart(document.getElementById("recompute-chart"), {
-    says: "recompute factor against checkpoints",
-    x: { kind: "count", label: "checkpoints (states held at once)" },
-    y: { kind: "count", label: "recompute factor (executed / steps)" },
-    series: [
-      ...optima.map((one) => ({
-        look: lookOf(one.case), line: true, thin: true, points: one.checkpoints.map((x, i) => ({ x, y: one.factor[i] })),
-      })),
-      ...seriesOf(DATA.points.filter((point) => point.factor !== null),
-        (point) => ({ x: point.checkpoints, y: point.factor, tip: tipOf(point) })),
-    ],
-  });
-  document.getElementById("optimum-text").hidden = !optima.length;
-}
-
-function drawSteps() {
-  const known = DATA.steps.filter((one) => one.horizon !== null && isShown(one.case));
-  document.getElementById("steps-card").hidden = !DATA.steps.some((one) => one.horizon !== null);
-  const rests = [...new Set(known.map((one) => DATA.cases[one.case].rest))];
-  drawChart(document.getElementById("steps-chart"), {
-    says: "steps of the forward solve against horizon",
-    x: { kind: "count", label: "horizon", ticks: [...new Set(known.map((one) => one.horizon))].sort((a, b) => a - b) }, y: { kind: "count", label: "steps of the forward solve" },
-    series: rests.map((rest) => ({
-      look: DATA.rests[rest].stepsLook, line: true,
-      points: known.filter((one) => DATA.cases[one.case].rest === rest).map((one) => ({
-        x: one.horizon, y: one.steps,
-        tip: [["", DATA.cases[one.case].label], ["steps", formatCount(one.steps)],
-          ...(one.accepted === null ? [] : [["accepted", formatCount(one.accepted)]]),
-          ...(one.rejected === null ? [] : [["rejected", formatCount(one.rejected)]])],
-      })),
-    })),
-  });
+// What fits, in a few words beside the slider.
+function fitting(choices) {
+  const fits = choices.filter(({ chosen }) => chosen), counts = [...new Set(fits.map(({ chosen }) => chosen.checkpoints))].sort((a, b) => a - b);
+  if (!fits.length) return "nothing fits";
+  const listed = counts.length > 4 ? `${formatCount(counts[0])} to ${formatCount(counts.at(-1))}` : counts.map(formatCount).join(", ");
+  const said = `${listed} checkpoint${counts.length === 1 && counts[0] === 1 ? "" : "s"}`;
+  return choices.length === 1 ? `${said} fit best` : `${said} fit best (${fits.length} of ${choices.length} cases)`;
 }
 
 // --- the checkpoint tree
 
-function drawTree() {
-  const card = document.getElementById("tree-card");
-  card.hidden = !DATA.trees.length;
-  if (card.hidden) return;
-  const select = document.getElementById("tree-case"), cases = shownCases();
-  if (!cases.includes(state.treeCase)) {
-    state.treeCase = cases.find((index) => DATA.trees.some((tree) => tree.case === index)) ?? cases[0] ?? null;
-  }
-  select.replaceChildren(...cases.map((index) => html("option", { value: index }, DATA.cases[index].label)));
-  select.value = String(state.treeCase);
-  const host = document.getElementById("tree-chart"), says = document.getElementById("tree-text");
-  const chosen = state.treeCase === null ? null : choose(state.treeCase, state.budget).chosen;
-  const known = DATA.trees.filter((tree) => tree.case === state.treeCase);
-  const tree = known.find((one) => chosen && one.checkpoints === chosen.checkpoints);
-  if (!tree) {
-    host.replaceChildren();
-    const counts = known.map((one) => formatCount(one.checkpoints)).join(", ") || "none";
-    says.textContent = `No tree for ${chosen ? `${formatCount(chosen.checkpoints)} checkpoints` : "this budget"} is in ` +
-      `this report; those for this case: ${counts}.`;
-    return;
-  }
-  says.textContent = `${formatCount(tree.checkpoints)} checkpoints for ${formatCount(tree.steps)} steps, ` +
-    `${formatCount(tree.stored)} states stored in all` +
-    (tree.blocks.length < tree.stored ? "; blocks too narrow to see are left out." : ".");
-  drawBlocks(host, tree);
+function treeRows(choices) {
+  const select = document.getElementById("tree-case"), cases = shownCases().map((one) => one.case);
+  if (!select) return [];
+  if (!cases.includes(state.tree)) state.tree = cases.find((name) => ROWS.blocks.some((block) => block.case === name)) ?? cases[0] ?? null;
+  select.replaceChildren(...cases.map((name) => html("option", { value: name }, name)));
+  select.value = state.tree;
+  const of = ROWS.blocks.filter((block) => block.case === state.tree), chosen = choices.get(state.tree)?.chosen;
+  const blocks = of.filter((block) => chosen && block.checkpoints === chosen.checkpoints);
+  const counts = [...new Set(of.map((block) => block.checkpoints))].map(formatCount).join(", ") || "none";
+  const [first] = blocks;
+  document.getElementById("tree-chart").hidden = !first;
+  document.getElementById("tree-text").textContent = first
+    ? `${formatCount(first.checkpoints)} checkpoints for ${formatCount(first.steps)} steps, ${formatCount(first.stored)} states stored in all`
+      + (blocks.length < first.stored ? "; blocks too narrow to see are left out." : ".")
+    : `No tree for ${chosen ? `${formatCount(chosen.checkpoints)} checkpoints` : "this budget"} is in this report; those for this case: ${counts}.`;
+  if (first) views.tree?.view.height(Math.min(420, Math.max(120, 24 * (1 + Math.max(...blocks.map((block) => block.slot))))));
+  return blocks;
 }
 
-function drawBlocks(host, tree) {
-  const slots = Math.max(...tree.blocks.map((block) => block[2])) + 1;
-  const height = Math.min(420, Math.max(120, 24 * slots)) + 50, width = Math.max(300, host.clientWidth);
-  const box = { left: 46, right: width - 14, top: 8, bottom: height - 42 };
-  const x = (stepNumber) => box.left + (stepNumber / Math.max(1, tree.steps)) * (box.right - box.left);
-  const row = (box.bottom - box.top) / slots;
-  const svg = element("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "checkpoint tree" });
-  for (const [start, stop, slot] of tree.blocks) {
-    const made = element("rect", {
-      x: x(start), y: box.top + slot * row + 0.06 * row, width: Math.max(0.5, x(stop) - x(start) - 0.6), height: 0.88 * row,
-      class: "block", "fill-opacity": 0.95 - (0.55 * slot) / slots,
-    });
-    made.addEventListener("pointermove", (event) => showTooltip(event, [
-      ["stored before step", formatCount(start)], ["reverses steps", `${formatCount(start)} to ${formatCount(stop - 1)}`],
-      ["held in slot", String(slot)],
-    ]));
-    made.addEventListener("pointerleave", hideTooltip);
-    svg.append(made);
+// --- tables
+
+function drawMeasurements() {
+  const columns = DATA.columns.filter((column) => state.all || column.main > 0);
+  if (!state.all) columns.sort((a, b) => a.main - b.main);
+  const words = state.words.toLowerCase().split(/\s+/).filter(Boolean);
+  const text = (row) => (row.said ??= DATA.columns.map((column) => cellText(column, row[column.name])).join("\n").toLowerCase());
+  const rows = MEASUREMENTS.filter((row) => isShown(row) && (!state.status || row.status === state.status)
+    && words.every((word) => text(row).includes(word)));
+  showTable(document.getElementById("measurements"), columns, rows, state.table);
+  document.getElementById("row-count").textContent = `${rows.length} of ${MEASUREMENTS.length} measurements`;
+}
+
+function startTables() {
+  const listen = (id, event, read) => document.getElementById(id).addEventListener(event, ({ target }) => { read(target); drawMeasurements(); });
+  for (const name of [...new Set(MEASUREMENTS.map((row) => row.status))].sort()) {
+    document.getElementById("status").append(html("option", { value: name }, name));
   }
-  const every = Math.ceil(slots / 10);
-  for (let slot = 0; slot < slots; slot += every) {
-    svg.append(element("text", { x: box.left - 6, y: box.top + (slot + 0.5) * row + 4, class: "tick end" }, String(slot)));
-  }
-  for (const tick of ticksOf("count", 0, tree.steps, false)) {
-    svg.append(element("text", { x: x(tick), y: box.bottom + 15, class: "tick middle" }, formatCount(tick)));
-  }
-  svg.append(element("text", { x: (box.left + box.right) / 2, y: box.bottom + 35, class: "label middle" }, "step of the forward solve"));
-  svg.append(element("text", { transform: `translate(11,${(box.top + box.bottom) / 2}) rotate(-90)`, class: "label middle" }, "slot"));
-  host.replaceChildren(svg);
+  listen("status", "change", (target) => { state.status = target.value; });
+  listen("words", "input", (target) => { state.words = target.value; });
+  listen("all-columns", "change", (target) => { state.all = target.checked; });
+  for (const details of document.querySelectorAll(".beside")) details.addEventListener("toggle", () => drawBeside(details));
+}
+
+// The table beside a figure, written when it is opened.
+function drawBeside(details) {
+  if (!details.open) return;
+  const name = details.dataset.chart, [of, ...columns] = DATA.beside[name];
+  const rows = ROWS[of].filter((row) => isShown(row) && row.measured !== false);
+  const view = (state.beside[name] ??= { sort: null, descending: false });
+  showTable(details.lastElementChild, columns.map(([column, title, unit]) => ({ name: column, title, unit })), rows, view);
 }
 
 // --- all of it
 
-function drawCharts() {
-  drawFront("seconds-chart", "seconds", "seconds", "seconds", "seconds of one call (median)");
-  drawFront("factor-chart", "factor", "recompute_factor", "count", "recompute factor (executed / steps)");
-  drawBytes();
-  drawRecompute();
-  drawSteps();
-  drawTree();
+const rowsOf = (name) => (name === "one" ? [{}] : ROWS[name].filter((row) => isShown(row) && row.drawn !== false));
+
+function drawBudget() {
+  const share = (Math.log(state.budget) - LOG_LOW) / (LOG_HIGH - LOG_LOW), text = formatBytes(state.budget);
+  const choices = new Map(shownCases().map((one) => [one.case, choose(one.case, state.budget)])), fits = fitting([...choices.values()]);
+  const slider = document.getElementById("budget"), field = document.getElementById("budget-text");
+  slider.value = String(Math.round(1000 * share));
+  slider.setAttribute("aria-valuetext", `${text}: ${fits}`);
+  if (document.activeElement !== field) field.value = text;
+  document.getElementById("fits").textContent = fits;
+  const rows = shownCases().map((one) => recommendation(one, choices.get(one.case)));
+  document.querySelector("#recommendations tbody").replaceChildren(...rows);
+  const chosen = [...choices.values()].map((choice) => choice.chosen).filter(Boolean);
+  const verified = rowsOf("points").filter((point) => point.mark === "verified" && !chosen.includes(point));
+  const marks = [...verified, ...chosen.map((point) => ({ ...point, mark: point.mark === "recommended" ? "recommended" : "fits best" }))];
+  const blocks = ROWS.blocks ? treeRows(choices) : [];
+  redraw({ marks, ...(blocks.length ? { blocks } : {}) }, { budget: state.budget });
 }
 
 function drawAll() {
-  const share = (Math.log(state.budget) - LOG_LOW) / (LOG_HIGH - LOG_LOW);
-  const slider = document.getElementById("budget"), field = document.getElementById("budget-text");
-  slider.value = String(Math.round(1000 * share));
-  slider.setAttribute("aria-valuetext", formatBytes(state.budget));
-  if (document.activeElement !== field) field.value = formatBytes(state.budget);
-  drawRecommendations();
-  drawCharts();
-  drawTable();
+  redraw(Object.fromEntries(Object.keys(ROWS).filter((name) => name !== "blocks").map((name) => [name, rowsOf(name)])), {});
+  drawBudget();
+  drawMeasurements();
+  document.querySelectorAll(".beside").forEach(drawBeside);
 }
 
-function start() {
+async function start() {
   const age = document.getElementById("age"), days = (Date.now() - Date.parse(DATA.newest)) / 86400000;
   age.textContent = days < 1 ? "less than a day ago" : `${Math.floor(days)} day${days < 2 ? "" : "s"} ago`;
-  document.getElementById("tree-case").addEventListener("change", (event) => {
-    state.treeCase = Number(event.target.value);
-    drawTree();
-  });
+  document.getElementById("tree-case")?.addEventListener("change", ({ target }) => { state.tree = target.value; drawBudget(); });
   startControls();
-  startTable();
-  drawAll();
-  let width = window.innerWidth;
-  window.addEventListener("resize", () => {
-    if (window.innerWidth === width) return; // a phone's address bar changes the height only
-    width = window.innerWidth;
-    drawCharts();
-  });
-  window.addEventListener("beforeprint", drawCharts);
-  window.addEventListener("afterprint", drawCharts);
+  startTables();
+  drawMeasurements();
+  await Promise.all(Object.keys(DATA.charts).map((name) => drawChart(name, rowsOf, setBudget)));
+  drawBudget();
+  await Promise.all(Object.values(views).map(({ view }) => view.runAsync()));
   document.documentElement.dataset.ready = "yes";
 }
 

@@ -26,7 +26,8 @@ function formatSeconds(seconds) {
 
 function formatCount(value) {
   if (Number.isInteger(value)) return value.toLocaleString("en-US");
-  return Math.abs(value) >= 0.01 && Math.abs(value) < 1e6 ? threeDigits(value) : value.toExponential(2);
+  return Math.abs(value) >= 0.01 && Math.abs(value) < 1e6 ? threeDigits(value)
+    : value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
 }
 
 // Read "6GiB", "500 MB", "1.5g" or plain bytes; null where it is none of them.

@@ -1,15 +1,36 @@
-"""What the HTML page knows: a profile and its extras as plain JSON values, worked out once and drawn in the browser."""
+"""What the HTML page knows: tables and figures of a profile as plain JSON values, worked out once.
+
+A table is kept by column. A column of few different values names each once, and says by number which row has which.
+"""
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from profiles.analysis.extras import PredictedBytes, Recommended, ReportExtras, Tree, visible_blocks
-from profiles.analysis.pareto import FrontAxis, FrontPoint, pareto_front, points
-from profiles.figures.looks import COLOURS, Look, Series
+import pandas as pd
+
+from profiles.analysis.extras import ReportExtras
+from profiles.analysis.figure_tables import (
+    CaseNames,
+    laws_table,
+    lost_table,
+    optima_table,
+    points_table,
+    rows_by_case,
+    steps_table,
+    tree_table,
+)
+from profiles.analysis.pareto import FrontAxis
+from profiles.figures.channels import known, looks_of
+from profiles.figures.charts import records_of
+from profiles.figures.counts import bytes_figure, recompute_figure, steps_figure
+from profiles.figures.fronts import front_figure
+from profiles.figures.looks import VARIABLES
+from profiles.figures.rendering import specification
+from profiles.figures.thinning import thin
+from profiles.figures.trees import tree_figure
 from profiles.records.flat import COLUMNS, Column, Kind, flatten
-from profiles.records.records import Case, Measurement, Profile, Status
+from profiles.records.records import Measurement, Profile, Status
 from profiles.units import format_bytes
 
 MAIN_COLUMNS = (
@@ -18,35 +39,110 @@ MAIN_COLUMNS = (
 )  # fmt: skip
 """The columns that the page's table shows, in this order, until all are switched on; empty ones are left out."""
 
-TREE_WIDTH = 900
+TREE_PARTS = 900
 """Blocks narrower than one of this many parts of a tree are not embedded: nobody could see them."""
+
+_POINT_COLUMNS = (
+    ("case", "case", ""), ("checkpoints", "checkpoints", ""), ("expected_steps", "expected steps", ""),
+    ("peak_bytes", "peak", "bytes"), ("peak_source", "source", ""), ("run_seconds", "median", "s"),
+    ("low_seconds", "least", "s"), ("high_seconds", "most", "s"), ("samples", "timed calls", ""),
+    ("recompute_factor", "recompute", ""), ("tier", "tier", ""), ("xla_flags", "XLA flags", ""), ("mark", "mark", ""),
+)  # fmt: skip
+_BESIDE = {
+    "seconds": ("points", _POINT_COLUMNS),
+    "recompute_factor": ("points", _POINT_COLUMNS),
+    "bytes": ("points", _POINT_COLUMNS),
+    "recompute": ("points", _POINT_COLUMNS),
+    "steps": ("steps", tuple((name, name, "") for name in ("case", "steps", "accepted", "rejected"))),
+    "tree": ("blocks", tuple((name, name, "") for name in ("case", "checkpoints", "start", "stop", "slot"))),
+}
+"""The table beside each figure: of which dataset, and its columns with title and unit."""
 
 
 def page_data(profile: Profile, *, budget_bytes: int | None, extras: ReportExtras) -> dict[str, Any]:
     """Work out everything that the page shows."""
-    cases = list(profile.cases)
-    index = {case: number for number, case in enumerate(cases)}
-    found = {case: points(profile.rows(case)) for case in cases}
-    shown_points = [_point(point, index[case], found[case]) for case in cases for point in found[case]]
+    points = points_table(profile, extras)
+    drawn, thinned = thin(points)
+    names = CaseNames(profile.cases)
+    looks = looks_of(points)
+    slider, used = _slider(points, budget_bytes), _used(profile.measurements)
+    charts, datasets = _charts(profile, drawn, extras, budget_bytes or slider["start"])
+    datasets["points"] = records_of(points.assign(drawn=points.index.isin(drawn.index)))
     return {
         "budget_bytes": budget_bytes,
-        "slider": _slider([point["bytes"] for point in shown_points], budget_bytes),
+        "slider": slider,
         "newest": profile.newest.measured_at.isoformat(),
-        **_case_groups(cases),
-        "points": shown_points,
-        "lost": [_lost(row, index[case]) for case in cases for row in _failures(profile.rows(case))],
-        "steps": [steps for case in cases if (steps := _steps(profile.rows(case), index[case], case))],
-        "laws": [_law(law, index) for law in extras.laws if law.case is None or law.case in index],
-        "optima": [
-            {"case": index[one.case], "checkpoints": one.checkpoints, "factor": one.recompute_factor}
-            for one in extras.optima
-            if one.case in index
-        ],
-        "trees": [_tree(tree, index[tree.case]) for tree in extras.trees if tree.case in index],
-        "recommended": [_recommended(one, index[one.case]) for one in extras.recommended if one.case in index],
-        "columns": [_column(column, _used(profile.measurements)) for column in COLUMNS],
-        "rows": [{"case": index[row.case], "cells": _cells(row)} for row in profile.measurements],
+        "cases": [_case(names.record(case), looks) for case in names.cases],
+        "setting_name": "tolerance" if names.only_tolerances else "setting",
+        "evidence": {names.record(one.case)["case"]: one.evidence for one in extras.recommended if one.case in names},
+        "thinned": thinned,
+        "charts": charts,
+        "datasets": {name: packed(records) for name, records in datasets.items()},
+        "beside": {name: [of, *map(list, columns)] for name, (of, columns) in _BESIDE.items()},
+        "columns": [_column(column, used) for column in COLUMNS],
+        "measurements": packed([_cells(row) | names.record(row.case) for row in profile.measurements]),
+    }  # fmt: skip
+
+
+def packed(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Keep records by column: each as its values, or as `levels` and their number in every row (`codes`)."""
+    columns = {name: [record[name] for record in records] for name in (records[0] if records else ())}
+    return {"rows": len(records), "columns": {name: _packed_column(values) for name, values in columns.items()}}
+
+
+def _packed_column(values: Sequence[Any]) -> Any:
+    """Name each of few different values once."""
+    levels: dict[str, int] = {}
+    codes = [levels.setdefault(json.dumps(value), len(levels)) for value in values]
+    if len(levels) > len(values) / 4:
+        return values
+    return {"levels": [json.loads(level) for level in levels], "codes": codes if len(levels) > 1 else 0}
+
+
+def _charts(
+    profile: Profile, points: pd.DataFrame, extras: ReportExtras, budget_bytes: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make the specification of every figure, as the page shows it, and the tables that they are drawn from."""
+    figures = {
+        **{str(axis): front_figure(points, axis, budget_bytes=budget_bytes) for axis in FrontAxis},
+        "bytes": bytes_figure(points, laws_table(profile, extras.laws), lost_table(profile), budget_bytes=budget_bytes),
+        "recompute": recompute_figure(points, optima_table(profile, extras.optima)),
     }
+    steps = steps_table(profile)
+    if known(steps["horizon"]):
+        figures["steps"] = steps_figure(steps)
+    names = CaseNames(profile.cases)
+    trees = [tree_table(tree, parts=TREE_PARTS) for tree in extras.trees if tree.case in names]
+    if trees:
+        figures["tree"] = tree_figure(trees[0])
+    charts, datasets = {}, {"steps": records_of(steps)}
+    for name, figure in figures.items():
+        written = specification(figure)
+        datasets |= written.pop("datasets")
+        charts[name] = on_page(written)
+    if trees:
+        cases = [tree.case for tree in extras.trees if tree.case in names]
+        datasets["blocks"] = [
+            names.record(case) | block for case, tree in zip(cases, trees, strict=True) for block in records_of(tree)
+        ]
+    return charts, datasets
+
+
+def on_page(written: dict[str, Any]) -> dict[str, Any]:
+    """Fit a specification into the page: as wide as there is room, in the page's colours, without title and legend."""
+    kept = {name: value for name, value in written.items() if name not in ("title", "$schema")}
+    kept |= {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+    kept["config"] = {n: v for n, v in written["config"].items() if n != "legend"} | {"background": None}
+    return _in_variables(kept)
+
+
+def _in_variables(part: Any) -> Any:
+    """Put the page's variables in the place of colours, and nothing in that of legends: the page has its own."""
+    if isinstance(part, dict):
+        return {name: None if name == "legend" else _in_variables(value) for name, value in part.items()}
+    if isinstance(part, list):
+        return [_in_variables(value) for value in part]
+    return VARIABLES.get(part, part) if isinstance(part, str) else part
 
 
 def provenance(profile: Profile) -> list[tuple[str, str]]:
@@ -55,7 +151,7 @@ def provenance(profile: Profile) -> list[tuple[str, str]]:
     memory = profile.device.memory_bytes
     statuses = [f"{sum(row.status is s for row in rows)} {s}" for s in Status if any(row.status is s for row in rows)]
     versions = sorted({_joined(row.versions) for row in rows if row.versions})
-    older = len(rows) - sum(len(profile.rows(case)) for case in profile.cases)
+    older = len(rows) - sum(len(some) for some in rows_by_case(profile).values())
     said = [
         ("profile", profile.qualified_name),
         ("problem", profile.problem.name),
@@ -90,132 +186,18 @@ def _listed(texts: Iterable[str]) -> str:
     return ", ".join(sorted({text for text in texts if text}))
 
 
-def _slider(sizes: Sequence[int], budget_bytes: int | None) -> dict[str, float]:
+def _slider(points: pd.DataFrame, budget_bytes: int | None) -> dict[str, float]:
     """Choose the ends and the start of the budget's slider."""
+    sizes = [int(size) for size in points["peak_bytes"].dropna()]
     known = [*sizes, *([budget_bytes] if budget_bytes else [])] or [2**20, 2**30]
     return {"low": min(known) / 1.5, "high": max(known) * 1.5, "start": max(known)}
 
 
-def _css(look: Look) -> dict[str, str]:
-    """Name a look's colour by its variable, which differs between light and dark."""
-    return {"colour": f"var(--c{COLOURS.index(look.colour)})", "marker": look.marker, "dash": look.dash}
-
-
-def _case_groups(cases: Sequence[Case]) -> dict[str, Any]:
-    """Spread the cases over horizons and what else differs, with the look of each."""
-    series = Series(cases)
-    horizons = list(dict.fromkeys(case.horizon for case in cases))
-    rests = list(dict.fromkeys(_rest(case) for case in cases))
-    first = {horizon: next(case for case in cases if case.horizon == horizon) for horizon in horizons}
-    only_tolerances = all(rest == Case(None, rest.tolerance) and rest.tolerance is not None for rest in rests)
-    one_horizon, one_rest = len(horizons) == 1, len(rests) == 1
-    of_rest = [_css(series.look(next(case for case in cases if _rest(case) == rest))) for rest in rests]
-    return {
-        "cases": [
-            {
-                "label": str(case),
-                "horizon": horizons.index(case.horizon),
-                "rest": rests.index(_rest(case)),
-                "look": _css(series.look(case)),
-            }
-            for case in cases
-        ],
-        "horizons": [
-            {
-                "label": "none" if horizon is None else f"{horizon:,}",
-                "look": _css(series.look(first[horizon])),
-                "part": {"colour": True, "marker": one_rest},
-            }
-            for horizon in horizons
-        ],
-        "rests": [
-            {
-                "label": str(rest).removeprefix("tolerance ") if only_tolerances else str(rest),
-                "look": look,
-                "part": {"colour": one_horizon, "marker": True},
-                "stepsLook": look if one_horizon else look | {"colour": "var(--ink)"},
-            }
-            for rest, look in zip(rests, of_rest, strict=True)
-        ],
-        "rest_name": "tolerance" if only_tolerances else "setting",
-    }
-
-
-def _rest(case: Case) -> Case:
-    """Take the horizon out of a case."""
-    return Case(None, case.tolerance, case.set_values, case.x64, case.mesh)
-
-
-def _point(point: FrontPoint, case: int, found: Sequence[FrontPoint]) -> dict[str, Any]:
-    """Describe a measured point."""
-    samples = [sample for row in point.rows for sample in row.run_seconds]
-    return {
-        "case": case,
-        "checkpoints": point.checkpoints,
-        "expected": point.expected_steps,
-        "tier": str(point.tier or ""),
-        "flags": point.xla_flags,
-        "bytes": point.peak_bytes,
-        "source": str(point.peak_source),
-        "seconds": point.run_seconds,
-        "factor": point.recompute_factor,
-        "samples": len(samples),
-        "low": min(samples, default=None),
-        "high": max(samples, default=None),
-        "fronts": [str(objective) for objective in FrontAxis if point in pareto_front(found, objective)],
-    }
-
-
-def _failures(rows: Sequence[Measurement]) -> list[Measurement]:
-    """List the rows that did not end well."""
-    return [row for row in rows if row.status is not Status.OK]
-
-
-def _lost(row: Measurement, case: int) -> dict[str, Any]:
-    """Describe a count that did not end well."""
-    return {"case": case, "checkpoints": row.checkpoints, "status": str(row.status).replace("_", " ")}
-
-
-def _steps(rows: Sequence[Measurement], case: int, of: Case) -> dict[str, Any] | None:
-    """Describe the steps that were counted last in a case."""
-    for row in reversed(rows):
-        if row.steps is not None:
-            steps = {"steps": row.steps, "accepted": row.accepted, "rejected": row.rejected}
-            return {"case": case, "horizon": of.horizon, **steps}
-    return None
-
-
-def _law(law: PredictedBytes, index: Mapping[Case, int]) -> dict[str, Any]:
-    """Describe a law where its bounds are known."""
-    columns = zip(law.checkpoints, law.likely_bytes, law.low_bytes, law.high_bytes, strict=True)
-    kept = [column for column in columns if all(math.isfinite(value) for value in column)]
-    names = ("checkpoints", "likely", "low", "high")
-    values = {name: [column[k] for column in kept] for k, name in enumerate(names)}
-    return {"case": None if law.case is None else index[law.case], "text": law.text, **values}
-
-
-def _tree(tree: Tree, case: int) -> dict[str, Any]:
-    """Describe a tree by its blocks that can be seen."""
-    return {
-        "case": case,
-        "checkpoints": tree.checkpoints,
-        "steps": tree.steps,
-        "stored": len(tree.blocks),
-        "blocks": [(block.start, block.stop, block.slot) for block in visible_blocks(tree, TREE_WIDTH)],
-    }
-
-
-def _recommended(one: Recommended, case: int) -> dict[str, Any]:
-    """Describe a recommendation in the words of a point."""
-    return {
-        "case": case,
-        "checkpoints": one.checkpoints,
-        "expected": one.expected_steps,
-        "bytes": one.peak_bytes,
-        "seconds": one.run_seconds,
-        "factor": one.recompute_factor,
-        "evidence": one.evidence,
-    }
+def _case(record: Mapping[str, Any], looks: Any) -> dict[str, Any]:
+    """Describe a case, with its look in the page's colours."""
+    colour, marker, dash = looks.of(record)
+    kept = {name: record[name] for name in ("case", "horizon_text", "setting")}
+    return kept | {"look": {"colour": VARIABLES[colour], "marker": marker, "dash": " ".join(map(str, dash))}}
 
 
 def _used(rows: Sequence[Measurement]) -> frozenset[str]:
@@ -236,10 +218,10 @@ def _column(column: Column, used: frozenset[str]) -> dict[str, Any]:
     }
 
 
-def _cells(row: Measurement) -> list[Any]:
+def _cells(row: Measurement) -> dict[str, Any]:
     """Write the cells of a row as the table shows and sorts them."""
     values = flatten(row)
-    return [_cell(column, values[column.name], row) for column in COLUMNS]
+    return {column.name: _cell(column, values[column.name], row) for column in COLUMNS}
 
 
 def _cell(column: Column, value: Any, row: Measurement) -> Any:

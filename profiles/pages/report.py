@@ -1,13 +1,17 @@
 """A report in a folder: the measurements as CSV, every figure as PNG and SVG, and the page."""
 
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import Any
 
 from profiles.analysis.extras import ReportExtras, Tree
+from profiles.analysis.figure_tables import laws_table, lost_table, optima_table, points_table, steps_table, tree_table
 from profiles.analysis.tables import export_table
 from profiles.errors import ProfilesError
-from profiles.figures.plots import bytes_figure, front_figure, recompute_figure, save_figure, steps_figure, tree_figure
+from profiles.figures.counts import bytes_figure, recompute_figure, steps_figure
+from profiles.figures.fronts import fronts_figure
+from profiles.figures.rendering import save_figure
+from profiles.figures.thinning import thin
+from profiles.figures.trees import tree_figure
 from profiles.pages.page import render_page
 from profiles.records.records import Profile
 
@@ -31,14 +35,6 @@ def report(
         ProfilesError: a file cannot be written.
     """
     folder, extras = Path(out_dir), extras or ReportExtras()
-    figures: dict[str, Figure] = {
-        "front": front_figure(profile, budget_bytes=budget_bytes, recommended=extras.recommended),
-        "bytes": bytes_figure(profile, extras.laws, budget_bytes=budget_bytes),
-        "steps": steps_figure(profile),
-        "recompute": recompute_figure(profile, extras.optima),
-    }
-    if extras.trees:
-        figures["tree"] = tree_figure(_first_tree(extras))
     page = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,9 +42,31 @@ def report(
     except OSError as error:
         raise ProfilesError(f"cannot write the report to {folder}: {error.strerror or error}") from error
     written = [page, export_table(profile, folder / "measurements.csv")]
-    for name, figure in figures.items():
+    for name, figure in _figures(profile, budget_bytes, extras).items():
         written += save_figure(figure, folder / name)
     return written
+
+
+def _figures(profile: Profile, budget_bytes: int | None, extras: ReportExtras) -> dict[str, Any]:
+    """Draw every figure of a report."""
+    points, note = thin(points_table(profile, extras))
+    laws, lost = laws_table(profile, extras.laws), lost_table(profile)
+    kind, name = profile.device.kind, profile.name
+    title = f"{name}: bytes against checkpoints"
+    texts = sorted({law.text for law in extras.laws if law.text})
+    said = [f"line and band: {', '.join(texts)}" if len(laws) else "", "red cross: did not end well" * bool(len(lost))]
+    below = "; ".join(text for text in [*said, note] if text)
+    optima = optima_table(profile, extras.optima)
+    thin_lines = "; ".join(text for text in ["thin lines: theoretical optimum" * bool(len(optima)), note] if text)
+    figures = {
+        "front": fronts_figure(points, budget_bytes=budget_bytes, title=f"{name}: Pareto front on {kind}", note=note),
+        "bytes": bytes_figure(points, laws, lost, budget_bytes=budget_bytes, title=title, note=below),
+        "steps": steps_figure(steps_table(profile), title=f"{name}: steps"),
+        "recompute": recompute_figure(points, optima, title=f"{name}: recompute factor", note=thin_lines),
+    }
+    if extras.trees:
+        figures["tree"] = tree_figure(tree_table(_first_tree(extras)))
+    return figures
 
 
 def _first_tree(extras: ReportExtras) -> Tree:

@@ -15,8 +15,8 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from profiles.errors import ProfilesError as ProfilesError
 from profiles.errors import RecordError
+from profiles.records.shown import ShownProfile
 from profiles.records.values import Scalar as Scalar
 from profiles.records.values import clean_text, read_value
 
@@ -346,7 +346,7 @@ _COUNT_FIELDS = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(ShownProfile):
     """All that was measured of one problem, in one state of its code, on one kind of device, with one adjoint.
 
     `name` is the label that a person gave it, else the problem's name. `measurements` are every row, failures

@@ -34,7 +34,7 @@ def test_an_unknown_name_is_an_attribute_error():
         profiles.nothing_like_this  # noqa: B018 # the access is the test
 
 
-HEAVY = ("pandas", "matplotlib", "sqlalchemy", "numpy", "jax", "pyarrow", "adjoint", "autotune")
+HEAVY = ("pandas", "altair", "vl_convert", "sqlalchemy", "numpy", "jax", "pyarrow", "adjoint", "autotune")
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ def compare_command(
         _print_comparison(screen, comparison)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        for path in profiles.save_figure(profiles.compare_figure([before, after]), out / "compare"):
+        figure = profiles.compare_figure(profiles.compared_table([before, after]))
+        for path in profiles.save_figure(figure, out / "compare"):
             screen.say(f"wrote {path}")
     return Exit.DONE
 

@@ -46,6 +46,16 @@ def test_the_law_of_bytes_is_drawn_from_the_smallest_measured_count_to_the_large
     assert drawn.text == "between measured counts"
 
 
+def test_the_studies_of_final_runs_are_named_so_that_their_points_are_told_apart() -> None:
+    """A row that was run under the user's own settings makes its study one of those that were verified."""
+    final = dataclasses.replace(ROWS[1], study=f"{ROWS[1].study}/verified")
+    assert extras(*ROWS).verified_studies == frozenset()
+    found = extras(*ROWS, final)
+    assert found.verified_studies == {final.study}
+    table = profiles.points_table(a_profile(*ROWS, final), found)
+    assert list(table[table["mark"] == "verified"]["checkpoints"]) == [ROWS[1].checkpoints]
+
+
 def test_no_law_is_drawn_of_one_count_of_flags_or_of_a_tier() -> None:
     """A curve belongs to a case as it is."""
     assert extras(ROWS[0]).laws == ()

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import html.parser
 import json
 import re
@@ -27,7 +28,8 @@ from profiles import (
     render_page,
     report,
 )  # fmt: skip
-from profiles.pages.page_data import embed, page_data, provenance
+from profiles.figures.thinning import MOST
+from profiles.pages.page_data import embed, packed, page_data, provenance
 from tests.profiles.makers import TEXT, a_measurement, a_sweep, measurements
 
 NASTY = '</script><script>alert(1)</script><img src=x onerror="alert(2)"> \u2028 &amp; \'"'
@@ -70,8 +72,20 @@ class Elements(html.parser.HTMLParser):
 
 def embedded(page: str) -> dict:
     """The data that a page carries, read as a browser reads it."""
-    data, _script = Elements(page).texts("script")
+    data, _library, _script = Elements(page).texts("script")
     return json.loads(data)
+
+
+def rows_of(packed: dict) -> list[dict]:
+    """The rows of a table that is kept by column."""
+
+    def value(column: object, row: int) -> object:
+        if isinstance(column, list):
+            return column[row]
+        assert isinstance(column, dict)
+        return column["levels"][column["codes"][row] if column["codes"] else 0]
+
+    return [{name: value(column, row) for name, column in packed["columns"].items()} for row in range(packed["rows"])]
 
 
 def test_the_page_names_nothing_to_load(profile: Profile):
@@ -92,9 +106,13 @@ def test_the_content_policy_names_the_script_and_the_style_of_the_page(profile: 
     """The digests in the policy are those of the texts in the page, else a browser would run nothing."""
     text = render_page(profile)
     page = Elements(text)
-    for tag, content in (("script", page.texts("script")[1]), ("style", page.texts("style")[0])):
+    for tag, content in (
+        *(("script", script) for script in page.texts("script")[1:]),
+        ("style", page.texts("style")[0]),
+    ):
         found = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{found}'" in text
+        (directive,) = re.findall(f'{tag}-src ([^;"]*)', text)
+        assert f"'sha256-{found}'" in directive.split()
 
 
 def test_text_of_a_measurement_cannot_become_part_of_the_page():
@@ -104,11 +122,8 @@ def test_text_of_a_measurement_cannot_become_part_of_the_page():
     one = Elements(render_page(Profile(name="x", measurements=(plain,))))
     two = Elements(render_page(Profile(name=NASTY, measurements=(nasty,))))
     assert [tag for tag, _, _ in one.found] == [tag for tag, _, _ in two.found]
-    message = [c["name"] for c in embedded(render_page(Profile(name="x", measurements=(nasty,))))["columns"]].index(
-        "message"
-    )
     data = embedded(render_page(Profile(name=NASTY, measurements=(nasty,))))
-    assert data["rows"][0]["cells"][message] == NASTY
+    assert rows_of(data["measurements"])[0]["message"] == NASTY
 
 
 @given(st.recursive(TEXT | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)))
@@ -120,30 +135,72 @@ def test_embedded_data_is_json_without_a_character_that_ends_a_script(data: obje
     assert not set(text) & set("<>&\u2028\u2029")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(rows=st.lists(measurements(), min_size=1, max_size=3))
 def test_any_measurements_make_a_page(rows):
     """Whatever a store may hold can be shown."""
     page = render_page(Profile(name="x", measurements=tuple(rows)))
-    assert len(embedded(page)["rows"]) == len(rows)
+    assert embedded(page)["measurements"]["rows"] == len(rows)
 
 
 def test_the_page_carries_every_point_front_failure_and_row(profile: Profile):
     """Points, their fronts, lost counts, steps and rows are those of the profile."""
     data = embedded(render_page(profile, budget_bytes=2**25))
     assert data["budget_bytes"] == 2**25
-    assert len(data["rows"]) == len(profile.measurements)
-    for number, case in enumerate(profile.cases):
+    assert data["measurements"]["rows"] == len(profile.measurements)
+    shown_points = rows_of(data["datasets"]["points"])
+    for case in profile.cases:
         found = points(profile.rows(case))
-        shown = [point for point in data["points"] if point["case"] == number]
-        assert [(p["checkpoints"], p["bytes"], p["seconds"]) for p in shown] == [
+        shown = [point for point in shown_points if point["case"] == str(case)]
+        assert [(p["checkpoints"], p["peak_bytes"], p["run_seconds"]) for p in shown] == [
             (p.checkpoints, p.peak_bytes, p.run_seconds) for p in found
         ]
         for objective in FrontAxis:
-            on_front = [p["bytes"] for p in shown if objective in p["fronts"]]
+            on_front = [p["peak_bytes"] for p in shown if p[f"on_{objective}_front"]]
             assert on_front == [p.peak_bytes for p in pareto_front(found, objective)]
-    assert [(one["checkpoints"], one["status"]) for one in data["lost"]] == [(64, "out of memory")] * 2
-    assert [one["steps"] for one in data["steps"]] == [profile.rows(case)[-1].steps for case in profile.cases]
+    lost = rows_of(data["datasets"]["lost"])
+    assert [(one["checkpoints"], one["status"]) for one in lost] == [(64, "out of memory")] * 2
+    steps = rows_of(data["datasets"]["steps"])
+    assert [one["steps"] for one in steps] == [profile.rows(case)[-1].steps for case in profile.cases]
+
+
+def test_every_figure_of_the_page_has_a_table_beside_it_and_draws_from_the_page_alone(profile: Profile):
+    """Each figure names tables of the page, holds no row and no address, and has the columns of its table."""
+    text = render_page(profile, budget_bytes=2**25, extras=some_extras(profile.cases[2]))
+    data = embedded(text)
+    assert set(data["charts"]) == {"seconds", "recompute_factor", "bytes", "recompute", "steps", "tree"}
+    beside = {a["data-chart"] for tag, a, _ in Elements(text).found if tag == "details"}
+    assert beside == set(data["charts"]) == set(data["beside"])
+    for chart in data["charts"].values():
+        written = json.dumps(chart)
+        assert '"values": [{' not in written
+        assert '"url"' not in written
+        assert "http" not in written
+        assert set(re.findall(r'"data": {"name": "(\w+)"}', written)) <= {*data["datasets"], "one"}
+    for dataset, *columns in data["beside"].values():
+        assert {name for name, _, _ in columns} <= set(data["datasets"][dataset]["columns"])
+
+
+def test_ten_thousand_rows_make_a_page_of_less_than_five_megabytes():
+    """Columns of few values are kept once; what is not drawn is said, and every measurement is there."""
+    rows = a_sweep(
+        horizons=tuple(range(100, 1100, 100)), tolerances=(1e-3, 1e-4, 1e-5, 1e-6), checkpoints=tuple(range(1, 251))
+    )
+    text = render_page(Profile(name="x", measurements=tuple(rows)))
+    assert len(text.encode()) < 5e6
+    data = embedded(text)
+    assert data["measurements"]["rows"] == 10_000
+    drawn = [point for point in rows_of(data["datasets"]["points"]) if point["drawn"]]
+    assert len(drawn) <= MOST
+    assert data["thinned"].startswith(f"{len(drawn):,} of ")
+    assert html.escape(data["thinned"]) in text
+
+
+def test_columns_are_packed_without_a_loss():
+    """Few values, many values, one value and unknown ones all come back as they were, types included."""
+    rows = [{"a": number % 3, "b": number, "c": None, "d": [1.5] if number % 2 else []} for number in range(20)]
+    assert rows_of(json.loads(json.dumps(packed(rows)))) == rows
+    assert packed([]) == {"rows": 0, "columns": {}}
 
 
 class Block:
@@ -173,10 +230,14 @@ def some_extras(case: Case) -> ReportExtras:
 def test_extras_of_known_cases_are_carried_and_bounded(profile: Profile):
     """Laws lose unbounded ends, trees lose blocks too narrow to see, and what belongs to no case is left out."""
     data = page_data(profile, budget_bytes=None, extras=some_extras(profile.cases[2]))
-    assert data["laws"][0]["checkpoints"] == [1, 2]
-    assert [one["case"] for one in data["optima"]] == [2]
-    assert [(tree["case"], tree["stored"], len(tree["blocks"])) for tree in data["trees"]] == [(2, 3, 2)]
-    assert [one["case"] for one in data["recommended"]] == [2]
+    name = str(profile.cases[2])
+    assert [row["checkpoints"] for row in rows_of(data["datasets"]["laws"])] == [1, 2]
+    assert [row["case"] for row in rows_of(data["datasets"]["optima"])] == [name]
+    blocks = rows_of(data["datasets"]["blocks"])
+    assert [(block["case"], block["stored"]) for block in blocks] == [(name, 3)] * 2
+    marked = [point["case"] for point in rows_of(data["datasets"]["points"]) if point["mark"] == "recommended"]
+    assert marked == [name]
+    assert data["evidence"] == {name: "measured"}
 
 
 def test_provenance_says_where_measurements_come_from():
