@@ -11,6 +11,7 @@ import typer
 
 from autotune.choosing.objective import Objective
 from autotune.cli.commands.profiles import profiles_app
+from autotune.cli.commands.targets import targets_app
 from autotune.cli.common import (
     X64,
     Adjoint,
@@ -32,6 +33,7 @@ from autotune.cli.common import (
     Seed,
     SetValues,
     Store,
+    Targets,
     Tiers,
     Timeout,
     Tolerance,
@@ -53,6 +55,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(targets_app, name="targets")
 
 
 def _version(wanted: bool) -> None:
@@ -148,6 +151,7 @@ def tune(
         str | None, typer.Option(help="Find the largest value of this --set key, or of horizon, that fits.")
     ] = None,
     max_recompute: Annotated[float, typer.Option(help="With --largest: the recompute factor that is bearable.")] = 4.0,
+    target: Targets = None,
     tiers: Tiers = "device",
     host_budget: HostBudget = None,
     disk_budget: DiskBudget = None,
@@ -202,6 +206,13 @@ def tune(
         raise AutotuneError(f"--tiers {tiers} is for our adjoint; Diffrax's holds its states on the device alone")
     if request.tiers and largest is not None:
         raise AutotuneError("--largest looks at the device alone; leave --tiers out, or tune at the value itself")
+    if target:
+        from autotune.cli.commands.tune_targets import tune_targets_command
+
+        elsewhere = {"--replay": replay, "--largest": largest, "--report": report, "--dry-run": dry_run}
+        raise typer.Exit(
+            tune_targets_command(Screen(quiet=quiet), request, target, elsewhere, store_url=store, format=format)
+        )
     command = TuneCommand(
         request,
         store_url=store,

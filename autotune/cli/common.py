@@ -48,6 +48,10 @@ DiskBudget = Annotated[
     str | None, typer.Option(help="What --tiers disk may hold: 100GiB, or a share of the free space (50%).")
 ]
 DiskDirectory = Annotated[str | None, typer.Option(help="Where the file of --tiers disk may lie.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="Compile for devices that are not here, comma-separated; run nothing."),
+]
 Timeout = Annotated[float, typer.Option(help="Seconds that compiling, or one call, may take before it is ended.")]
 Seed = Annotated[int, typer.Option(help="Seed of the order of timings.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that measure; compiles overlap, timings do not.")]

@@ -284,7 +284,8 @@ class SubprocessRunner:
 
     def _release(self, rows: Iterable[Measurement]) -> None:
         """Forget the batch's programs, and end workers that have grown or whose peak cannot be reset."""
-        on_cpu = all(row.device.platform in ("cpu", UNKNOWN_DEVICE.platform) for row in rows)
+        idle = ("cpu", UNKNOWN_DEVICE.platform)
+        on_cpu = all(row.device.platform in idle or row.device.planned for row in rows)
         for worker in self._workers.values():
             if not worker.alive:
                 continue

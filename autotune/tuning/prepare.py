@@ -283,6 +283,8 @@ def reuse(prepared: Prepared, rows: Iterable[Measurement]) -> Reuse:
     for row in rows:
         if row.adjoint is not prepared.request.adjoint or row.study.endswith(NOT_COUNTED):
             continue
+        if row.device.planned and row.device.fingerprint != prepared.device.key.fingerprint:
+            continue  # what was compiled for another device is not stale, it is another profile
         key = prepared.keys.get(tuple(sorted(row.set_values.items())))
         if key is None:
             continue
