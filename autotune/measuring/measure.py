@@ -141,6 +141,7 @@ def compile_trial(
         executable = compile_traced(traced) if target is None else _compiled_for(traced, target)
         row = dataclasses.replace(row, compile_seconds=time.perf_counter() - start, mesh=executable.mesh)
         row = _with_planned(row, executable)
+        row = dataclasses.replace(row, message="; ".join(filter(None, (row.message, executable.note))))
         if trial.ends_compiled(row.compiled_bytes):
             return row, None
         if call.abstract:
@@ -179,7 +180,12 @@ def first_call(row: Measurement, prepared: CompiledTrial) -> tuple[Measurement, 
 
 def _make(problem: Problem, trial: Trial) -> Call:
     made = make_adjoint(trial.adjoint, trial.checkpoints, trial.expected_steps, trial.tier, trial.directory)
-    return problem.make(made, trial.horizon, trial.tolerance)
+    target = trial.settings.target
+    if target is None or target.count == 1:
+        return problem.make(made, trial.horizon, trial.tolerance)
+    from autotune.problem.cross import target_devices
+
+    return problem.make(made, trial.horizon, trial.tolerance, devices=target_devices(target))
 
 
 def _blank(problem: Problem, trial: Trial, device: DeviceInfo | None) -> Measurement:

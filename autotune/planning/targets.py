@@ -143,7 +143,7 @@ class TargetTuning:
         self, prepared: Prepared, target: Target, store: Store, machine: Machine, progress: TuneProgress
     ) -> None:
         """Start with what the store knows."""
-        self._prepared = prepared
+        self.prepared = prepared
         self._target = target
         self._store = store
         self._machine = machine
@@ -158,14 +158,14 @@ class TargetTuning:
         """Compile, choose, and describe what was chosen."""
         if self._reused:
             self._progress.note(f"going on with {self._reused} compilations for {self._target.name}")
-        cells = sorted(self._prepared.space.cells, key=lambda cell: -self._work(cell).steps)
+        cells = sorted(self.prepared.space.cells, key=lambda cell: -self._work(cell).steps)
         for cell in cells:
             self.search(cell)
-        failed = [self._failed(case) for case in self._prepared.failures]
-        chosen = {choice.case: choice for choice in (*map(self.choose, self._prepared.space.cases), *failed)}
+        failed = [self._failed(case) for case in self.prepared.failures]
+        chosen = {choice.case: choice for choice in (*map(self.choose, self.prepared.space.cases), *failed)}
         return TuneResult(
-            prepared=self._prepared,
-            recommendations=tuple(chosen[case] for case in self._prepared.cases),
+            prepared=self.prepared,
+            recommendations=tuple(chosen[case] for case in self.prepared.cases),
             rows=tuple(self.rows),
             reused=self._reused,
             measured=self._measured,
@@ -177,16 +177,26 @@ class TargetTuning:
     def search(self, cell: Cell) -> None:
         """Compile counts at a cell until the best one that fits is known."""
         for attempt in range(MOST_COMPILES):
-            counts = [count for count in self._next(cell, attempt) if not self._has(cell, count)]
+            counts = self.missing(cell, self._next(cell, attempt))
             if not counts:
                 return
             self.compile(cell, counts, "what fits" if attempt else "counts that enclose all others")
 
-    def compile(self, cell: Cell, counts: Iterable[int], why: str) -> None:
+    def missing(self, cell: Cell, counts: Iterable[int]) -> list[int]:
+        """Return those of some counts that were not compiled at a cell."""
+        return [count for count in counts if not self._has(cell, count)]
+
+    def steps(self, cell: Cell) -> int:
+        """Return the steps of a cell, which is the most that a count may be."""
+        return self._work(cell).steps
+
+    def compile(self, cell: Cell, counts: Sequence[int], why: str) -> None:
         """Compile counts at a cell for the target, and store their rows."""
+        if not counts:
+            return
         forecast = self._forecast()
         asked = [TrialRequest(cell=cell, checkpoints=count, rung=Rung.COMPILED, why=why) for count in counts]
-        trials = [trial_of(self._prepared, one, forecast) for one in asked]
+        trials = [trial_of(self.prepared, one, forecast) for one in asked]
         work = self._work(cell)
         trials = [
             dataclasses.replace(trial, steps=trial.steps or work.steps, reversed_steps=work.reversed_steps)
@@ -203,7 +213,7 @@ class TargetTuning:
 
     def choose(self, case: object) -> Recommendation:
         """Choose at a case, over its cells, the compiled count that executes the fewest steps within the budget."""
-        prepared = self._prepared
+        prepared = self.prepared
         cells = [cell for cell in prepared.space.cells if cell.case == case]
         base = Recommendation(
             case=cells[0].case, status=Fit.NOTHING_FITS, budget_bytes=prepared.budget.bytes,
@@ -228,28 +238,28 @@ class TargetTuning:
         return describe(option, self._work(cell), prepared.request.adjoint, base, known=known)
 
     def _failed(self, case: object) -> Recommendation:
-        failure = next(failure for failed, failure in self._prepared.failures.items() if failed == case)
+        failure = next(failure for failed, failure in self.prepared.failures.items() if failed == case)
         return Recommendation(
-            case=next(one for one in self._prepared.cases if one == case), status=Fit.FAILED, message=failure.message,
-            budget_bytes=self._prepared.budget.bytes, margin_bytes=self._prepared.budget.margin_bytes,
+            case=next(one for one in self.prepared.cases if one == case), status=Fit.FAILED, message=failure.message,
+            budget_bytes=self.prepared.budget.bytes, margin_bytes=self.prepared.budget.margin_bytes,
         )  # fmt: skip
 
     def _next(self, cell: Cell, attempt: int) -> list[int]:
         """Name the counts to compile next at a cell; none where no other could be worth it."""
-        request, counts = self._prepared.request, self._counts(cell)
-        if request.exhaustive or (self._prepared.space.counts is not None and len(counts) <= 3):
+        request, counts = self.prepared.request, self._counts(cell)
+        if request.exhaustive or (self.prepared.space.counts is not None and len(counts) <= 3):
             grid = grid_counts(self._work(cell).steps)
-            return list(counts if self._prepared.space.counts else [c for c in grid if c in counts])
+            return list(counts if self.prepared.space.counts else [c for c in grid if c in counts])
         here = [row for row in self.rows if cell_of(row) == cell]
         fine = [row for row in here if row.status is Status.OK]
         if len(here) - len(fine) >= _FAILURES and not fine:
             lost = [row for row in here if row.status is not Status.OUT_OF_MEMORY]
             return [] if lost else self._smaller(here)
         if not here and not any(cell_of(row).variant == cell.variant for row in self.rows):
-            return self._enclosing(cell, counts)
+            return self.enclosing(cell)
         low = max((row.checkpoints for row in fine if self._fits(row)), default=0)
         high = min((row.checkpoints for row in here if not self._fits(row)), default=counts[-1] + 1)
-        forecast, budget = self._forecast(), self._prepared.budget.bytes
+        forecast, budget = self._forecast(), self.prepared.budget.bytes
         sizes = {count: forecast.bytes_at(cell, count) for count in counts if low < count < high}
         between = [count for count, size in sizes.items() if size is None or size.low <= budget]
         best = min(between, key=lambda count: (self._passes(cell, count), count), default=None)
@@ -261,7 +271,7 @@ class TargetTuning:
         if attempt and attempt % 3 == 0:  # where bytes do not follow a line, the line must not creep
             return [between[len(between) // 2]]
         likely = [count for count in between if (size := sizes[count]) and size.likely <= budget]
-        ours = self._prepared.request.adjoint is AdjointName.OURS
+        ours = self.prepared.request.adjoint is AdjointName.OURS
         return [best if ours and best in likely else max(likely, default=between[0])]
 
     def _cheaper(self, cell: Cell, low: int, counts: Sequence[int]) -> list[int]:
@@ -274,23 +284,23 @@ class TargetTuning:
         least = min(row.checkpoints for row in here)
         return [max(1, least // 4)] if least > 1 else []
 
-    def _enclosing(self, cell: Cell, counts: Sequence[int]) -> list[int]:
+    def enclosing(self, cell: Cell) -> list[int]:
         """Choose a small count, one near the cliff, and everything stored."""
-        work = self._work(cell)
+        work, counts = self._work(cell), self._counts(cell)
         cliff = next((count for count in counts if count * count >= 2 * work.steps), counts[-1])
         tolerable = [count for count in counts if self._passes(cell, count) <= TOLERABLE_FACTOR * work.steps]
         return sorted({min((tolerable or counts)[0], max(counts[0], cliff // 3)), cliff, counts[-1]})
 
     def _counts(self, cell: Cell) -> Sequence[int]:
         """List the counts that may be chosen: the user's, else all up to one for every step that is reversed."""
-        if self._prepared.space.counts is not None:
-            return self._prepared.space.counts
+        if self.prepared.space.counts is not None:
+            return self.prepared.space.counts
         most = max(1, self._work(cell).reversed_steps or self._work(cell).steps)
-        ours = self._prepared.request.adjoint is AdjointName.OURS
+        ours = self.prepared.request.adjoint is AdjointName.OURS
         return range(1, most + 1) if ours else grid_counts(most, at_most=60)
 
     def _fits(self, row: Measurement) -> bool:
-        return row.status is Status.OK and (row.peak_bytes or math.inf) <= self._prepared.budget.bytes
+        return row.status is Status.OK and (row.peak_bytes or math.inf) <= self.prepared.budget.bytes
 
     def _has(self, cell: Cell, count: int) -> bool:
         return any(row.checkpoints == count and cell_of(row) == cell for row in self.rows)
@@ -299,13 +309,13 @@ class TargetTuning:
         return min(self._passes(cell, row.checkpoints) for row in rows)
 
     def _passes(self, cell: Cell, count: int) -> int:
-        return sum(passes(self._prepared.request.adjoint, self._work(cell), count))
+        return sum(passes(self.prepared.request.adjoint, self._work(cell), count))
 
     def _work(self, cell: Cell) -> Work:
-        return self._prepared.works[cell.case]
+        return self.prepared.works[cell.case]
 
     def _forecast(self) -> Forecast:
-        return Forecast(self.rows, self._prepared.works, self._prepared.request.adjoint)
+        return Forecast(self.rows, self.prepared.works, self.prepared.request.adjoint)
 
     def _hints(self) -> Iterator[str]:
         """Say what the figures are, and what they are not."""
@@ -315,7 +325,7 @@ class TargetTuning:
             "a matrix product may need more workspace on the device"
         )
         yield f"JAX may take {format_bytes(target.available_bytes)} there: {target.available_note}"
-        if self._prepared.budget.note:
-            yield f"budget: {self._prepared.budget.note}"
+        if self.prepared.budget.note:
+            yield f"budget: {self.prepared.budget.note}"
         if said := here_too(target):
             yield said

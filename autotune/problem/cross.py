@@ -7,8 +7,11 @@ differ. Nothing is run, and nothing can be: a program that calls Python has no b
 Runs in a process of its own that has the compilers on its search path (`autotune.measuring.worker_process`).
 """
 
+import collections
 import contextlib
+import dataclasses
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +27,10 @@ from autotune.machine.targets import Target
 from autotune.problem.program import Executable, Traced, compiled_executable
 from autotune.problem.traced import inner_jaxprs
 
+_EXCHANGE = re.compile(
+    r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?(?=\()"
+)  # fmt: skip
+"""What devices exchange, by its name in an optimised program; a `-done` belongs to its `-start`."""
 _PLATFORMS = {"gpu": "cuda", "tpu": "tpu"}
 
 
@@ -77,16 +84,30 @@ def compile_for(traced: Traced, target: Target) -> Executable:
     devices, platforms = target_devices(target), (_PLATFORMS[target.compilers],)
     if target.count > 1:
         compiled = traced.lower(lowering_platforms=platforms).compile()
-    else:
-        place = SingleDeviceSharding(devices[0])
-        donated = [k for k, given in enumerate(traced.donated) if given]
-        flat = jax.jit(
-            jex_core.jaxpr_as_fun(traced.jaxpr), in_shardings=place, out_shardings=place, donate_argnums=donated
-        )
-        inputs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in traced.jaxpr.in_avals]
-        # A plain `lower` would look for a backend of that platform.
-        compiled = flat.trace(*inputs).lower(lowering_platforms=platforms).compile()
+        made = compiled_executable(compiled, traced, compiled_for=target.compilers)
+        return dataclasses.replace(made, note=f"on {made.mesh or 'one device'}: {collectives(compiled.as_text())}")
+    place = SingleDeviceSharding(devices[0])
+    donated = [k for k, given in enumerate(traced.donated) if given]
+    flat = jax.jit(jex_core.jaxpr_as_fun(traced.jaxpr), in_shardings=place, out_shardings=place, donate_argnums=donated)
+    inputs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in traced.jaxpr.in_avals]
+    # A plain `lower` would look for a backend of that platform.
+    compiled = flat.trace(*inputs).lower(lowering_platforms=platforms).compile()
     return compiled_executable(compiled, traced, compiled_for=target.compilers)
+
+
+def collectives(text: str) -> str:
+    """Count, in the text of an optimised program, what devices exchange in every pass of its loops.
+
+    An exchange in a loop inside a loop is counted once: how often it runs is not known before the program does.
+    """
+    bodies = set(re.findall(r"body=%?([\w.\-]+)", text))
+    found: collections.Counter[str] = collections.Counter()
+    for block in re.split(r"\n(?=%?[\w.\-]+ [^\n]*\{\n)", text):
+        name = re.match(r"%?([\w.\-]+) ", block)
+        if name is not None and name[1] in bodies:
+            found.update(_EXCHANGE.findall(block))
+    counted = ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
+    return f"in its loops {counted}" if counted else "no exchange in its loops"
 
 
 def _callbacks(jaxpr: Any) -> Iterator[str]:

@@ -93,13 +93,20 @@ class Problem:
             raise AutotuneError(self.refusal)
         return self.spec
 
-    def make(self, adjoint: Any, horizon: int | float | None = None, tolerance: float | None = None) -> Call:
+    def make(
+        self,
+        adjoint: Any,
+        horizon: int | float | None = None,
+        tolerance: float | None = None,
+        devices: tuple[Any, ...] = (),
+    ) -> Call:
         """Call the factory with what it takes of these and with the `--set` values.
 
         Args:
             adjoint: handed on as `adjoint=`.
             horizon: handed on as `horizon=` when not None.
             tolerance: handed on as `tolerance=` when not None.
+            devices: handed on as `devices=` when there are any: what a call is to be sharded over.
 
         Returns:
             The function to measure and its arguments.
@@ -120,6 +127,14 @@ class Problem:
                     "or add the parameter to the factory"
                 )
             given[parameter] = value
+        if devices:
+            if not self.takes("devices"):
+                raise AutotuneError(
+                    f"{self.name} was to be made for {len(devices)} devices, "
+                    f"but takes no parameter `devices` ({self._takes_text()}); add devices=None, "
+                    "and return arguments as jax.ShapeDtypeStruct with a sharding over them"
+                )
+            given["devices"] = devices
         given |= {key: plain_value(value) for key, value in self.set_values.items()}
         missing = [parameter for parameter in self.required if parameter not in given]
         if missing:

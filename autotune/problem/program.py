@@ -72,11 +72,12 @@ class Traced:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Executable:
-    """A compiled call: `run` executes it on arguments and blocks until all outputs are there."""
+    """A compiled call: `run` executes it on arguments and blocks until all outputs are there; `note` is for people."""
 
     run: Callable[[tuple[Any, ...]], Any]
     planned: CompiledBytes
     mesh: str
+    note: str = ""
 
 
 def _is_abstract_array(leaf: Any) -> bool:

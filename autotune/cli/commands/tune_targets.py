@@ -1,7 +1,7 @@
 """The command `tune --target`: one tune for each device that is not here, shown together."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from autotune.choosing.recommend import Fit, Recommendation
@@ -34,39 +34,44 @@ class Answer:
         return [place | choice.to_json() for choice in self.result.recommendations]
 
 
-def tune_targets_command(
-    screen: Screen,
-    request: TuneRequest,
-    listed: Sequence[str],
-    elsewhere: Mapping[str, object],
-    *,
-    store_url: str | None,
-    format: Format,
-) -> Exit:
-    """Tune for devices that are not here; `elsewhere` are options with which only one that is here can be tuned.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TargetOptions:
+    """What belongs to `--target`: the devices, how many of each a call spans, and what only a device here can do.
+
+    `elsewhere` maps options with which nothing can be compiled for another device to what was given.
+    """
+
+    names: tuple[str, ...]
+    count: int
+    elsewhere: Mapping[str, object]
+    format: Format
+
+
+def tune_targets_command(screen: Screen, request: TuneRequest, options: TargetOptions, store_url: str | None) -> Exit:
+    """Tune for devices that are not here.
 
     Raises:
-        AutotuneError: one of those was given, or no target could be compiled for at all.
+        AutotuneError: an option is for a device that is here, or no target could be compiled for at all.
     """
-    for option, given in elsewhere.items():
+    for option, given in options.elsewhere.items():
         if given:
             raise AutotuneError(f"--target compiles for devices that are not here; {option} is for one that is")
-    names = tuple(name.strip() for text in listed for name in text.split(","))
-    return TuneTargetsCommand(request, names, store_url=store_url, format=format).run(screen)
+    return TuneTargetsCommand(request, options, store_url).run(screen)
 
 
 class TuneTargetsCommand:
     """One call of `ckpt-tune tune --target`."""
 
-    def __init__(self, request: TuneRequest, names: tuple[str, ...], *, store_url: str | None, format: Format) -> None:
+    def __init__(self, request: TuneRequest, options: TargetOptions, store_url: str | None) -> None:
         """Keep the request and the names of the devices."""
         # Steps are counted on the CPU unless another platform was named: no accelerator that is here is touched.
         platform = request.settings.platform or "cpu"
         settings = dataclasses.replace(request.settings, platform=platform)
         self._request = dataclasses.replace(request, settings=settings)
-        self._targets = find_targets(names)
+        names = [name.strip() for text in options.names for name in text.split(",")]
+        self._targets = find_targets(names, count=options.count)
         self._store_url = store_url
-        self._format = format
+        self._format = options.format
 
     def run(self, screen: Screen) -> Exit:
         """Tune for every target, and print the outcome.
