@@ -88,6 +88,12 @@ class DeviceKey:
             object.__setattr__(self, "memory_bytes", integer("memory_bytes", self.memory_bytes))
 
     @property
+    def label(self) -> str:
+        """The device as people read it: how many where there are several, and whether it was only planned for."""
+        kind = self.kind if self.count == 1 else f"{self.count}x{self.kind}"
+        return f"{kind} (planned)" if self.planned else kind
+
+    @property
     def fingerprint(self) -> str:
         """One digest of platform, kind and count; memory is left out since its reading may differ by a few pages."""
         return digest([self.platform, self.kind, self.count, *(["planned"] if self.planned else [])])

@@ -322,9 +322,7 @@ class Profile:
     @property
     def qualified_name(self) -> str:
         """The name that is never ambiguous: `name@kind:adjoint#id`."""
-        kind = self.device.kind if self.device.count == 1 else f"{self.device.count}x{self.device.kind}"
-        kind += " (planned)" if self.device.planned else ""
-        return f"{self.name}@{kind}:{self.adjoint}#{self.id[:8]}"
+        return f"{self.name}@{self.device.label}:{self.adjoint}#{self.id[:8]}"
 
     @property
     def cases(self) -> tuple[Case, ...]:
