@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -62,13 +63,12 @@ def compiled(kind: str, asked: list[dict]) -> list[dict]:
     return json.loads(done.stdout)
 
 
-def rows(kind: str, families: list[str]) -> list[dict]:
-    """Compile for one kind of device; one row for each program."""
+def rows(kind: str, families: list[str]) -> Iterator[dict]:
+    """Compile for one kind of device; one row for each program, as soon as its family is through."""
     from autotune.machine.compilers import installed
 
     versions = {name: metadata.version(name) for name in ("jax", "diffrax")}
     compiler = next(f"{one.kind} {one.version}" for one in installed() if one.kind == kind and one.usable)
-    found = []
     for family in families:  # one process for each, so that one that dies ends no other
         asked = requests([family])
         try:
@@ -78,7 +78,7 @@ def rows(kind: str, families: list[str]) -> list[dict]:
         for request, answer in zip(asked, answers, strict=True):
             bodies = answer.get("bodies", [])
             innermost = [body["kernels"] for body in bodies if not body["loops"]]
-            row = {
+            yield {
                 "device": DEVICES[kind], "family": request["family"], "adjoint": request["adjoint"],
                 "checkpoints": request["checkpoints"], "windows": request.get("windows", ""),
                 "temp_bytes": answer.get("temp_size"), "argument_bytes": answer.get("argument_size"),
@@ -88,9 +88,6 @@ def rows(kind: str, families: list[str]) -> list[dict]:
                 "compile_seconds": round(answer["seconds"], 2) if "seconds" in answer else None, "jax": versions["jax"],
                 "compiler": compiler, "python": platform.python_version(), "diffrax": versions["diffrax"],
             }  # fmt: skip
-            found.append(row)
-            print(row, file=sys.stderr, flush=True)
-    return found
 
 
 def main() -> None:
@@ -100,11 +97,13 @@ def main() -> None:
     parser.add_argument("--kinds", default="gpu,tpu")
     parser.add_argument("--families", default=",".join(("elementwise", *(family.name for family in FAMILIES))))
     options = parser.parse_args()
-    found = [row for kind in options.kinds.split(",") for row in rows(kind, options.families.split(","))]
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(found)
+        for kind in options.kinds.split(","):
+            for row in rows(kind, options.families.split(",")):
+                writer.writerow(row)
+                file.flush()
 
 
 if __name__ == "__main__":

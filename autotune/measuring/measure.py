@@ -31,7 +31,7 @@ from autotune.measuring.rows import blank_row
 from autotune.measuring.trial import Rung, Trial
 from autotune.problem.fingerprint import problem_key
 from autotune.problem.loading import Call, Problem
-from autotune.problem.program import Executable, Traced, compile_traced, trace
+from autotune.problem.program import Executable, Traced, compile_traced, trace, trace_cheaply
 from autotune.problem.traced import hands_over, traced_bytes
 from profiles import Measurement, PeakSource, Status
 
@@ -126,9 +126,13 @@ def compile_trial(
         if trial.key is None:
             key = problem_key(problem, horizon=trial.horizon, tolerance=trial.tolerance)
             row = dataclasses.replace(row, problem=key)
-        call = _make(problem, trial)
         start = time.perf_counter()
-        traced = trace(call) if target is None else _traced_for_target(call)
+        if target is None:
+            call = _make(problem, trial)
+            start = time.perf_counter()
+            traced = trace(call)
+        else:
+            call, traced = _traced_for_target(problem, trial)
         row = dataclasses.replace(row, trace_seconds=time.perf_counter() - start)
         if trial.tier is not None and not hands_over(traced.jaxpr):
             raise AutotuneError(
@@ -151,11 +155,11 @@ def compile_trial(
         return dataclasses.replace(row, **failure(error)), None
 
 
-def _traced_for_target(call: Call) -> Traced:
+def _traced_for_target(problem: Problem, trial: Trial) -> tuple[Call, Traced]:
     from autotune.problem.cross import silent_progress_meters  # here, since only a worker of a target needs it
 
     with silent_progress_meters():
-        return trace(call, portable=True)
+        return trace_cheaply(lambda shapes_only: _make(problem, trial, shapes_only), portable=True)
 
 
 def _compiled_for(traced: Traced, target: Target) -> Executable:
@@ -178,14 +182,15 @@ def first_call(row: Measurement, prepared: CompiledTrial) -> tuple[Measurement, 
         return dataclasses.replace(row, **failure(error)), False
 
 
-def _make(problem: Problem, trial: Trial) -> Call:
+def _make(problem: Problem, trial: Trial, shapes_only: bool = False) -> Call:
     made = make_adjoint(trial.adjoint, trial.checkpoints, trial.expected_steps, trial.tier, trial.directory)
     target = trial.settings.target
     if target is None or target.count == 1:
-        return problem.make(made, trial.horizon, trial.tolerance)
+        return problem.make(made, trial.horizon, trial.tolerance, shapes_only=shapes_only)
     from autotune.problem.cross import target_devices
 
-    return problem.make(made, trial.horizon, trial.tolerance, devices=target_devices(target))
+    devices = target_devices(target)
+    return problem.make(made, trial.horizon, trial.tolerance, devices=devices, shapes_only=shapes_only)
 
 
 def _blank(problem: Problem, trial: Trial, device: DeviceInfo | None) -> Measurement:

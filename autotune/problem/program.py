@@ -101,6 +101,27 @@ def trace(call: Call, *, portable: bool = False) -> Traced:
         raise from_user("fn raised while it was traced", error) from error
 
 
+def trace_cheaply(make: Callable[[bool], Call], *, portable: bool = False) -> tuple[Call, Traced]:
+    """Make a call and trace it, with shapes in the place of arrays where the factory lets that be.
+
+    A factory may compute its data for minutes, and hold more of it than this machine can; for a trace shapes will do.
+    Where it looks at its arrays, or hands them over in a closure, it is called as it is.
+
+    Args:
+        make: makes the call, from shapes only where its argument is true.
+        portable: as for `trace`.
+
+    Raises:
+        AutotuneError: the factory or the function raised, called as they are.
+    """
+    try:
+        call = make(True)
+        return call, trace(call, portable=portable)
+    except Exception:
+        call = make(False)
+        return call, trace(call, portable=portable)
+
+
 def _trace_plain(call: Call, fn: Any, *, donate_first: bool, donate_rest: bool) -> Traced:
     """Trace as `eqx.filter_jit` does: arrays (those inside `fn` too) are traced, everything else is static."""
     _, static = eqx.partition((fn, call.args), _is_abstract_array)

@@ -228,7 +228,9 @@ def plan(
                     if profile.device.planned and row.bytes_evidence == "measured":
                         row = dataclasses.replace(row, bytes_evidence="compiled")
                     rows.append(_priced(row, profile, device, setting))
-                longest.append(_longest(device, setting, tolerance, request, laws.recompute))
+                # A TPU keeps what is small in a memory of its own, so that small programs say nothing of long ones.
+                if not (profile.device.planned and device.platform == "tpu"):
+                    longest.append(_longest(device, setting, tolerance, request, laws.recompute))
     return Plan(profile=profile.qualified_name, request=request, rows=tuple(rows), longest=tuple(longest))
 
 

@@ -53,6 +53,7 @@ def compiled(tmp_path: Path, count: int, *, factory: str = "make", **set_values)
     return row
 
 
+@pytest.mark.slow
 def test_bytes_are_those_of_one_device_and_exchanges_are_counted(tmp_path: Path) -> None:
     """Four devices hold a quarter of the state each; a field that mixes them sums over all in every step."""
     whole, quarter = compiled(tmp_path, 1), compiled(tmp_path, 4)

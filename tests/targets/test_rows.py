@@ -52,10 +52,13 @@ def measured(tmp_path: Path, counts: tuple[int, ...], *, factory: str = "make", 
         return runner.run([dataclasses.replace(base, checkpoints=count) for count in counts])
 
 
-def test_ten_counts_are_stored_as_the_compiler_planned_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "counts", [pytest.param((8,), id="one"), pytest.param(COUNTS, id="ten", marks=pytest.mark.slow)]
+)
+def test_counts_are_stored_as_the_compiler_planned_them(tmp_path: Path, counts: tuple[int, ...]) -> None:
     """Temporaries, arguments, outputs, aliases and the peak: all equal, and the peak that counts follows from them."""
-    rows = measured(tmp_path, COUNTS)
-    requests = [{"family": "elementwise", "size": SIZE, "adjoint": "ours", "checkpoints": count} for count in COUNTS]
+    rows = measured(tmp_path, counts)
+    requests = [{"family": "elementwise", "size": SIZE, "adjoint": "ours", "checkpoints": count} for count in counts]
     for row, found in zip(rows, plainly_compiled("gpu", requests), strict=True):
         assert row.status is Status.OK, row.message
         assert row.device.planned
@@ -70,6 +73,7 @@ def test_ten_counts_are_stored_as_the_compiler_planned_them(tmp_path: Path) -> N
         assert row.peak_bytes == max(found["peak_memory"], allocated)
 
 
+@pytest.mark.slow
 def test_progress_meters_are_left_out_and_other_callbacks_are_refused_in_one_line(tmp_path: Path) -> None:
     """A meter changes no byte; a callback that remains cannot be compiled without the device, which the row says."""
     plain, metered = (measured(tmp_path, (8,), set_values={"meter": meter})[0] for meter in (False, True))
