@@ -42,7 +42,8 @@ class ProbeRequest:
     """What to probe: a problem by its name for workers, its `--set` values, and where.
 
     Where `key` is given, it was taken at `key_place`, and a worker that has loaded something else says so. Where
-    `adjoint` is given, counting steps also finds out whether a backward pass goes through a solve.
+    `adjoint` is given, counting steps also finds out whether a backward pass goes through a solve. With `shapes_only` a
+    problem is fingerprinted without computing its data.
     """
 
     problem: str
@@ -52,6 +53,7 @@ class ProbeRequest:
     key: ProblemKey | None = None
     key_place: KeyPlace | None = None
     adjoint: AdjointName | None = None
+    shapes_only: bool = False
 
 
 class SubprocessRunner:

@@ -120,9 +120,9 @@ class Worker:
 
         at = json.dumps([request["problem"], request["set_values"], repr(horizon), tolerance])
         if at not in self._keys:
-            planned = (request.get("settings") or {}).get("target") is not None
+            planned = request.get("shapes_only") or (request.get("settings") or {}).get("target") is not None
             self._keys[at] = problem_key(
-                self._problem(request), horizon=horizon, tolerance=tolerance, shapes_only=planned
+                self._problem(request), horizon=horizon, tolerance=tolerance, shapes_only=bool(planned)
             )
         return self._keys[at]
 

@@ -27,7 +27,7 @@ from autotune.model.ranges import Range
 from autotune.problem.steps import Observation
 from autotune.search.search import TOLERABLE_FACTOR, TrialRequest
 from autotune.search.space import grid_counts
-from autotune.tuning.prepare import Machine, Prepared, Store, prepare, reuse
+from autotune.tuning.prepare import GIVEN, Machine, Prepared, Store, prepare, reuse
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.tune import TuneProgress, TuneResult, trial_of
 from profiles import AdjointName, Measurement, ProblemKey, Status, Tier, format_bytes
@@ -43,10 +43,11 @@ _FAILURES = 2
 class TargetMachine:
     """A machine that counts steps here and compiles for a target."""
 
-    def __init__(self, machine: Machine, target: Target) -> None:
-        """Take the machine that loads and runs the problem here; the caller closes it."""
+    def __init__(self, machine: Machine, target: Target, steps: int | None = None) -> None:
+        """Take the machine that loads and runs the problem here; `steps` that are given are not counted."""
         self._machine = machine
         self._target = target
+        self._steps = steps
 
     def device_info(self) -> DeviceInfo:
         """Describe the target: what JAX may take of it counts as free."""
@@ -54,11 +55,13 @@ class TargetMachine:
         return target_info(self._target)
 
     def problem_key(self, question: ProbeRequest) -> ProblemKey:
-        """Fingerprint a problem, which does not depend on the device."""
-        return self._machine.problem_key(question)
+        """Fingerprint a problem, which depends neither on the device nor on its data."""
+        return self._machine.problem_key(dataclasses.replace(question, shapes_only=True))
 
     def observe_all(self, questions: Sequence[ProbeRequest]) -> list[Observation]:
-        """Count a problem's steps on this machine."""
+        """Count a problem's steps on this machine, where they were not given."""
+        if self._steps is not None:
+            return [Observation(horizon=one.horizon, tolerance=one.tolerance, note=GIVEN) for one in questions]
         return self._machine.observe_all(questions)
 
     def tier(self, question: TierRequest) -> Tier:
@@ -113,7 +116,7 @@ def prepare_target(
     """
     if request.tiers:
         raise AutotuneError("--tiers is measured, and --target measures nothing: leave one of them out")
-    prepared = prepare(request, store, TargetMachine(machine, target), say)
+    prepared = prepare(request, store, TargetMachine(machine, target, request.steps), say)
     works = dict(prepared.works)
     for case in prepared.space.cases:
         if case not in works and request.steps is not None:

@@ -160,7 +160,7 @@ CLOSED = """
 
 @pytest.mark.parametrize("factory", ["make", "closes", "looks"])
 def test_a_key_from_shapes_alone_is_the_same(folder, factory):
-    """Also of a factory that looks at its arrays, and of one whose function holds arrays: both are called as they are."""
+    """Also of a factory that looks at its arrays, and of one whose function holds some: both are called as they are."""
     path = folder / "model_for_test.py"
     path.write_text(path.read_text() + textwrap.dedent(CLOSED))
     problem = load_problem(f"{path}:{factory}")
