@@ -52,7 +52,8 @@ def compiled(kind: str, asked: list[dict]) -> list[dict]:
     """Compile requests for one kind of device, in a process that has its compilers."""
     from autotune.machine.compilers import search_path
 
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(search_path(kind)), str(ROOT)))}
+    folders = (*filter(None, (str(search_path(kind) or ""),)), str(ROOT))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     script = ROOT / "scripts" / "validation" / "plain_compile.py"
     done = subprocess.run(
         [sys.executable, str(script), kind], input=json.dumps(asked), capture_output=True, text=True, env=environment,
@@ -68,7 +69,7 @@ def rows(kind: str, families: list[str]) -> Iterator[dict]:
     from autotune.machine.compilers import installed
 
     versions = {name: metadata.version(name) for name in ("jax", "diffrax")}
-    compiler = next(f"{one.kind} {one.version}" for one in installed() if one.kind == kind and one.usable)
+    compiler = next((f"{one.kind} {one.version}" for one in installed() if one.kind == kind and one.usable), kind)
     for family in families:  # one process for each, so that one that dies ends no other
         asked = requests([family])
         try:

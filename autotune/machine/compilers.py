@@ -71,14 +71,18 @@ def installed(environment: Mapping[str, str] = os.environ) -> tuple[Compilers, .
     return tuple(found)
 
 
-def search_path(kind: str, environment: Mapping[str, str] = os.environ) -> Path:
+def search_path(kind: str, environment: Mapping[str, str] = os.environ) -> Path | None:
     """Return the folder that a process needs on its search path to compile for a kind of device.
+
+    None where it needs none: an environment whose jax is the one for such devices has the compilers itself.
 
     Raises:
         AutotuneError: the compilers are not there, or are of another version than jax; the text has the command.
     """
     folder = folder_of(kind, environment)
     version = _version_in(folder, kind)
+    if version is None and _in_environment(kind):
+        return None
     if version is None:
         others = sorted({path.parent.name for path in root(environment).glob(f"jax-*-py*/{kind}")})
         there = f"; there are some for {', '.join(others)}" if others else ""
@@ -147,6 +151,14 @@ def remove(kinds: Iterable[str], environment: Mapping[str, str] = os.environ) ->
         if not any(one.folder.parent.iterdir()):
             one.folder.parent.rmdir()
     return gone
+
+
+def _in_environment(kind: str) -> bool:
+    """Return whether the compilers of a kind are installed beside jax, in step with it."""
+    try:
+        return _matches(importlib.metadata.version(_PLUGIN[kind]), _wanted_version(kind))
+    except (importlib.metadata.PackageNotFoundError, AutotuneError):
+        return False
 
 
 def _jax_version() -> str:

@@ -81,9 +81,8 @@ def _environment_of_target(settings: RunSettings, target: Target, made: dict[str
     made["JAX_PLATFORMS"] = "cpu"
     made["EQX_ON_ERROR"] = "nan"
     made["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    made["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(search_path(target.compilers, made)), made.get("PYTHONPATH", "")))
-    )
+    if folder := search_path(target.compilers, made):
+        made["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), made.get("PYTHONPATH", ""))))
     if settings.x64:
         made["JAX_ENABLE_X64"] = "1"
     made.pop("JAX_COMPILATION_CACHE_DIR", None)  # the store keeps what was planned; nothing else is worth keeping

@@ -21,6 +21,7 @@ from jax.experimental import topologies
 from jax.extend import core as jex_core
 from jax.sharding import SingleDeviceSharding
 
+import adjoint
 from autotune.errors import AutotuneError, one_line
 from autotune.machine.compilers import TPU
 from autotune.machine.targets import Target
@@ -113,7 +114,7 @@ def collectives(text: str) -> str:
 def _callbacks(jaxpr: Any) -> Iterator[str]:
     for equation in jaxpr.eqns:
         name = equation.primitive.name
-        if "callback" in name or name == "checkpointed_host_call":
+        if "callback" in name or name == adjoint.HOST_CALL:
             yield name
         for inner in inner_jaxprs(equation):
             yield from _callbacks(inner)

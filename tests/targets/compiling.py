@@ -25,7 +25,7 @@ def needs(kind: str) -> None:
 
 @functools.cache
 def _answers(kind: str, requests: str) -> list[dict]:
-    path = os.pathsep.join((str(search_path(kind)), str(REPOSITORY)))
+    path = os.pathsep.join((*filter(None, (str(search_path(kind) or ""),)), str(REPOSITORY)))
     done = subprocess.run(
         [sys.executable, str(SCRIPT), kind], input=requests, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": path}, timeout=800,

@@ -124,6 +124,19 @@ def test_missing_compilers_are_one_line_with_the_command(tmp_path: Path):
         compilers.search_path("gpu", environment)
 
 
+def test_compilers_beside_jax_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where jax itself is the one for such devices, in the same version, nothing has to be installed."""
+    import jax
+
+    installed = {"jax-cuda13-plugin": jax.__version__}
+    real = compilers.importlib.metadata.version
+    monkeypatch.setattr(compilers.importlib.metadata, "version", lambda name: installed.get(name) or real(name))
+    assert compilers.search_path("gpu", {VARIABLE: str(tmp_path)}) is None
+    installed["jax-cuda13-plugin"] = "0.1"
+    with pytest.raises(AutotuneError, match="targets install gpu"):
+        compilers.search_path("gpu", {VARIABLE: str(tmp_path)})
+
+
 def test_compilers_of_another_version_are_refused_with_both_versions(tmp_path: Path):
     """A plugin that is older than jax would fail somewhere inside XLA."""
     a_plugin(tmp_path, "tpu", "0.0.7")
