@@ -1,5 +1,6 @@
 """What our adjoint promises of a device's memory, held against XLA's own plans for an H100 and a TPU v5e."""
 
+import jax
 import pytest
 
 from scripts.bench_families import FAMILIES
@@ -63,7 +64,9 @@ def test_the_host_tier_holds_the_windows_and_the_device_does_not(kind: str) -> N
 
 
 def test_a_step_is_few_kernels() -> None:
-    """On an H100 no innermost loop launches more than 25 kernels a pass, half of what a step of Diffrax's launches."""
+    """On an H100 no innermost loop launches more than 25 kernels a pass, and a replayed step half of Diffrax's."""
+    if jax.__version_info__ < (0, 12):
+        pytest.skip(f"kernels are counted as jax 0.12 makes them, not {jax.__version__}")
     ours = planned("gpu", COUNTS[0])["bodies"]
     assert max(body["kernels"] for body in ours if not body["loops"]) <= 25
     theirs = max(body["kernels"] for body in planned("gpu", DIFFRAX[0])["bodies"])
