@@ -8,6 +8,8 @@ from .errors import AutotuneError as AutotuneError
 from .machine.budget import parse_bytes as parse_bytes
 from .machine.device import DeviceInfo as DeviceInfo
 from .machine.device import device_info as device_info
+from .machine.targets import Target as Target
+from .machine.targets import find_targets as find_targets
 from .measuring.runners import ProbeRequest as ProbeRequest
 from .measuring.runners import SubprocessRunner as SubprocessRunner
 from .measuring.trial import Rung as Rung
@@ -17,6 +19,7 @@ from .model.bytes_law import BytesLaw as BytesLaw
 from .model.cells import cell_of as cell_of
 from .model.drift import compared_samples as compared_samples
 from .model.forecast import Forecast as Forecast
+from .planning.targets import tune_target as tune_target
 from .problem.loading import load_problem as load_problem
 from .problem.program import compile_call as compile_call
 from .runtime.auto import AutoChoice as AutoChoice

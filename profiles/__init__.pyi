@@ -3,7 +3,9 @@ from .analysis.compare import ComparedPoint as ComparedPoint
 from .analysis.compare import Comparison as Comparison
 from .analysis.compare import compare as compare
 from .analysis.compare import what_changed as what_changed
+from .analysis.devices import PREALLOCATED_SHARE as PREALLOCATED_SHARE
 from .analysis.devices import Device as Device
+from .analysis.devices import Hardware as Hardware
 from .analysis.devices import find_devices as find_devices
 from .analysis.devices import load_devices as load_devices
 from .analysis.extras import Optimum as Optimum

@@ -28,7 +28,7 @@ FORBIDDEN = {
 }
 ONLY_IN = {
     "optuna": {f"autotune/tuning/{name}.py" for name in ("sweep", "queue", "study_view")},
-    "typer": {"autotune/cli/app.py", "autotune/cli/common.py", "autotune/cli/commands/profiles.py"},
+    "typer": {f"autotune/cli/{name}.py" for name in ("app", "common", "commands/profiles", "commands/targets")},
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "altair": {
         "autotune/choosing/recommendation.py",
@@ -59,7 +59,7 @@ ROOMS = {
     "adjoint": ("theory", "tiers", "traced", "loop", "solve"),
     "profiles": ("records", "store", "analysis", "figures", "pages"),
     "autotune": (
-        "machine", "problem", "measuring", "model", "search", "choosing", "tuning", "runtime", "cli",
+        "machine", "problem", "measuring", "model", "search", "choosing", "tuning", "planning", "runtime", "cli",
     ),
 }  # fmt: skip
 """The rooms of each package: one may import those before it, and the files that lie beside the rooms."""

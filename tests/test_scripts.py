@@ -192,7 +192,7 @@ def test_the_validation_runs_on_the_cpu(tmp_path: Path) -> None:
     ended = python("scripts/validation/run.py", "--out", tmp_path, "--platform", "cpu", "--quick", PYTHONPATH=".")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "all as promised" in ended.stdout
-    for part in ("memory", "adjoint", "containment", "host", "tiers"):
+    for part in ("memory", "adjoint", "containment", "host", "targets", "tiers"):
         header, *rows = (tmp_path / f"{part}.csv").read_text().splitlines()
         assert rows
         assert {"platform", "device", "jax", "diffrax"} <= set(header.split(","))

@@ -123,7 +123,9 @@ REFUSED = Refused(batching=ONE_LANE, differentiation=NO_TANGENTS)
 class HostTier:
     """Slots in host memory; of leaves that are one number (a counter, a time) in the device's.
 
-    XLA does not compile for a GPU what reads and writes single numbers there, and they weigh nothing.
+    XLA does not compile for a GPU what reads and writes single numbers there, and they weigh nothing. A leaf with one
+    axis has a second one there: slots side by side in one tile, which XLA moves whole, do not compile for a TPU where
+    their numbers are shorter than 32 bits.
     """
 
     def __init__(self, options: TierOptions) -> None:
@@ -136,17 +138,23 @@ class HostTier:
 
     def open(self, capacity: int, held: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
         """Return empty slots for states like `held`, of a loop with such operands."""
-        return _empty_on_host(capacity, list(held), list(operands))
+        return _empty_on_host(capacity, [_apart(x) for x in held], list(operands))
 
     def write(self, store: Sequence[Any], values: Sequence[Any], slot: Any, capacity: int) -> list[Any]:
         """Hand a state over to one of `capacity` slots."""
         del capacity
-        return [_written(xs, x, slot) for xs, x in zip(store, values, strict=True)]
+        return [_written(xs, _apart(x), slot) for xs, x in zip(store, values, strict=True)]
 
     def read(self, store: Sequence[Any], held: Sequence[Any], slot: Any, ahead: Any) -> list[Any]:
         """Fetch a state."""
-        del held, ahead
-        return [jax.device_put(_read(xs, slot), jax.memory.Space.Device) for xs in store]
+        del ahead
+        read = [jax.device_put(_read(xs, slot), jax.memory.Space.Device) for xs in store]
+        return [jnp.reshape(x, like.shape) for x, like in zip(read, held, strict=True)]
+
+
+def _apart(x: Any) -> Any:
+    """Give a leaf with one axis, and more than one number, an axis before it, so that no two slots share a tile."""
+    return x[None] if x.ndim == 1 and x.size > 1 else x
 
 
 def _like_slots(x: Any, shape: Sequence[int]) -> Any:
@@ -204,8 +212,9 @@ def _index(axis: int) -> Callable[[Any, Any], Any]:
 def _empty_on_host(capacity: int, held: list[Any], operands: list[Any]) -> list[Any]:
     """Return room for states; it takes the operands too: whichever is differentiated, the room has a tangent."""
     del operands
+    # Spread over the slots where they lie: jax 0.10's XLA would make zeros for all of them on the device first.
     capacity = max(capacity, LEAST_ON_HOST)
-    return [_like_slots(jnp.zeros((capacity, *x.shape), x.dtype), x.shape) for x in held]
+    return [lax.broadcast(_like_slots(jnp.zeros((), x.dtype), x.shape), (capacity, *x.shape)) for x in held]
 
 
 @_empty_on_host.defjvp

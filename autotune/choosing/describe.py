@@ -15,7 +15,7 @@ from autotune.model.cells import Cell, cell_of
 from autotune.model.forecast import Forecast
 from profiles import AdjointName, FrontPoint, Measurement, PeakSource, points
 
-_WEAKEST_LAST = (Evidence.MEASURED, Evidence.COMPUTED, Evidence.INTERPOLATED, Evidence.EXTRAPOLATED)
+_WEAKEST_LAST = (Evidence.MEASURED, Evidence.COMPUTED, Evidence.PLANNED, Evidence.INTERPOLATED, Evidence.EXTRAPOLATED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,8 @@ def describe(
     likely, low, high = option.peak.likely, option.peak.low, option.peak.high
     if point is not None and known.evidence is Evidence.MEASURED:
         likely = low = high = point.peak_bytes
+    if peak_evidence is Evidence.MEASURED and any(row.device.planned for row in known.rows):
+        peak_evidence = Evidence.PLANNED
     weakest = [peak_evidence, *([seconds_evidence] if seconds_evidence else [])]
     return dataclasses.replace(
         base,

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 class Evidence(enum.StrEnum):
     """What a recommendation, or one of its figures, rests on.
 
-    `COMPUTED` is what the schedule's theory makes of steps that were counted, as every recompute factor is.
+    `COMPUTED` is what the schedule's theory makes of steps that were counted, as every recompute factor is. `PLANNED`
+    is what XLA plans for a device that is not here: this very count was compiled for it, and not run.
     """
 
     MEASURED = "measured"
+    PLANNED = "planned"
     COMPUTED = "computed"
     INTERPOLATED = "interpolated"
     EXTRAPOLATED = "extrapolated"

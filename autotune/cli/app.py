@@ -4,6 +4,7 @@ Whatever is heavy (jax, pandas, optuna, altair) is imported by the commands that
 loads none of it.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,30 +12,47 @@ import typer
 
 from autotune.choosing.objective import Objective
 from autotune.cli.commands.profiles import profiles_app
+from autotune.cli.commands.targets import targets_app
 from autotune.cli.common import (
     X64,
     Adjoint,
+    Aim,
     Budget,
+    CarryOver,
     Checkpoints,
     Commands,
+    ComparedProblem,
     Device,
+    DevicesPerHost,
     DiskBudget,
     DiskDirectory,
+    Extrapolation,
     Force,
     FormatOption,
+    ForwardOnly,
     Horizon,
     HostBudget,
+    Largest,
     Margin,
+    PlanHorizons,
+    PlanHostBudget,
+    PlanProblem,
+    PlanTolerances,
     Platform,
+    Predicted,
     Problem,
     ProfileName,
     Quiet,
+    RunFlags,
     Seed,
     SetValues,
+    Steps,
     Store,
+    Targets,
     Tiers,
     Timeout,
     Tolerance,
+    WorkerProblem,
     Workers,
     XlaFlags,
     guarded,
@@ -53,6 +71,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(targets_app, name="targets")
 
 
 def _version(wanted: bool) -> None:
@@ -102,9 +121,14 @@ def device(
     platform: Platform = None,
     device: Device = 0,
     x64: X64 = False,
+    catalogue: Annotated[bool, typer.Option("--catalogue", help="List the devices that are known instead.")] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show what is here: device, memory, what holds it, limits, versions, and what the backend does not report."""
+    if catalogue:
+        from autotune.cli.commands.plan import catalogue_command
+
+        raise typer.Exit(catalogue_command(Screen(), format))
     from autotune.cli import tables
     from autotune.machine.cache import compilation_cache
     from autotune.measuring.trial import RunSettings
@@ -144,20 +168,16 @@ def tune(
     store: Store = None,
     replay: Annotated[str | None, typer.Option(help="A store to take measurements from instead of a device.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report to this folder as well.")] = None,
-    largest: Annotated[
-        str | None, typer.Option(help="Find the largest value of this --set key, or of horizon, that fits.")
-    ] = None,
+    largest: Largest = None,
     max_recompute: Annotated[float, typer.Option(help="With --largest: the recompute factor that is bearable.")] = 4.0,
+    target: Targets = None,
+    devices_per_host: DevicesPerHost = 1,
     tiers: Tiers = "device",
     host_budget: HostBudget = None,
     disk_budget: DiskBudget = None,
     disk_directory: DiskDirectory = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="How many steps a call takes, where they cannot be observed.")
-    ] = None,
-    forward_only: Annotated[
-        bool, typer.Option("--forward-only", help="Measure a function that takes no gradient through its solves.")
-    ] = False,
+    steps: Steps = None,
+    forward_only: ForwardOnly = False,
     timeout: Timeout = 600.0,
     seed: Seed = 0,
     platform: Platform = None,
@@ -168,7 +188,7 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Find the checkpoint count that is fastest within a memory budget, and keep every measurement."""
-    from autotune.cli.commands.tune import TuneCommand
+    from autotune.cli.commands.tune import TuneCommand, check_tiers
     from autotune.cli.set_option import set_option
     from autotune.machine.tiers import read_tiers
     from autotune.measuring.trial import RunSettings
@@ -198,10 +218,13 @@ def tune(
         tiers=read_tiers(tiers, host_budget=host_budget, disk_budget=disk_budget, disk_directory=disk_directory),
         settings=RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout),
     )
-    if request.tiers and adjoint is AdjointName.DIFFRAX:
-        raise AutotuneError(f"--tiers {tiers} is for our adjoint; Diffrax's holds its states on the device alone")
-    if request.tiers and largest is not None:
-        raise AutotuneError("--largest looks at the device alone; leave --tiers out, or tune at the value itself")
+    check_tiers(request, tiers, largest)
+    if target or devices_per_host > 1:
+        from autotune.cli.commands.tune_targets import TargetOptions, tune_targets_command
+
+        elsewhere = {"--replay": replay, "--largest": largest, "--report": report, "--dry-run": dry_run}
+        options = TargetOptions(names=tuple(target or ()), count=devices_per_host, elsewhere=elsewhere, format=format)
+        raise typer.Exit(tune_targets_command(Screen(quiet=quiet), request, options, store))
     command = TuneCommand(
         request,
         store_url=store,
@@ -210,8 +233,7 @@ def tune(
         largest=None if largest is None else LargestRequest(key=largest, max_recompute=max_recompute),
         format=format,
     )
-    code = command.dry_run(Screen(quiet=quiet)) if dry_run else command.run(Screen(quiet=quiet))
-    raise typer.Exit(code)
+    raise typer.Exit(command.dry_run(Screen(quiet=quiet)) if dry_run else command.run(Screen(quiet=quiet)))
 
 
 @app.command()
@@ -223,18 +245,10 @@ def recommend(
     tolerance: Annotated[str | None, typer.Option(help="At this tolerance; at each measured one otherwise.")] = None,
     set_values: SetValues = None,
     margin: Margin = None,
-    objective: Annotated[Objective, typer.Option(help="time: least seconds; memory: fewest executed steps.")] = (
-        Objective.TIME
-    ),
-    allow_extrapolation: Annotated[
-        bool, typer.Option("--allow-extrapolation", help="Answer beyond what was measured too.")
-    ] = False,
-    xla_flags: Annotated[
-        list[str] | None, typer.Option(help="XLA flags that you will run under, as measured; none otherwise.")
-    ] = None,
-    problem: Annotated[
-        str | None, typer.Option(help="FILE.py:factory, whose code is then compared with what was measured.")
-    ] = None,
+    objective: Aim = Objective.TIME,
+    allow_extrapolation: Extrapolation = False,
+    xla_flags: RunFlags = None,
+    problem: ComparedProblem = None,
     force: Force = False,
     store: Store = None,
     platform: Platform = None,
@@ -296,9 +310,7 @@ def check(
 def worker(
     study: Annotated[str, typer.Argument(help="The study's name, which `tune` prints.", metavar="STUDY")],
     store: Store = None,
-    problem: Annotated[
-        str | None, typer.Option(help="FILE.py:factory here; no code is run that only the study names.")
-    ] = None,
+    problem: WorkerProblem = None,
     idle: Annotated[float, typer.Option(help="Seconds without anything to do after which to end.")] = 300.0,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     search: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
@@ -323,9 +335,7 @@ def worker(
 def schedule(
     steps: Annotated[int, typer.Option(min=1, help="Steps of the solve.")],
     checkpoints: Annotated[int, typer.Option(min=1, help="States held at once.")],
-    expected_steps: Annotated[
-        int | None, typer.Option(min=0, help="The prediction that the loop is given; exact otherwise.")
-    ] = None,
+    expected_steps: Predicted = None,
     online: Annotated[bool, typer.Option("--online", help="Without any prediction.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the tree as PNG and SVG to this folder.")] = None,
     format: FormatOption = Format.TABLE,
@@ -356,16 +366,14 @@ def report(
 def plan(
     profile: Annotated[list[str], typer.Argument(help="Profiles to plan for.", metavar="PROFILE...")],
     devices: Annotated[str | None, typer.Option(help="Devices of the catalogue, comma-separated; else all.")] = None,
-    horizons: Annotated[
-        list[str] | None, typer.Option(help="Horizons to plan, comma-separated; else the measured.")
-    ] = None,
-    tolerances: Annotated[list[str] | None, typer.Option(help="Tolerances to plan, comma-separated.")] = None,
+    horizons: PlanHorizons = None,
+    tolerances: PlanTolerances = None,
     max_recompute: Annotated[float, typer.Option(help="The recompute factor that is wanted at most.")] = 2.0,
     margin: Annotated[float, typer.Option(help="Share of a device's memory that is left alone.")] = 0.1,
-    host_budget: Annotated[
-        str | None, typer.Option(help="Host memory that states may take beside a device: 12GiB; else what it takes.")
-    ] = None,
+    host_budget: PlanHostBudget = None,
     catalogue: Annotated[Path | None, typer.Option(help="TOML with devices or prices of your own.")] = None,
+    problem: PlanProblem = None,
+    carry_over: CarryOver = False,
     store: Store = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
@@ -373,9 +381,11 @@ def plan(
     import profiles
     from autotune.cli.commands.plan import PlanOptions, plan_command
     from autotune.machine.budget import parse_bytes
+    from autotune.machine.targets import memory_share
     from autotune.search import space
 
     request = profiles.PlanRequest(
+        memory_share=memory_share(os.environ),
         horizons=tuple(map(float, space.numbers(horizons or (), option="--horizons"))),
         tolerances=tuple(map(float, space.numbers(tolerances or (), option="--tolerances"))),
         max_recompute=max_recompute,
@@ -383,7 +393,10 @@ def plan(
         host_bytes=None if host_budget is None else parse_bytes(host_budget),
     )
     names = tuple(name.strip() for name in (devices or "").split(",") if name.strip())
-    options = PlanOptions(names=tuple(profile), devices=names, request=request, catalogue=catalogue)
+    options = PlanOptions(
+        names=tuple(profile), devices=names, request=request, catalogue=catalogue, problem=problem,
+        carry_over=carry_over,
+    )  # fmt: skip
     raise typer.Exit(plan_command(Screen(), options, store, format))
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from autotune.choosing.objective import Objective
 from autotune.cli.screen import Exit, Format, Screen
 from autotune.errors import AutotuneError
 from profiles import AdjointName, ProfilesError, hide_passwords, named_stores
@@ -48,6 +49,41 @@ DiskBudget = Annotated[
     str | None, typer.Option(help="What --tiers disk may hold: 100GiB, or a share of the free space (50%).")
 ]
 DiskDirectory = Annotated[str | None, typer.Option(help="Where the file of --tiers disk may lie.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="Compile for devices that are not here, comma-separated; run nothing."),
+]
+DevicesPerHost = Annotated[
+    int, typer.Option(min=1, help="With --target: for how many devices a call is compiled; the factory gets `devices`.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="How many steps a call takes, where they cannot be observed.")]
+ForwardOnly = Annotated[
+    bool, typer.Option("--forward-only", help="Measure a function that takes no gradient through its solves.")
+]
+Largest = Annotated[
+    str | None, typer.Option(help="Find the largest value of this --set key, or of horizon, that fits.")
+]
+Extrapolation = Annotated[bool, typer.Option("--allow-extrapolation", help="Answer beyond what was measured too.")]
+RunFlags = Annotated[
+    list[str] | None, typer.Option(help="XLA flags that you will run under, as measured; none otherwise.")
+]
+ComparedProblem = Annotated[
+    str | None, typer.Option(help="FILE.py:factory, whose code is then compared with what was measured.")
+]
+WorkerProblem = Annotated[
+    str | None, typer.Option(help="FILE.py:factory here; no code is run that only the study names.")
+]
+Predicted = Annotated[int | None, typer.Option(min=0, help="The prediction that the loop is given; exact otherwise.")]
+Aim = Annotated[Objective, typer.Option(help="time: least seconds; memory: fewest executed steps.")]
+PlanHorizons = Annotated[list[str] | None, typer.Option(help="Horizons to plan, comma-separated; else the measured.")]
+PlanTolerances = Annotated[list[str] | None, typer.Option(help="Tolerances to plan, comma-separated.")]
+PlanHostBudget = Annotated[
+    str | None, typer.Option(help="Host memory that states may take beside a device: 12GiB; else what it takes.")
+]
+PlanProblem = Annotated[str | None, typer.Option(help="FILE.py:factory, to be compiled for devices that are not here.")]
+CarryOver = Annotated[
+    bool, typer.Option("--carry-over", help="Take all bytes from the profile; compile nothing, look nothing up.")
+]
 Timeout = Annotated[float, typer.Option(help="Seconds that compiling, or one call, may take before it is ended.")]
 Seed = Annotated[int, typer.Option(help="Seed of the order of timings.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that measure; compiles overlap, timings do not.")]

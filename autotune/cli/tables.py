@@ -210,7 +210,7 @@ def point_record(case: Case, point: FrontPoint, fronts: Mapping[FrontAxis, Itera
         "xla_flags": point.xla_flags,
         "peak_bytes": point.peak_bytes,
         "peak_source": str(point.peak_source),
-        "peak_evidence": "measured",
+        "peak_evidence": "planned" if any(row.device.planned for row in point.rows) else "measured",
         "run_seconds": point.run_seconds,
         "seconds_evidence": None if point.run_seconds is None else "measured",
         "recompute_factor": point.recompute_factor,

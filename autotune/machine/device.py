@@ -58,7 +58,8 @@ class DeviceInfo:
     """One device as this process sees it. Bytes; None is unknown, and `unknown` says in words what and why.
 
     `total_bytes` is the whole device, `limit_bytes` what this process may ever take of it, `in_use_bytes` what this
-    process holds of it, `free_bytes` the limit less everything held: by this process, and by others.
+    process holds of it, `free_bytes` the limit less everything held: by this process, and by others. `planned_for` is
+    the number of devices that a call is compiled for where they are not here, 0 where they are.
     """
 
     platform: str
@@ -80,11 +81,15 @@ class DeviceInfo:
     host: HostMemory
     hostname: str = ""
     unknown: tuple[str, ...] = ()
+    planned_for: int = 0
 
     @property
     def key(self) -> DeviceKey:
-        """The key under which measurements on this device are stored: one device of its kind."""
-        return DeviceKey(platform=self.platform, kind=self.kind, count=1, memory_bytes=self.total_bytes)
+        """The key under which measurements on this device are stored: one device of its kind, where it is here."""
+        return DeviceKey(
+            platform=self.platform, kind=self.kind, count=self.planned_for or 1, memory_bytes=self.total_bytes,
+            planned=bool(self.planned_for),
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Give the record as JSON-serialisable values."""
@@ -308,6 +313,10 @@ class Nvidia:
             driver=driver, mig="enabled" if is_mig else None, processes=processes,
             total_bytes=None if is_mig else _mib(total), free_bytes=None if is_mig else _mib(free),
         )  # fmt: skip
+
+    def names(self) -> list[str]:
+        """List the names of the cards that are here, starting no backend; empty where the tool is not there."""
+        return [row[0] for row in self._table("--query-gpu=name")]
 
     def _table(self, query: str) -> list[list[str]]:
         text = self.ask([query, "--format=csv,noheader,nounits"])

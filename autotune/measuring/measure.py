@@ -26,11 +26,12 @@ from autotune.adjoints import make_adjoint
 from autotune.errors import AutotuneError, from_user, one_line
 from autotune.machine import host as _host
 from autotune.machine.device import DeviceInfo, allocator_text, device_info
+from autotune.machine.targets import Target
 from autotune.measuring.rows import blank_row
 from autotune.measuring.trial import Rung, Trial
 from autotune.problem.fingerprint import problem_key
 from autotune.problem.loading import Call, Problem
-from autotune.problem.program import Executable, Traced, compile_traced, trace
+from autotune.problem.program import Executable, Traced, compile_traced, trace, trace_cheaply
 from autotune.problem.traced import hands_over, traced_bytes
 from profiles import Measurement, PeakSource, Status
 
@@ -120,13 +121,18 @@ def compile_trial(
         The row so far, and what to call next: None below the run rung, without data, and where the trial failed.
     """
     row = _blank(problem, trial, device)
+    target = trial.settings.target
     try:
         if trial.key is None:
             key = problem_key(problem, horizon=trial.horizon, tolerance=trial.tolerance)
             row = dataclasses.replace(row, problem=key)
-        call = _make(problem, trial)
         start = time.perf_counter()
-        traced = trace(call)
+        if target is None:
+            call = _make(problem, trial)
+            start = time.perf_counter()
+            traced = trace(call)
+        else:
+            call, traced = _traced_for_target(problem, trial)
         row = dataclasses.replace(row, trace_seconds=time.perf_counter() - start)
         if trial.tier is not None and not hands_over(traced.jaxpr):
             raise AutotuneError(
@@ -136,9 +142,10 @@ def compile_trial(
         if trial.rung is Rung.TRACED:
             return _with_traced(row, traced), None
         start = time.perf_counter()
-        executable = compile_traced(traced)
+        executable = compile_traced(traced) if target is None else _compiled_for(traced, target)
         row = dataclasses.replace(row, compile_seconds=time.perf_counter() - start, mesh=executable.mesh)
         row = _with_planned(row, executable)
+        row = dataclasses.replace(row, message="; ".join(filter(None, (row.message, executable.note))))
         if trial.ends_compiled(row.compiled_bytes):
             return row, None
         if call.abstract:
@@ -146,6 +153,19 @@ def compile_trial(
         return row, CompiledTrial(problem, trial, executable, call)
     except Exception as error:
         return dataclasses.replace(row, **failure(error)), None
+
+
+def _traced_for_target(problem: Problem, trial: Trial) -> tuple[Call, Traced]:
+    from autotune.problem.cross import silent_progress_meters  # here, since only a worker of a target needs it
+
+    with silent_progress_meters():
+        return trace_cheaply(lambda shapes_only: _make(problem, trial, shapes_only), portable=True)
+
+
+def _compiled_for(traced: Traced, target: Target) -> Executable:
+    from autotune.problem.cross import compile_for
+
+    return compile_for(traced, target)
 
 
 def first_call(row: Measurement, prepared: CompiledTrial) -> tuple[Measurement, bool]:
@@ -162,9 +182,15 @@ def first_call(row: Measurement, prepared: CompiledTrial) -> tuple[Measurement, 
         return dataclasses.replace(row, **failure(error)), False
 
 
-def _make(problem: Problem, trial: Trial) -> Call:
+def _make(problem: Problem, trial: Trial, shapes_only: bool = False) -> Call:
     made = make_adjoint(trial.adjoint, trial.checkpoints, trial.expected_steps, trial.tier, trial.directory)
-    return problem.make(made, trial.horizon, trial.tolerance)
+    target = trial.settings.target
+    if target is None or target.count == 1:
+        return problem.make(made, trial.horizon, trial.tolerance, shapes_only=shapes_only)
+    from autotune.problem.cross import target_devices
+
+    devices = target_devices(target)
+    return problem.make(made, trial.horizon, trial.tolerance, devices=devices, shapes_only=shapes_only)
 
 
 def _blank(problem: Problem, trial: Trial, device: DeviceInfo | None) -> Measurement:
@@ -189,6 +215,7 @@ def _with_planned(row: Measurement, executable: Executable) -> Measurement:
         row, temp_bytes=planned.temp, argument_bytes=planned.argument, output_bytes=planned.output,
         alias_bytes=planned.alias, constant_bytes=planned.constants, compiled_bytes=planned.total,
         peak_bytes=planned.total, peak_source=PeakSource.COMPILED if planned.total is not None else None,
+        host_bytes=planned.host, compiled_peak_bytes=planned.peak if row.device.planned else None,
     )  # fmt: skip
     if planned.total is None:
         return dataclasses.replace(row, message="the backend does not say what the compiled program needs")

@@ -42,7 +42,8 @@ class ProbeRequest:
     """What to probe: a problem by its name for workers, its `--set` values, and where.
 
     Where `key` is given, it was taken at `key_place`, and a worker that has loaded something else says so. Where
-    `adjoint` is given, counting steps also finds out whether a backward pass goes through a solve.
+    `adjoint` is given, counting steps also finds out whether a backward pass goes through a solve. With `shapes_only` a
+    problem is fingerprinted without computing its data.
     """
 
     problem: str
@@ -52,6 +53,7 @@ class ProbeRequest:
     key: ProblemKey | None = None
     key_place: KeyPlace | None = None
     adjoint: AdjointName | None = None
+    shapes_only: bool = False
 
 
 class SubprocessRunner:
@@ -284,7 +286,8 @@ class SubprocessRunner:
 
     def _release(self, rows: Iterable[Measurement]) -> None:
         """Forget the batch's programs, and end workers that have grown or whose peak cannot be reset."""
-        on_cpu = all(row.device.platform in ("cpu", UNKNOWN_DEVICE.platform) for row in rows)
+        idle = ("cpu", UNKNOWN_DEVICE.platform)
+        on_cpu = all(row.device.platform in idle or row.device.planned for row in rows)
         for worker in self._workers.values():
             if not worker.alive:
                 continue

@@ -5,6 +5,7 @@ import enum
 from collections.abc import Sequence
 from typing import Protocol
 
+from autotune.machine.targets import Target
 from profiles import AdjointName, DeviceKey, Measurement, Point, ProblemKey
 
 
@@ -21,7 +22,8 @@ class RunSettings:
     """What must be fixed before jax starts in the process that measures.
 
     `own_environment` runs the trial under the user's settings as they are (the final verification); otherwise the
-    worker sets EQX_ON_ERROR=nan and the allocator settings. `memory_limit_bytes` is set as RLIMIT_AS (Linux).
+    worker sets EQX_ON_ERROR=nan and the allocator settings. `memory_limit_bytes` is set as RLIMIT_AS (Linux). With a
+    `target` the process compiles for that device, which is not here, and runs nothing on any other.
     """
 
     platform: str | None = None
@@ -31,6 +33,7 @@ class RunSettings:
     timeout_seconds: float | None = None
     memory_limit_bytes: int | None = None
     own_environment: bool = False
+    target: Target | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

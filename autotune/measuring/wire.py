@@ -8,6 +8,7 @@ from typing import Any
 
 from autotune.machine.device import DeviceInfo, LiveBuffer, OtherProcess
 from autotune.machine.host import HostMemory
+from autotune.machine.targets import Target
 from autotune.measuring.trial import KeyPlace, Rung, RunSettings, Trial
 from profiles import AdjointName, DeviceKey, Measurement, PeakSource, ProblemKey, Status, Tier, read_values
 
@@ -38,7 +39,10 @@ def decode_trial(values: Mapping[str, Any]) -> Trial:
     made = dict(values)
     made["adjoint"] = AdjointName(made["adjoint"])
     made["rung"] = Rung(made["rung"])
-    made["settings"] = RunSettings(**made["settings"])
+    settings = dict(made["settings"])
+    if target := settings["target"]:
+        settings["target"] = Target(**{**target, "kinds": tuple(target["kinds"])})
+    made["settings"] = RunSettings(**settings)
     made["key"] = _maybe(decode_problem_key, made["key"])
     made["set_values"] = read_values(made["set_values"])
     made["key_place"] = _maybe(lambda place: KeyPlace(**place), made["key_place"])

@@ -115,12 +115,15 @@ class Worker:
         return self._problems[spec].with_set(request["set_values"])
 
     def _key(self, request: dict[str, Any], horizon: Any, tolerance: Any) -> Any:
-        """Fingerprint a loaded problem at a horizon and tolerance, once."""
+        """Fingerprint a loaded problem at a horizon and tolerance, once; from shapes where nothing will be run."""
         from autotune.problem.fingerprint import problem_key
 
         at = json.dumps([request["problem"], request["set_values"], repr(horizon), tolerance])
         if at not in self._keys:
-            self._keys[at] = problem_key(self._problem(request), horizon=horizon, tolerance=tolerance)
+            planned = request.get("shapes_only") or (request.get("settings") or {}).get("target") is not None
+            self._keys[at] = problem_key(
+                self._problem(request), horizon=horizon, tolerance=tolerance, shapes_only=bool(planned)
+            )
         return self._keys[at]
 
     def _same_problem(self, request: dict[str, Any]) -> Any:

@@ -19,7 +19,9 @@ import psutil
 
 from autotune.errors import AutotuneError, ProblemChangedError
 from autotune.machine.cache import compilation_cache
+from autotune.machine.compilers import search_path
 from autotune.machine.host import host_memory, oom_kills
+from autotune.machine.targets import ENVIRONMENT, Target
 from autotune.measuring.trial import RunSettings
 from profiles import Status
 
@@ -52,6 +54,8 @@ def worker_environment(settings: RunSettings, base: Mapping[str, str]) -> dict[s
     unless `settings.own_environment`.
     """
     made = dict(base)
+    if settings.target is not None:
+        return _environment_of_target(settings, settings.target, made)
     if settings.platform == "gpu":
         made.pop("JAX_PLATFORMS", None)  # jax prefers an accelerator, whichever; a list must be there to the last item
     elif settings.platform is not None:
@@ -65,6 +69,23 @@ def worker_environment(settings: RunSettings, base: Mapping[str, str]) -> dict[s
         made["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         made["JAX_COMPILATION_CACHE_DIR"] = str(compilation_cache(base))
         made.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    return made
+
+
+def _environment_of_target(settings: RunSettings, target: Target, made: dict[str, str]) -> dict[str, str]:
+    """Build the environment in which programs are compiled for a device that is not here, and no other is touched."""
+    for name, value in ENVIRONMENT[target.compilers].items():
+        made[name] = f"{made.get(name, '')} {value}".strip() if name == "XLA_FLAGS" else value
+    if settings.xla_flags:
+        made["XLA_FLAGS"] = f"{made.get('XLA_FLAGS', '')} {settings.xla_flags}".strip()
+    made["JAX_PLATFORMS"] = "cpu"
+    made["EQX_ON_ERROR"] = "nan"
+    made["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if folder := search_path(target.compilers, made):
+        made["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), made.get("PYTHONPATH", ""))))
+    if settings.x64:
+        made["JAX_ENABLE_X64"] = "1"
+    made.pop("JAX_COMPILATION_CACHE_DIR", None)  # the store keeps what was planned; nothing else is worth keeping
     return made
 
 

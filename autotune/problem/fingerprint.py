@@ -26,7 +26,7 @@ from autotune.errors import AutotuneError
 from autotune.machine.device import versions
 from autotune.problem.loading import Call, Problem
 from autotune.problem.probe_adjoint import ProbeAdjoint, ignore_steps, watching
-from autotune.problem.program import trace
+from autotune.problem.program import trace, trace_cheaply
 from autotune.problem.sources import normalised_sources
 from autotune.problem.traced import inner_jaxprs
 from profiles import ProblemKey, digest
@@ -35,7 +35,13 @@ _ERROR_CHECK = "branched_error_if_impl"
 _VERSIONED = ("jax", "jaxlib", "equinox", "diffrax")
 
 
-def problem_key(problem: Problem, *, horizon: int | float | None = None, tolerance: float | None = None) -> ProblemKey:
+def problem_key(
+    problem: Problem,
+    *,
+    horizon: int | float | None = None,
+    tolerance: float | None = None,
+    shapes_only: bool = False,
+) -> ProblemKey:
     """Fingerprint a problem; the module's header defines the components.
 
     Args:
@@ -43,14 +49,19 @@ def problem_key(problem: Problem, *, horizon: int | float | None = None, toleran
         horizon: any horizon that the factory takes; the key does not depend on it, unless the factory writes a
             different program for it.
         tolerance: likewise.
+        shapes_only: take shapes in the place of the factory's arrays where it lets that be; the key is the same.
 
     Raises:
         AutotuneError: the factory or the function that it made raised.
     """
     probe = ProbeAdjoint()
-    call = problem.make(probe, horizon, tolerance)
     with watching(ignore_steps):
-        skeleton = list(_skeleton(trace(call).jaxpr.jaxpr))
+        if shapes_only:
+            call, traced = trace_cheaply(lambda few: problem.make(probe, horizon, tolerance, shapes_only=few))
+        else:
+            call = problem.make(probe, horizon, tolerance)
+            traced = trace(call)
+        skeleton = list(_skeleton(traced.jaxpr.jaxpr))
     found = versions()
     return ProblemKey(
         name=problem.name,
@@ -58,7 +69,7 @@ def problem_key(problem: Problem, *, horizon: int | float | None = None, toleran
             "program": digest(skeleton),
             "source": digest(normalised_sources(problem.path, problem.loaded)),
             "set": " ".join(f"{key}={value!r}" for key, value in sorted(problem.set_values.items())),
-            "shapes": _shapes(problem, call, horizon, tolerance),
+            "shapes": _shapes(problem, call, horizon, tolerance, shapes_only),
             "x64": str(jnp.result_type(float) == jnp.float64),
             "versions": " ".join(f"{name} {found.get(name, 'none')}" for name in _VERSIONED),
         },
@@ -79,11 +90,13 @@ def _kind(aval: Any) -> str:
     return f"{getattr(aval, 'dtype', 'token')}/{len(getattr(aval, 'shape', ()))}"
 
 
-def _shapes(problem: Problem, call: Call, horizon: int | float | None, tolerance: float | None) -> str:
+def _shapes(
+    problem: Problem, call: Call, horizon: int | float | None, tolerance: float | None, shapes_only: bool
+) -> str:
     here = _leaves(call)
     if horizon is None:
         return " ".join(f"{dtype}[{','.join(map(str, shape))}]" for dtype, shape in here)
-    there = _elsewhere(problem, horizon, tolerance) or here
+    there = _elsewhere(problem, horizon, tolerance, shapes_only) or here
     if [(dtype, len(shape)) for dtype, shape in here] != [(dtype, len(shape)) for dtype, shape in there]:
         return " ".join(f"{dtype}/{len(shape)}" for dtype, shape in here)
     texts = []
@@ -94,7 +107,7 @@ def _shapes(problem: Problem, call: Call, horizon: int | float | None, tolerance
 
 
 def _elsewhere(
-    problem: Problem, horizon: int | float, tolerance: float | None
+    problem: Problem, horizon: int | float, tolerance: float | None, shapes_only: bool
 ) -> list[tuple[str, tuple[int, ...]]] | None:
     """Give the arguments' dtypes and shapes at another horizon, the first that the factory takes; None for none.
 
@@ -102,9 +115,10 @@ def _elsewhere(
     """
     half = horizon // 2 if isinstance(horizon, int) else horizon / 2
     for other in (half, 2 * horizon):
-        if other > 0:
-            with contextlib.suppress(AutotuneError):
-                return _leaves(problem.make(ProbeAdjoint(), other, tolerance))
+        for few in (True, False) if shapes_only else (False,):
+            if other > 0:
+                with contextlib.suppress(AutotuneError):
+                    return _leaves(problem.make(ProbeAdjoint(), other, tolerance, shapes_only=few))
     return None
 
 

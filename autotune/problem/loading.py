@@ -93,13 +93,23 @@ class Problem:
             raise AutotuneError(self.refusal)
         return self.spec
 
-    def make(self, adjoint: Any, horizon: int | float | None = None, tolerance: float | None = None) -> Call:
+    def make(
+        self,
+        adjoint: Any,
+        horizon: int | float | None = None,
+        tolerance: float | None = None,
+        devices: tuple[Any, ...] = (),
+        shapes_only: bool = False,
+    ) -> Call:
         """Call the factory with what it takes of these and with the `--set` values.
 
         Args:
             adjoint: handed on as `adjoint=`.
             horizon: handed on as `horizon=` when not None.
             tolerance: handed on as `tolerance=` when not None.
+            devices: handed on as `devices=` when there are any: what a call is to be sharded over.
+            shapes_only: trace the factory and compute nothing, so that its arrays have shapes and no data. What it
+                closes over is lost then, which shows when the function is traced.
 
         Returns:
             The function to measure and its arguments.
@@ -120,6 +130,14 @@ class Problem:
                     "or add the parameter to the factory"
                 )
             given[parameter] = value
+        if devices:
+            if not self.takes("devices"):
+                raise AutotuneError(
+                    f"{self.name} was to be made for {len(devices)} devices, "
+                    f"but takes no parameter `devices` ({self._takes_text()}); add devices=None, "
+                    "and return arguments as jax.ShapeDtypeStruct with a sharding over them"
+                )
+            given["devices"] = devices
         given |= {key: plain_value(value) for key, value in self.set_values.items()}
         missing = [parameter for parameter in self.required if parameter not in given]
         if missing:
@@ -129,7 +147,7 @@ class Problem:
                 "or give the parameter a default"
             )
         try:
-            made = self.factory(**given)
+            made = _shapes_of(self.factory, given) if shapes_only else self.factory(**given)
         except Exception as error:
             raise from_user(f"{self.name} raised", error) from error
         return _checked(self.name, made)
@@ -336,6 +354,13 @@ def _problem(factory: Callable[..., Any], name: str, set_values: Mapping[str, Sc
         name=name, factory=factory, parameters=tuple(by_name), takes_any=takes_any,
         required=tuple(n for n, p in by_name.items() if p.default is p.empty and n != "adjoint"), **where,
     ).with_set(set_values)  # fmt: skip
+
+
+def _shapes_of(factory: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    """Call a factory as it is traced: its arrays become shapes, all else stays as it is."""
+    import equinox as eqx
+
+    return eqx.filter_eval_shape(lambda: factory(**given))
 
 
 def _checked(name: str, made: Any) -> Call:

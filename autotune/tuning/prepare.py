@@ -26,6 +26,9 @@ STEPS_NOTE = "steps"
 """Kind of the notes that hold observed steps, so that a tune that goes on does not count them again."""
 
 
+GIVEN = "the steps were given, and nothing was run"
+"""The note of an observation that nobody made, and that is not kept."""
+
 NOT_COUNTED = "/not counted"
 """Ending of the study's name for rows that say why a case could not be measured at all: a search ignores them."""
 
@@ -283,6 +286,8 @@ def reuse(prepared: Prepared, rows: Iterable[Measurement]) -> Reuse:
     for row in rows:
         if row.adjoint is not prepared.request.adjoint or row.study.endswith(NOT_COUNTED):
             continue
+        if row.device.planned and row.device.fingerprint != prepared.device.key.fingerprint:
+            continue  # what was compiled for another device is not stale, it is another profile
         key = prepared.keys.get(tuple(sorted(row.set_values.items())))
         if key is None:
             continue
@@ -320,7 +325,7 @@ def _observed(
             if seen.steps is None and not seen.note and not seen.failure:
                 name = keys[case.set_values].name
                 seen = dataclasses.replace(seen, failure=f"{name} took no steps at {case}; give a longer horizon")
-            if not seen.failure:
+            if not seen.failure and seen.note != GIVEN:
                 store.put_note(STEPS_NOTE, notes[case], _to_note(seen))
             found[case] = seen
     return {case: found[case] for case in questions}

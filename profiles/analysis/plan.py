@@ -24,9 +24,13 @@ CARRIES_OVER = (
     "A horizon changes the steps, not the state: where a call returns every step, measure at the horizon itself.",
     "Seconds do not: they are given only for the device that was measured, or scaled by a relative_speed of yours.",
     "Host memory: a transfer is taken to cost as much as a step; measure it with `ckpt-tune tune --tiers device,host`.",
-    "Each backend needs some bytes of its own, which the margin stands for; compile once on the device to be sure.",
+    "What is carried over lacks the bytes that each backend needs for itself, which the margin stands for.",
+    "What was compiled for a device is XLA's own plan of its memory; kernels tuned on the device may need more.",
 )
 """What a plan rests on, in words to print beside it."""
+
+MEASURED, COMPILED, CARRIED_OVER = "measured on it", "compiled for it", "carried over"
+"""What the bytes of a device in a plan rest on."""
 
 _GRID = 160  # counts tried per device; recompute factors change slowly with the count
 MOST_STEPS = 2**31
@@ -39,8 +43,9 @@ class PlanRequest:
 
     `horizons`: those measured where none is given; others are inferred from the measured ones. `tolerances`: of those
     measured; all where none is given. `max_recompute`: the recompute factor that is wanted at most; 2 stores
-    everything. `margin`: the share of a device's memory to leave alone. `host_bytes`: what states in host memory may
-    take beside a device that falls short; None for as much as it needs.
+    everything. `margin`: the share of a device's memory to leave alone. `memory_share`: what JAX takes of a GPU's
+    memory, of which that share is one. `host_bytes`: what states in host memory may take beside a device that falls
+    short; None for as much as it needs.
 
     Raises:
         ProfilesError: a limit or the margin makes no sense.
@@ -51,27 +56,35 @@ class PlanRequest:
     max_recompute: float = 2.0
     margin: float = 0.1
     host_bytes: int | None = None
+    memory_share: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.max_recompute >= 2.0:
             raise ProfilesError(f"a recompute factor is 2 or more (2 stores all), found {self.max_recompute:g}")
         if not 0.0 <= self.margin < 1.0:
             raise ProfilesError(f"the margin is a share of the memory, from 0 to below 1, found {self.margin:g}")
+        if not 0.0 < self.memory_share <= 1.0:
+            raise ProfilesError(f"what JAX takes of a GPU is a share above 0 up to 1, found {self.memory_share:g}")
         if any(not horizon > 0 for horizon in self.horizons):
             raise ProfilesError(f"horizons to plan must be above 0, found {min(self.horizons):g}")
+
+    def usable_bytes(self, device: Device) -> float:
+        """Return what one call may use of a device: what JAX may take of it, less the margin."""
+        return min(device.memory_bytes, device.available_bytes(self.memory_share)) * (1.0 - self.margin)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
     """What one device makes of one horizon and tolerance.
 
+    `evidence` says where its bytes are from: measured on the device, compiled for it, or carried over from another.
     `checkpoints`, `peak_bytes` and `recompute_factor` are None where nothing fits, the last also where theory does not
     give it. `needed_bytes` is the smallest peak whose recompute factor is within the requested limit, `saturated_bytes`
     the peak above which memory buys nothing more, `smallest_bytes` the least that works at all. `bytes_evidence` and
-    `steps_evidence` are measured, interpolated or extrapolated; recompute factors are computed from the steps. What was
-    measured at this very case and count is given as it was measured. `run_seconds` and `cost` (of one call, in the
-    device's currency) are those of `seconds_checkpoints`: the count itself where it was timed, else the fastest that
-    was and fits; None where nothing supports them.
+    `steps_evidence` are measured (of bytes also compiled), interpolated or extrapolated; recompute factors are computed
+    from the steps. What was measured at this very case and count is given as it was measured. `run_seconds` and `cost`
+    (of one call, in the device's currency) are those of `seconds_checkpoints`: the count itself where it was timed,
+    else the fastest that was and fits; None where nothing supports them.
 
     `host_windows` states of `host_bytes` together in host memory bring a device that falls short of the limit to
     `host_recompute_factor`: the fewest that keep the limit, else all that may be held. None where the device needs
@@ -79,6 +92,7 @@ class PlanRow:
     """
 
     device: str
+    evidence: str
     usable_bytes: int
     case: Case
     steps: int
@@ -211,9 +225,21 @@ def plan(
                     row = _row(device, setting, _Factors(laws.recompute, steps), request)
                     row = _as_measured(dataclasses.replace(row, case=case, steps_evidence=evidence), setting)
                     row = _helped(row, setting.sizes.state_bytes, laws.windowed, request)
+                    row = dataclasses.replace(row, evidence=_evidence(device, profile))
+                    if profile.device.planned and row.bytes_evidence == "measured":
+                        row = dataclasses.replace(row, bytes_evidence="compiled")
                     rows.append(_priced(row, profile, device, setting))
-                longest.append(_longest(device, setting, tolerance, request, laws.recompute))
+                # A TPU keeps what is small in a memory of its own, so that small programs say nothing of long ones.
+                if not (profile.device.planned and device.platform == "tpu"):
+                    longest.append(_longest(device, setting, tolerance, request, laws.recompute))
     return Plan(profile=profile.qualified_name, request=request, rows=tuple(rows), longest=tuple(longest))
+
+
+def _evidence(device: Device, profile: Profile) -> str:
+    """Say where the bytes of a device come from."""
+    if not device.is_measured_by(profile.device):
+        return CARRIED_OVER
+    return COMPILED if profile.device.planned else MEASURED
 
 
 def _settings(profile: Profile, laws: Laws) -> list[_Setting]:
@@ -279,12 +305,13 @@ def _at(setting: _Setting, horizon: float | None, tolerance: float | None) -> Ca
 def _row(device: Device, setting: _Setting, factors: _Factors, request: PlanRequest) -> PlanRow:
     """Plan one number of steps on one device; case, evidence of the steps and price are filled in by the caller."""
     sizes, steps = setting.sizes, factors.steps
-    usable = int(device.memory_bytes * (1.0 - request.margin))
+    usable = int(request.usable_bytes(device))
     most = sizes.largest_within(usable, steps)
     chosen = None if most is None else factors.best(most)
     needed = factors.smallest_with(request.max_recompute, steps)
     return PlanRow(
         device=device.name,
+        evidence=CARRIED_OVER,
         usable_bytes=usable,
         case=setting.case,
         steps=steps,
@@ -358,7 +385,7 @@ def _longest(
     device: Device, setting: _Setting, tolerance: float | None, request: PlanRequest, recompute: Recompute
 ) -> LongestHorizon:
     """Find the most steps that the largest count that fits reverses within the limit, and their horizon."""
-    usable = device.memory_bytes * (1.0 - request.margin)
+    usable = request.usable_bytes(device)
 
     def held(steps: int) -> bool:
         count = setting.sizes.largest_within(usable, steps)

@@ -135,7 +135,7 @@ def plan_table(plan: Plan) -> pd.DataFrame:
 
 def _plan_dtype(name: str) -> str:
     """Choose the type of a column of a plan or a comparison by what it holds."""
-    if name in ("device", "case", "steps_evidence", "bytes_evidence", "currency"):
+    if name in ("device", "evidence", "case", "steps_evidence", "bytes_evidence", "currency"):
         return "string"
     counts = ("steps", "checkpoints", "needed_checkpoints", "seconds_checkpoints", "host_windows")
     whole = name in counts or "_bytes" in name

@@ -49,6 +49,7 @@ COLUMNS = (
     Column("device_kind", Kind.TEXT, "", "the device's model, as its backend names it"),
     Column("device_count", Kind.INTEGER, "devices", "devices that the call ran on"),
     Column("device_memory_bytes", Kind.INTEGER, "bytes", "the device's total memory, empty where unknown"),
+    Column("device_planned", Kind.BOOLEAN, "", "whether the device was not there: compiled for it, and not run"),
     Column("adjoint", Kind.TEXT, "", "ours or diffrax"),
     Column("checkpoints", Kind.INTEGER, "states", "states held at once, the initial state included"),
     Column("horizon", Kind.NUMBER, "", "end time or number of steps, as swept; empty where the factory takes none"),
@@ -74,6 +75,8 @@ COLUMNS = (
     Column("alias_bytes", Kind.INTEGER, "bytes", "outputs that share memory with arguments"),
     Column("constant_bytes", Kind.INTEGER, "bytes", "arrays that the function closes over"),
     Column("compiled_bytes", Kind.INTEGER, "bytes", "compiled total: all of the above, aliases once"),
+    Column("host_bytes", Kind.INTEGER, "bytes", "compiled buffers in host memory, beside the device's"),
+    Column("compiled_peak_bytes", Kind.INTEGER, "bytes", "the compiler's own peak of the program, where it states one"),
     Column("run_bytes", Kind.INTEGER, "bytes", "peak while running, empty where the backend does not report it"),
     Column("peak_bytes", Kind.INTEGER, "bytes", "the larger of the compiled and the run-time figure"),
     Column("peak_source", Kind.TEXT, "", "traced, compiled or run: where peak_bytes comes from"),
@@ -95,12 +98,15 @@ NULLABLE_TEXT = frozenset({"peak_source"})
 DERIVED = frozenset({"key", "problem_fingerprint"})
 """Columns that follow from the others."""
 
-ADDED = {"tier": "", "windows": None, "transfer_cost": None}
+ADDED = {
+    "tier": "", "windows": None, "transfer_cost": None,
+    "device_planned": False, "host_bytes": None, "compiled_peak_bytes": None,
+}  # fmt: skip
 """Columns that came later, and what they hold in a file that was written before."""
 
 _NESTED = {
     "problem_name", "problem_fingerprint", "problem_components", "device_platform", "device_kind", "device_count",
-    "device_memory_bytes", "key", "tier", "windows", "transfer_cost",
+    "device_memory_bytes", "device_planned", "key", "tier", "windows", "transfer_cost",
 }  # fmt: skip
 """Columns that are no field of a measurement; every other column is one, by its name."""
 _PLAIN = tuple(column.name for column in COLUMNS if column.name not in _NESTED)
@@ -121,6 +127,7 @@ def flatten(row: Measurement) -> dict[str, Any]:
         "device_kind": row.device.kind,
         "device_count": row.device.count,
         "device_memory_bytes": row.device.memory_bytes,
+        "device_planned": row.device.planned,
         "adjoint": str(row.adjoint),
         "status": str(row.status),
         "peak_source": None if row.peak_source is None else str(row.peak_source),
@@ -152,6 +159,7 @@ def unflatten(values: Mapping[str, Any]) -> Measurement:
                 kind=values["device_kind"],
                 count=values["device_count"],
                 memory_bytes=values["device_memory_bytes"],
+                planned=bool(values["device_planned"]),
             ),
             tier=_tier(values),
             **{name: values[name] for name in _PLAIN},

@@ -7,15 +7,18 @@ hand in a test. This package never imports jax. Units are in the names: `*_bytes
 import dataclasses
 import datetime as dt
 import enum
-import hashlib
-import json
 import math
 import operator
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from profiles.errors import RecordError
+from profiles.records.keys import SWEPT_COMPONENTS as SWEPT_COMPONENTS
+from profiles.records.keys import DeviceKey as DeviceKey
+from profiles.records.keys import ProblemKey as ProblemKey
+from profiles.records.keys import digest as digest
+from profiles.records.keys import integer, sorted_mapping
 from profiles.records.shown import ShownProfile
 from profiles.records.values import Scalar as Scalar
 from profiles.records.values import clean_text, read_value
@@ -46,24 +49,6 @@ class AdjointName(enum.StrEnum):
     DIFFRAX = "diffrax"
 
 
-def digest(value: Any) -> str:
-    """Hash a JSON-serialisable value to 16 hexadecimal digits, independent of the order of mapping keys."""
-    text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-SWEPT_COMPONENTS = frozenset({"program", "set", "shapes", "x64"})
-"""Components of a problem that may differ between the rows of one sweep."""
-
-
-def _integer(name: str, value: Any) -> int:
-    """Read a count as a plain int (numpy's integers included), refusing what is negative or beyond 64 bits."""
-    number = operator.index(value)
-    if not 0 <= number < 2**63:
-        raise RecordError(f"{name} must be at least 0 and below 2**63, found {number}; unknown is None")
-    return number
-
-
 def _real(name: str, value: Any) -> float:
     """Read a finite figure as a plain float."""
     number = float(value) + 0.0  # minus zero becomes zero: SQLite would make it so on the way
@@ -91,65 +76,6 @@ def _short(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def _sorted(mapping: Mapping[str, Any], read: Callable[[Any], Any]) -> dict[str, Any]:
-    """Read a mapping into a dictionary sorted by key, so that equal rows also print alike."""
-    plain = {clean_text(key): value for key, value in mapping.items()}
-    return {name: read(value) for name, value in sorted(plain.items())}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ProblemKey:
-    """Which problem was measured, by named components so that a mismatch can be explained to a person.
-
-    `name` is what people call it (`spirals:make`); `components` maps a component's name (`program`, `source`, `set`,
-    `shapes`, `x64`) to its digest or short text. Two keys are the same problem when their components are equal.
-    """
-
-    name: str
-    components: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", clean_text(self.name))
-        object.__setattr__(self, "components", _sorted(self.components, clean_text))
-
-    @property
-    def fingerprint(self) -> str:
-        """One digest of name and components, to index by; show people `components` instead."""
-        return digest([self.name, dict(self.components)])
-
-    @property
-    def generation(self) -> str:
-        """One digest of name and the components that a sweep over `--set` values leaves alone.
-
-        All rows of one sweep share it, though their fingerprints differ where a swept value (a batch size, a solver)
-        changes the program and its shapes.
-        """
-        kept = {name: text for name, text in self.components.items() if name not in SWEPT_COMPONENTS}
-        return digest([self.name, kept])
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceKey:
-    """On what device a row was measured. `memory_bytes` is the device's total, None where it is not reported."""
-
-    platform: str
-    kind: str
-    count: int = 1
-    memory_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "platform", clean_text(self.platform))
-        object.__setattr__(self, "kind", clean_text(self.kind))
-        object.__setattr__(self, "count", _integer("count", self.count))
-        if self.memory_bytes is not None:
-            object.__setattr__(self, "memory_bytes", _integer("memory_bytes", self.memory_bytes))
-
-    @property
-    def fingerprint(self) -> str:
-        """One digest of platform, kind and count; memory is left out since its reading may differ by a few pages."""
-        return digest([self.platform, self.kind, self.count])
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
     """A slower memory that holds the first states of windows while the device reverses another one.
@@ -167,7 +93,7 @@ class Tier:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", clean_text(self.name))
-        object.__setattr__(self, "windows", _integer("windows", self.windows))
+        object.__setattr__(self, "windows", integer("windows", self.windows))
         object.__setattr__(self, "transfer_cost", _real("transfer_cost", self.transfer_cost))
         if not self.name or not self.windows or self.transfer_cost < 0:
             raise RecordError(f"a tier has a name, at least 1 window and a cost of at least 0 steps, found {self!r}")
@@ -237,13 +163,13 @@ class Point:
             set_field(self, name, clean_text(getattr(self, name)))
         for name in ("checkpoints", "expected_steps", "repeat"):
             if getattr(self, name) is not None:
-                set_field(self, name, _integer(name, getattr(self, name)))
+                set_field(self, name, integer(name, getattr(self, name)))
         if self.tolerance is not None:
             set_field(self, "tolerance", _real("tolerance", self.tolerance))
         if self.horizon is not None:
             set_field(self, "horizon", _horizon(self.horizon))
         set_field(self, "x64", bool(self.x64))
-        set_field(self, "set_values", _sorted(self.set_values, read_value))
+        set_field(self, "set_values", sorted_mapping(self.set_values, read_value))
 
     @property
     def case(self) -> Case:
@@ -288,6 +214,8 @@ class Measurement(Point):
     alias_bytes: int | None = None
     constant_bytes: int | None = None
     compiled_bytes: int | None = None
+    host_bytes: int | None = None
+    compiled_peak_bytes: int | None = None
     run_bytes: int | None = None
     peak_bytes: int | None = None
     peak_source: PeakSource | None = None
@@ -311,14 +239,14 @@ class Measurement(Point):
                 set_field(self, name, kind(getattr(self, name)))
         for name in _COUNT_FIELDS:
             if getattr(self, name) is not None:
-                set_field(self, name, _integer(name, getattr(self, name)))
+                set_field(self, name, integer(name, getattr(self, name)))
         for name in ("recompute_factor", "trace_seconds", "compile_seconds"):
             if getattr(self, name) is not None:
                 set_field(self, name, _real(name, getattr(self, name)))
         if self.seed is not None:
             set_field(self, "seed", operator.index(self.seed))
         set_field(self, "run_seconds", tuple(_real("run_seconds", sample) for sample in self.run_seconds))
-        set_field(self, "versions", _sorted(self.versions, clean_text))
+        set_field(self, "versions", sorted_mapping(self.versions, clean_text))
         if self.measured_at.tzinfo is None:
             raise RecordError(f"measured_at must know its time zone, found {self.measured_at.isoformat()}")
         set_field(self, "measured_at", self.measured_at.astimezone(dt.UTC))
@@ -341,7 +269,8 @@ class Measurement(Point):
 _ENUM_FIELDS = {"adjoint": AdjointName, "status": Status, "peak_source": PeakSource}
 _COUNT_FIELDS = (
     "steps", "accepted", "rejected", "executed_steps", "temp_bytes",
-    "argument_bytes", "output_bytes", "alias_bytes", "constant_bytes", "compiled_bytes", "run_bytes", "peak_bytes",
+    "argument_bytes", "output_bytes", "alias_bytes", "constant_bytes", "compiled_bytes", "host_bytes",
+    "compiled_peak_bytes", "run_bytes", "peak_bytes",
 )  # fmt: skip
 
 
@@ -393,8 +322,7 @@ class Profile(ShownProfile):
     @property
     def qualified_name(self) -> str:
         """The name that is never ambiguous: `name@kind:adjoint#id`."""
-        kind = self.device.kind if self.device.count == 1 else f"{self.device.count}x{self.device.kind}"
-        return f"{self.name}@{kind}:{self.adjoint}#{self.id[:8]}"
+        return f"{self.name}@{self.device.label}:{self.adjoint}#{self.id[:8]}"
 
     @property
     def cases(self) -> tuple[Case, ...]:

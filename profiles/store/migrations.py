@@ -72,7 +72,18 @@ def _tiers(connection: sa.Connection) -> None:
         connection.execute(sa.text(f"ALTER TABLE ckpt_tune_measurements ADD COLUMN {column}"))
 
 
-STEPS: tuple[Step, ...] = (Step(1, _first_tables), Step(2, _tiers))
+def _planned(connection: sa.Connection) -> None:
+    """Add what is compiled for devices that are not there; the rows of versions 1 and 2 were all measured."""
+    size = sa.BigInteger().compile(connection.dialect)
+    for column in (
+        "device_planned BOOLEAN DEFAULT FALSE NOT NULL",
+        f"host_bytes {size}",
+        f"compiled_peak_bytes {size}",
+    ):
+        connection.execute(sa.text(f"ALTER TABLE ckpt_tune_measurements ADD COLUMN {column}"))
+
+
+STEPS: tuple[Step, ...] = (Step(1, _first_tables), Step(2, _tiers), Step(3, _planned))
 """Every step, oldest first."""
 
 SCHEMA_VERSION = STEPS[-1].version

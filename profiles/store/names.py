@@ -14,6 +14,8 @@ def choose(text: str, profiles: Sequence[Profile], place: str) -> Profile:
         AmbiguousProfile: several are that differ in device or adjoint, or in name's meaning.
     """
     found = [profile for profile in profiles if _matches(text, profile)]
+    # What was compiled for a device that is not here is meant where it is named, or where nothing was measured.
+    found = [profile for profile in found if not profile.device.planned] or found
     if not found:
         there = ", ".join(sorted({profile.name for profile in profiles})) or "nothing"
         raise NoSuchProfile(f"no profile is named {text!r} in the store {place}, which holds {there}")
@@ -50,5 +52,4 @@ def _matches(text: str, profile: Profile) -> bool:
         if place == known or place.endswith(f":{known}"):
             kind, adjoint = place[: -len(known)].removesuffix(":"), str(known)
     device = profile.device
-    full_kind = device.kind if device.count == 1 else f"{device.count}x{device.kind}"
-    return kind in ("", device.kind, full_kind, device.platform) and adjoint in ("", profile.adjoint)
+    return kind in ("", device.kind, device.label, device.platform) and adjoint in ("", profile.adjoint)

@@ -40,7 +40,10 @@ def _column_type(column: Column) -> sa.types.TypeEngine[Any]:
 
 def _nullable(column: Column) -> bool:
     """Return whether a column may be empty; a text never is, but where its absence means unknown."""
-    required = ("device_count", "checkpoints", "repeat", "x64", "set_values", "versions", "run_seconds", "measured_at")
+    required = (
+        "device_count", "device_planned", "checkpoints", "repeat", "x64", "set_values", "versions", "run_seconds",
+        "measured_at",
+    )  # fmt: skip
     if column.name in required or column.name == "problem_components":
         return False
     return column.kind is not Kind.TEXT or column.name in NULLABLE_TEXT

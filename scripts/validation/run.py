@@ -4,6 +4,7 @@
     adjoint       our adjoint against Diffrax's: bytes, seconds and gradients, at the same counts
     containment   a gradient that cannot fit under a limited share of the device: is it a row, does the sweep go on
     host          copies between device and host memory: bandwidth, and a loop whose buffer lies in host memory
+    targets       bytes planned for this device as for one that is not here, beside those on it
     tiers         windows in host memory and on disk: gradients, bytes of the device, what a transfer costs
 
 Every row names device, driver and versions, and is written as soon as it is known. Nothing is downloaded. Each part
@@ -25,6 +26,7 @@ PARTS = {
     "adjoint": "against_diffrax.py",
     "containment": "containment.py",
     "host": "host.py",
+    "targets": "targets.py",
     "tiers": "tiers.py",
 }
 
@@ -60,7 +62,7 @@ def main() -> int:
         command = [sys.executable, str(Path(__file__).with_name(PARTS[part])), "--out", str(options.out)]
         command += ["--platform", options.platform] if options.platform else []
         command += ["--quick"] if options.quick else []
-        if part in ("memory", "containment"):
+        if part in ("memory", "containment", "targets"):
             command += ["--timeout", str(options.timeout)]
         if part == "memory":
             command += ["--problems", options.problems, "--counts", options.counts]

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from profiles import AmbiguousProfile, Measurement, NoSuchProfile, ProfileStore, Status, StoreError, open_store
+from profiles import (
+    AmbiguousProfile,
+    DeviceKey,
+    Measurement,
+    NoSuchProfile,
+    ProfileStore,
+    Status,
+    StoreError,
+    open_store,
+)
 from tests.profiles.makers import a_measurement, measurements, same
 
 # One store serves all examples (rows only join it), and one suite serves several classes.
@@ -128,6 +137,16 @@ class StoreContract:
         found = {store.profile(candidate).id for candidate in caught.value.candidates}
         assert len(found) == 3
         assert all(candidate in str(caught.value) for candidate in caught.value.candidates)
+
+    def test_a_bare_name_means_what_was_measured_before_what_was_planned(self, store: ProfileStore):
+        """Profiles of devices that are not here make no name ambiguous, and are found by their own names."""
+        device = DeviceKey(platform="gpu", kind="NVIDIA L4", planned=True)
+        measured, planned = a_measurement(), a_measurement(device=device, minutes=1)
+        store.put_all([measured, planned])
+        assert store.profile("spirals:make").measurements == (measured,)
+        (name,) = (profile.qualified_name for profile in store.profiles() if profile.device.planned)
+        assert store.profile(name).measurements == (planned,)
+        assert store.profile("spirals:make@NVIDIA L4").measurements == (planned,)
 
     def test_a_bare_name_means_the_newest_state_of_the_code(self, store: ProfileStore):
         """After a change of the source the name answers with the new rows; the id still finds the old."""

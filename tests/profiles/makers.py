@@ -56,12 +56,20 @@ def measurements() -> st.SearchStrategy[Measurement]:
     """Draw any measurement that may exist, failures and unknown figures included."""
     counts = ["steps", "accepted", "rejected", "executed_steps", "temp_bytes", "argument_bytes", "output_bytes"]
     counts += ["alias_bytes", "constant_bytes", "compiled_bytes", "run_bytes", "peak_bytes", "expected_steps"]
+    counts += ["host_bytes", "compiled_peak_bytes"]
     reals = ["tolerance", "recompute_factor", "trace_seconds", "compile_seconds"]
     texts = ["study", "xla_flags", "allocator", "mesh", "message", "host"]
     return st.builds(
         Measurement,
         problem=st.builds(ProblemKey, name=TEXT, components=st.dictionaries(TEXT, TEXT, max_size=3)),
-        device=st.builds(DeviceKey, platform=TEXT, kind=TEXT, count=st.integers(1, 8), memory_bytes=st.none() | COUNT),
+        device=st.builds(
+            DeviceKey,
+            platform=TEXT,
+            kind=TEXT,
+            count=st.integers(1, 8),
+            memory_bytes=st.none() | COUNT,
+            planned=st.booleans(),
+        ),
         adjoint=st.sampled_from(AdjointName),
         checkpoints=st.integers(0, 10**6),
         repeat=st.integers(0, 99),

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import profiles
-from autotune.choosing.plan_laws import plan_laws
 from autotune.cli import tables
 from autotune.cli.opening import reading
-from autotune.cli.screen import Exit, Format, Screen
+from autotune.cli.screen import Exit, Format, Screen, TuneScreen
+from autotune.measuring.trial import RunSettings
+from autotune.planning.devices import Workshop, plan_device
+from autotune.tuning.lab import make_machine
+from autotune.tuning.request import TuneRequest
 from profiles import MOST_STEPS, format_bytes, format_seconds, plain_value
 
 
@@ -22,18 +25,29 @@ class PlanOptions:
     devices: tuple[str, ...]
     request: profiles.PlanRequest
     catalogue: Path | None
+    problem: str | None = None
+    carry_over: bool = False
 
 
-PLAN_COLUMNS = ("device", "case", "usable", "checkpoints", "peak", "recompute", "enough", "all it can use", "a call")
+PLAN_COLUMNS = (
+    "device",
+    "evidence",
+    "case",
+    "usable",
+    "checkpoints",
+    "peak",
+    "recompute",
+    "enough",
+    "all it can use",
+    "a call",
+)
 
 
 def plan_command(screen: Screen, options: PlanOptions, store_url: str | None, format: Format) -> Exit:
     """Plan devices that were not measured, from what was."""
     catalogue = profiles.load_devices(options.catalogue)
     devices = profiles.find_devices(options.devices or sorted(catalogue), catalogue)
-    with reading(store_url) as store:
-        found = [store.profile(name) for name in options.names]
-    plans = [profiles.plan(profile, devices, options.request, plan_laws(profile)) for profile in found]
+    plans = _plans(screen, devices, options, store_url)
     records = [_plan_record(plan.profile, row) for plan in plans for row in plan.rows]
     longest = [
         {"profile": plan.profile, **dataclasses.asdict(one), "setting": str(one.setting)}
@@ -52,6 +66,68 @@ def plan_command(screen: Screen, options: PlanOptions, store_url: str | None, fo
     return Exit.DONE if fits else Exit.NOTHING_FITS
 
 
+def _plans(
+    screen: Screen, devices: Sequence[profiles.Device], options: PlanOptions, store_url: str | None
+) -> list[profiles.Plan]:
+    """Plan every profile for every device, compiling where the problem's file is named."""
+    files = {name: name for name in options.names if _is_file(name)}
+    if options.problem is not None:
+        files |= dict.fromkeys(options.names, options.problem)
+    if options.carry_over or not files:
+        with reading(store_url) as store:
+            found = {name: store.profile(_stored_name(name)) for name in options.names}
+            others = [] if options.carry_over else store.profiles()
+        return [_plan_of(screen, profile, devices, options, others, None) for profile in found.values()]
+    made = []
+    with profiles.open_store(store_url) as store, TuneScreen(screen) as shown:
+        for name in options.names:
+            profile = store.profile(_stored_name(name))
+            if name not in files:
+                made.append(_plan_of(screen, profile, devices, options, store.profiles(), None))
+                continue
+            problem, folders = TuneRequest(problem=files[name]).located()
+            machine = make_machine(RunSettings(platform="cpu"), search_path=folders)
+            try:
+                shop = Workshop(problem=problem, store=store, machine=machine, progress=shown)
+                made.append(_plan_of(screen, profile, devices, options, store.profiles(), shop))
+            finally:
+                machine.close()
+    return made
+
+
+def _is_file(name: str) -> bool:
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def _stored_name(name: str) -> str:
+    """Give the name under which a problem is stored that is named as its file."""
+    if not _is_file(name):
+        return name
+    place, _, factory = name.rpartition(":")
+    return f"{Path(place).stem}:{factory}"
+
+
+def _plan_of(
+    screen: Screen,
+    profile: profiles.Profile,
+    devices: Sequence[profiles.Device],
+    options: PlanOptions,
+    others: Sequence[profiles.Profile],
+    workshop: Workshop | None,
+) -> profiles.Plan:
+    """Plan one profile for all devices, each from the best that is known of it."""
+    found = [plan_device(profile, device, options.request, others, workshop) for device in devices]
+    for device, one in zip(devices, found, strict=True):
+        if one.carried_because:
+            screen.say(f"{device.name} is carried over: {one.carried_because}")
+    return dataclasses.replace(
+        found[0].plan,
+        profile=profile.qualified_name,
+        rows=tuple(row for one in found for row in one.plan.rows),
+        longest=tuple(row for one in found for row in one.plan.longest),
+    )
+
+
 def _plan_record(profile: str, row: profiles.PlanRow) -> dict[str, Any]:
     case = row.case
     place = {
@@ -65,13 +141,14 @@ def _plan_record(profile: str, row: profiles.PlanRow) -> dict[str, Any]:
 
 def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanRequest) -> None:
     screen.line(
-        f"{plan.profile}: recompute factor at most {request.max_recompute:g} wanted, margin {request.margin:.0%}"
+        f"{plan.profile}: recompute factor at most {request.max_recompute:g} wanted, margin {request.margin:.0%} "
+        f"of what JAX may take, which is {request.memory_share:.0%} of a GPU"
     )
     priced = any(row.cost is not None for row in plan.rows)
     lines = []
     for row in plan.rows:
         line = [
-            row.device, str(row.case), format_bytes(row.usable_bytes), row.checkpoints or "nothing fits",
+            row.device, row.evidence, str(row.case), format_bytes(row.usable_bytes), row.checkpoints or "nothing fits",
             tables.maybe_bytes(row.peak_bytes), tables.factor(row.recompute_factor),
             tables.maybe_bytes(row.needed_bytes), tables.maybe_bytes(row.saturated_bytes), _a_call(row),
         ]  # fmt: skip
@@ -116,6 +193,32 @@ def _helped(row: profiles.PlanRow, request: profiles.PlanRequest) -> str:
     if factor > request.max_recompute:
         return f"{said}, nor with {held}, which brings it from {row.recompute_factor:.2f} to {factor:.2f}"
     return f"{said}; fits with {held} at recompute factor {factor:.2f}"
+
+
+def catalogue_command(screen: Screen, format: Format) -> Exit:
+    """List the devices of the catalogue, and how each is known."""
+    records = []
+    for name, device in profiles.load_devices().items():
+        chip = device.hardware
+        how = f"carried over: {device.carried_over or 'no figures of its chip'}"
+        if device.is_compiled_for:
+            how = f"compiled for: {chip.topology or f'compute capability {chip.compute_capability}'}"
+        records.append(
+            {
+                "device": name, "aliases": list(device.aliases), "jax_names": list(device.kinds), "known": how,
+                "memory_bytes": device.memory_bytes, "source": device.source,
+                **{field.name: getattr(chip, field.name) for field in dataclasses.fields(chip)},
+                "sources": dict(device.sources),
+            }
+        )  # fmt: skip
+    if format is Format.JSON:
+        screen.json({"schema_version": 1, "devices": records})
+    elif format is Format.CSV:
+        screen.csv(records)
+    else:
+        lines = [(r["device"], ", ".join(r["aliases"]), format_bytes(r["memory_bytes"]), r["known"]) for r in records]
+        screen.table(("device", "also", "memory", "how it is known"), lines)
+    return Exit.DONE
 
 
 def compare_command(

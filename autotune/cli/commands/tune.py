@@ -9,6 +9,7 @@ from pathlib import Path
 from autotune.choosing.recommend import Fit, Recommendation
 from autotune.cli import tables
 from autotune.cli.screen import Exit, Format, Screen, TuneScreen
+from autotune.errors import AutotuneError
 from autotune.tuning.dry_run import Planned, total_seconds
 from autotune.tuning.lab import ReplayMachine, make_machine, replay_rows
 from autotune.tuning.largest import Largest, LargestRequest, describe_largest, find_largest
@@ -16,6 +17,7 @@ from autotune.tuning.prepare import Machine
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.tune import TuneResult, foresee, run_tune
 from profiles import (
+    AdjointName,
     Measurement,
     ProfileStore,
     Scalar,
@@ -29,6 +31,18 @@ from profiles import (
 
 IN_MEMORY = "sqlite://"
 """Where a replay keeps its rows when no store is named: nowhere."""
+
+
+def check_tiers(request: TuneRequest, tiers: str, largest: str | None) -> None:
+    """Refuse tiers where they mean nothing.
+
+    Raises:
+        AutotuneError: the adjoint is Diffrax's, or the largest value of something is wanted.
+    """
+    if request.tiers and request.adjoint is AdjointName.DIFFRAX:
+        raise AutotuneError(f"--tiers {tiers} is for our adjoint; Diffrax's holds its states on the device alone")
+    if request.tiers and largest is not None:
+        raise AutotuneError("--largest looks at the device alone; leave --tiers out, or tune at the value itself")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,3 +139,38 @@ def test_a_factory_that_refuses_other_horizons_has_a_fingerprint(tmp_path):
     assert Path(problem.path or "") == path
     assert "float32[7,2]" in problem_key(problem, horizon=7, tolerance=1e-3).components["shapes"]
     sys.modules.pop("strict_for_test", None)
+
+
+CLOSED = """
+
+    def closes(*, adjoint):
+        scale = jnp.ones(4) * 2
+        def loss(w):
+            sol = diffrax.diffeqsolve(
+                diffrax.ODETerm(lambda t, y, w: w * y), diffrax.Euler(), 0.0, 1.0, 0.1, scale, w, adjoint=adjoint
+            )
+            return jnp.sum(sol.ys * scale)
+        return jax.grad(loss), (jnp.ones(()),)
+
+    def looks(*, adjoint):
+        fn, args = make(adjoint=adjoint)
+        return fn, (args[0] * float(jnp.sum(args[1]) + 1), args[1])
+"""
+
+
+@pytest.mark.parametrize("factory", ["make", "closes", "looks"])
+def test_a_key_from_shapes_alone_is_the_same(folder, factory):
+    """Also of a factory that looks at its arrays, and of one whose function holds some: both are called as they are."""
+    path = folder / "model_for_test.py"
+    path.write_text(path.read_text() + textwrap.dedent(CLOSED))
+    problem = load_problem(f"{path}:{factory}")
+    assert problem_key(problem) == problem_key(problem, shapes_only=True)
+
+
+def test_data_that_a_factory_would_compute_is_not_computed_for_its_shapes(folder):
+    """A factory whose arrays would not fit any machine has a key from shapes."""
+    edit(folder, "jnp.zeros((int(horizon), width))", "jnp.zeros((2**25, 2**25))")
+    edit(folder, "jnp.linspace(0, horizon, len(data))", "jnp.linspace(0, horizon, 3)")
+    edit(folder, "sol.ys - data", "sol.ys - data[0, 0]")
+    problem = load_problem(f"{folder}/model_for_test.py:make")
+    assert "33554432" in problem_key(problem, shapes_only=True).components["shapes"]
