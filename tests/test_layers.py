@@ -27,11 +27,15 @@ FORBIDDEN = {
     "autotune": set(),
 }
 ONLY_IN = {
-    "optuna": {f"autotune/tuning/{name}.py" for name in ("sweep", "queue", "study_view")},
-    "typer": {"autotune/cli/app.py", "autotune/cli/common.py", "autotune/cli/commands/profiles.py"},
+    "optuna": {"autotune/tuning/study_view.py"},
+    "distributed": {f"autotune/measuring/{name}.py" for name in ("cluster", "cluster_machine")},
+    "typer": {
+        "autotune/cli/app.py",
+        "autotune/cli/common.py",
+        *(f"autotune/cli/commands/{n}.py" for n in ("profiles", "worker")),
+    },
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "sqlalchemy": {
-        "autotune/tuning/queue.py",
         *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "schema", "store")),
     },
 }
