@@ -230,12 +230,14 @@ def _parcel_of(problem: str, search_path: Sequence[str]) -> dict[str, Path]:
 
 
 def run_on_worker(errand: Errand, topic: str, unit: str) -> tuple[str, Answer]:
-    """Run an errand on a Dask worker, and tell the tuner where it runs."""
+    """Run an errand on a Dask worker, and tell the tuner where it begins and that it is over."""
     from distributed import get_worker
 
     worker = get_worker()
-    worker.log_event(topic, {"unit": unit, "worker": worker.address})
-    return worker.address, run_errand(errand)
+    worker.log_event(topic, {"unit": unit, "worker": worker.address, "over": False})
+    answer = run_errand(errand)
+    worker.log_event(topic, {"unit": unit, "worker": worker.address, "over": True})
+    return worker.address, answer
 
 
 def given_up_here() -> Callable[[], bool]:

@@ -36,6 +36,7 @@ from profiles import ProblemKey, Status
 DEATHS = 2
 """With so many workers that died over it a unit is given up."""
 POLL_SECONDS = 0.1
+FETCH_SECONDS = 5.0
 LEAVE_SECONDS = 3.0
 LOOK_SECONDS = 1.0
 """How often workers are counted."""
@@ -60,7 +61,7 @@ class ClusterRequest:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class _Unit:
-    """An errand on its way: Dask's task for it, where it was begun, and how many died over it before this task."""
+    """An errand on its way: Dask's task for it, and the workers that began it and were not heard to end it."""
 
     errand: Errand
     name: str = ""
@@ -204,20 +205,27 @@ class ClusterMachine(ExecutorMachine):
             key=unit.name, pure=False, resources=self._needs(), **only,
         )  # fmt: skip
 
-    def _begun(self, event: tuple[float, Mapping[str, str]]) -> None:
-        """Hear from a worker that it begins a unit; called in Dask's thread."""
+    def _begun(self, event: tuple[float, Mapping[str, Any]]) -> None:
+        """Hear from a worker that it begins a unit, or is through with it; called in Dask's thread."""
         _, said = event
         for unit in list(self._units.values()):
-            if unit.name == said["unit"]:
+            if unit.name != said["unit"]:
+                continue
+            if not said["over"]:
                 unit.begun.append(said["worker"])
+            elif said["worker"] in unit.begun:
+                unit.begun.remove(said["worker"])  # should it die now, then not over this unit
 
     def _follow(self, future: Future[Answer]) -> None:
-        """Take what became of a unit."""
+        """Take what became of a unit.
+
+        A worker that goes may take an answer with it that was not fetched yet. Then Dask has the unit done again.
+        """
         unit = self._units[future]
         status = unit.task.status
         if status == "finished":
-            with contextlib.suppress(TimeoutError):  # its worker went with it, and Dask has it done again
-                self._answered(future, unit, *unit.task.result(timeout=ANSWER_SECONDS))
+            with contextlib.suppress(TimeoutError, concurrent.futures.CancelledError):
+                self._answered(future, unit, *unit.task.result(timeout=FETCH_SECONDS))
         elif status == "error":
             from distributed import KilledWorker
 
@@ -227,7 +235,7 @@ class ClusterMachine(ExecutorMachine):
                 future.set_exception(error)
             elif not self._given_up(future, unit):
                 self._submit(unit)
-        elif status in ("cancelled", "lost"):
+        elif status == "cancelled":
             raise self._scheduler_gone()
         else:
             self._given_up(future, unit)

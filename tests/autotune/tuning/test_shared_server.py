@@ -58,6 +58,7 @@ def until(there: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SERVER is None, reason="CKPT_TUNE_TEST_POSTGRESQL names no PostgreSQL server")
 def test_the_second_of_two_tunes_goes_on_when_the_first_is_killed(store: str) -> None:
     """It waits in a line that says for whom; then it measures what is missing, and nothing that is there."""
