@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from autotune.choosing.recommend import Recommendation, RecommendRequest, recommend_from
 from autotune.machine.budget import resolve_budget
+from autotune.measuring.executor import ExecutorMachine
 from autotune.measuring.rows import WHY_NOTE
 from autotune.measuring.trial import Trial
-from autotune.tuning.lab import described_device, make_machine
+from autotune.tuning.lab import described_device, make_machine, make_machines
 from autotune.tuning.prepare import study_name
 from autotune.tuning.request import DEFAULT_BUDGET, TuneRequest
 from autotune.tuning.study_view import StudyView, write_view
@@ -44,6 +46,7 @@ def tune(
     tolerances: Sequence[float] = (),
     set_values: Mapping[str, Sequence[Any]] | None = None,
     store: str | None = None,
+    executor: Executor | None = None,
     request: TuneRequest | None = None,
 ) -> TuneResult:
     """Tune a problem, as `ckpt-tune tune` does.
@@ -55,6 +58,8 @@ def tune(
         tolerances: what to sweep; the factory's own where empty.
         set_values: further values to sweep, by the factory's parameter.
         store: SQLAlchemy URL or path; else CKPT_TUNE_STORE, else the user's data folder.
+        executor: who measures, as many units at once as `request.workers` says; processes of this host where None.
+            What it runs starts processes of its own for trials. The caller shuts it down.
         request: everything else (adjoint, margin, counts, device, seed, …); the arguments above are laid over it.
 
     Raises:
@@ -70,7 +75,12 @@ def tune(
     asked = dataclasses.replace(asked, problem=problem, budget=budget, listed=listed)
     _, search_path = asked.located()
     with open_store(store) as opened:
-        machine = make_machine(asked.settings, search_path=search_path)
+        if executor is not None:
+            machine = ExecutorMachine(executor, asked.settings, search_path=search_path, size=asked.workers)
+        elif asked.workers > 1:
+            machine = make_machines(asked.settings, search_path=search_path, size=asked.workers)
+        else:
+            machine = make_machine(asked.settings, search_path=search_path)
         try:
             return run_tune(asked, store=opened, machine=machine, progress=Silent())
         finally:

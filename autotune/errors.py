@@ -26,6 +26,10 @@ class ProblemChangedError(AutotuneError):
     """The problem that a process loaded is not the one that is being tuned: somebody edited it meanwhile."""
 
 
+class NobodyMeasuresError(AutotuneError):
+    """Whoever was to measure is gone: a scheduler, an executor, every worker. No trial and no case is at fault."""
+
+
 _OURS = tuple(str(Path(__file__).resolve().parent.parent / name) for name in ("adjoint", "autotune", "profiles"))
 _STOCK = "'RecursiveCheckpointAdjoint' object has no attribute 'expected_steps'"
 _STOCK_HINT = (

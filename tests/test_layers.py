@@ -27,8 +27,13 @@ FORBIDDEN = {
     "autotune": set(),
 }
 ONLY_IN = {
-    "optuna": {f"autotune/tuning/{name}.py" for name in ("sweep", "queue", "study_view")},
-    "typer": {f"autotune/cli/{name}.py" for name in ("app", "common", "commands/profiles", "commands/targets")},
+    "optuna": {"autotune/tuning/study_view.py"},
+    "distributed": {f"autotune/measuring/{name}.py" for name in ("cluster", "cluster_machine")},
+    "typer": {
+        "autotune/cli/app.py",
+        "autotune/cli/common.py",
+        *(f"autotune/cli/commands/{n}.py" for n in ("profiles", "targets", "worker")),
+    },
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "altair": {
         "autotune/choosing/recommendation.py",
@@ -48,7 +53,6 @@ ONLY_IN = {
     },
     "vl_convert": {"profiles/figures/rendering.py", "profiles/pages/page.py"},
     "sqlalchemy": {
-        "autotune/tuning/queue.py",
         *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "schema", "store")),
     },
 }

@@ -13,6 +13,7 @@ import typer
 from autotune.choosing.objective import Objective
 from autotune.cli.commands.profiles import profiles_app
 from autotune.cli.commands.targets import targets_app
+from autotune.cli.commands.worker import worker
 from autotune.cli.common import (
     X64,
     Adjoint,
@@ -20,6 +21,9 @@ from autotune.cli.common import (
     Budget,
     CarryOver,
     Checkpoints,
+    Cluster,
+    ClusterKind,
+    ClusterWait,
     Commands,
     ComparedProblem,
     Device,
@@ -46,13 +50,16 @@ from autotune.cli.common import (
     RunFlags,
     Seed,
     SetValues,
+    Ship,
     Steps,
     Store,
     Targets,
     Tiers,
     Timeout,
+    TlsCa,
+    TlsCert,
+    TlsKey,
     Tolerance,
-    WorkerProblem,
     Workers,
     XlaFlags,
     guarded,
@@ -165,6 +172,13 @@ def tune(
     exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Measure the whole grid.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and their time; measure none.")] = False,
     workers: Workers = 1,
+    cluster: Cluster = None,
+    cluster_wait: ClusterWait = 300.0,
+    cluster_kind: ClusterKind = None,
+    ship: Ship = False,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     store: Store = None,
     replay: Annotated[str | None, typer.Option(help="A store to take measurements from instead of a device.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report to this folder as well.")] = None,
@@ -188,7 +202,7 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Find the checkpoint count that is fastest within a memory budget, and keep every measurement."""
-    from autotune.cli.commands.tune import TuneCommand, check_tiers
+    from autotune.cli.commands.tune import TuneCommand, check_tiers, read_cluster
     from autotune.cli.set_option import set_option
     from autotune.machine.tiers import read_tiers
     from autotune.measuring.trial import RunSettings
@@ -222,11 +236,18 @@ def tune(
     if target or devices_per_host > 1:
         from autotune.cli.commands.tune_targets import TargetOptions, tune_targets_command
 
-        elsewhere = {"--replay": replay, "--largest": largest, "--report": report, "--dry-run": dry_run}
+        elsewhere = {
+            "--cluster": cluster,
+            "--replay": replay,
+            "--largest": largest,
+            "--report": report,
+            "--dry-run": dry_run,
+        }
         options = TargetOptions(names=tuple(target or ()), count=devices_per_host, elsewhere=elsewhere, format=format)
         raise typer.Exit(tune_targets_command(Screen(quiet=quiet), request, options, store))
     command = TuneCommand(
         request,
+        cluster=read_cluster(cluster, (tls_ca, tls_cert, tls_key), wait=cluster_wait, kind=cluster_kind, ship=ship),
         store_url=store,
         replay_url=replay,
         report_folder=report,
@@ -305,29 +326,7 @@ def check(
     raise typer.Exit(check_command(Screen(), problem, adjoint, settings=settings, store_url=store, format=format))
 
 
-@app.command()
-@guarded
-def worker(
-    study: Annotated[str, typer.Argument(help="The study's name, which `tune` prints.", metavar="STUDY")],
-    store: Store = None,
-    problem: WorkerProblem = None,
-    idle: Annotated[float, typer.Option(help="Seconds without anything to do after which to end.")] = 300.0,
-    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
-    search: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Help a tune that runs elsewhere: take its trials until it ends."""
-    from autotune.cli.screen import TuneScreen
-    from autotune.tuning.helpers import WorkerRequest, run_worker
-    from profiles import open_store
-
-    request = WorkerRequest(
-        study=study, problem=problem, search_path=tuple(search or ()), idle_seconds=idle, parent=parent
-    )
-    screen = Screen(quiet=quiet)
-    with open_store(store) as opened, TuneScreen(screen) as shown:
-        measured = run_worker(request, opened, shown)
-    screen.say(f"measured {measured} trials of {study}; every one is stored in {opened.place}")
+app.command()(worker)
 
 
 @app.command()

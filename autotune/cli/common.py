@@ -70,9 +70,6 @@ RunFlags = Annotated[
 ComparedProblem = Annotated[
     str | None, typer.Option(help="FILE.py:factory, whose code is then compared with what was measured.")
 ]
-WorkerProblem = Annotated[
-    str | None, typer.Option(help="FILE.py:factory here; no code is run that only the study names.")
-]
 Predicted = Annotated[int | None, typer.Option(min=0, help="The prediction that the loop is given; exact otherwise.")]
 Aim = Annotated[Objective, typer.Option(help="time: least seconds; memory: fewest executed steps.")]
 PlanHorizons = Annotated[list[str] | None, typer.Option(help="Horizons to plan, comma-separated; else the measured.")]
@@ -86,7 +83,27 @@ CarryOver = Annotated[
 ]
 Timeout = Annotated[float, typer.Option(help="Seconds that compiling, or one call, may take before it is ended.")]
 Seed = Annotated[int, typer.Option(help="Seed of the order of timings.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that measure; compiles overlap, timings do not.")]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Machines of this host that measure; compiles overlap, timings do not.")
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Measure on the workers of this Dask scheduler: tls://HOST:8786, or tcp:// on 127.0.0.1."),
+]
+ClusterWait = Annotated[
+    float, typer.Option(help="With --cluster: seconds without a worker that can measure, after which to end.")
+]
+ClusterKind = Annotated[
+    str | None, typer.Option(help="With --cluster: the kind of device to measure on, where workers have several.")
+]
+Ship = Annotated[
+    bool, typer.Option("--ship", help="With --cluster: send the problem, and the Python files beside it, to workers.")
+]
+TlsCa = Annotated[
+    str | None, typer.Option(help="PEM file of the authority of all certificates; else Dask's own configuration.")
+]
+TlsCert = Annotated[str | None, typer.Option(help="PEM file of this side's certificate; else Dask's configuration.")]
+TlsKey = Annotated[str | None, typer.Option(help="PEM file of its key; else Dask's configuration.")]
 Force = Annotated[bool, typer.Option("--force", help="Use the profile although device, versions or code differ.")]
 
 

@@ -1,4 +1,8 @@
-"""One timing at a time on one device of this host, whichever processes run.
+"""One timing at a time on one device of this host, and nothing beside it, whichever processes run.
+
+What is timed holds the lock alone. What only keeps the machine busy (compiling) shares it: such processes run beside
+each other and never beside a timing. Everybody passes a second lock on the way in, the gate, and whoever waits to time
+keeps it closed, so that compiles that follow each other do not put a timing off for ever.
 
 The lock is the kernel's on an empty file: it ends with its holder however that ends, a kill included. Where the system
 has no such locks (Windows) nothing is held, and `HELD_HERE` says so.
@@ -34,15 +38,28 @@ _LINK = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)
 
 
 @contextlib.contextmanager
-def device_lock(device_fingerprint: str, *, index: int = 0) -> Iterator[None]:
-    """Hold the device for timing; waits while another process of this user does.
+def device_lock(device_fingerprint: str, *, index: int | str = 0, shared: bool = False) -> Iterator[None]:
+    """Hold the device; waits while another process of this user times on it.
+
+    Args:
+        device_fingerprint: the device's kind.
+        index: which device of that kind on this host.
+        shared: hold it together with others that share it; alone otherwise, as timing needs it.
 
     Where no folder can be written, or its file system keeps no locks, nothing is held and a warning is logged.
 
     Raises:
         AutotuneError: in the place of folder or file lies a link, or something of another user's.
     """
-    file = None if fcntl is None else _held(f"{device_fingerprint}-{index}.lock")
+    file = None
+    if fcntl is not None:
+        gate = _held(f"{device_fingerprint}-{index}.gate")
+        try:
+            if gate is not None:
+                file = _held(f"{device_fingerprint}-{index}.lock", shared=shared)
+        finally:
+            if gate is not None:
+                os.close(gate)
     try:
         yield
     finally:
@@ -50,7 +67,7 @@ def device_lock(device_fingerprint: str, *, index: int = 0) -> Iterator[None]:
             os.close(file)
 
 
-def _held(name: str) -> int | None:
+def _held(name: str, *, shared: bool = False) -> int | None:
     """Open and lock the file of a name in the first folder that can have it; None where none can."""
     assert fcntl is not None
     why = "no folder for it is known"
@@ -61,7 +78,7 @@ def _held(name: str) -> int | None:
             why = f"{folder}: {error.strerror or error}"
             continue
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         except OSError as error:
             os.close(file)
             why = f"{folder}: {error.strerror or error}"

@@ -249,7 +249,7 @@ class SubprocessRunner:
         self._started(trial, op)
         worker = self._worker(trial.settings, self._lane_of.get(_program_of(trial), 0))
         self._held[slot] = worker
-        with self._timing_lock() if op in ("call", "time") else contextlib.nullcontext():
+        with self._lock_for(op):
             try:
                 return worker.ask(
                     op, timeout_seconds=trial.settings.timeout_seconds, search_path=self._search_path,
@@ -265,6 +265,9 @@ class SubprocessRunner:
                 # Ctrl-C above all: an answer still to come must not be taken for the next request's.
                 worker.kill()
                 raise
+
+    def _lock_for(self, op: str) -> contextlib.AbstractContextManager[Any]:
+        return self._timing_lock() if op in ("call", "time") else contextlib.nullcontext()
 
     def _worker(self, settings: RunSettings, lane: int = 0) -> WorkerProcess:
         worker = self._workers.get((settings, lane))

@@ -66,23 +66,34 @@ class Search:
         """Keep the question."""
         self.question = question
 
-    def next_requests(self, rows: Sequence[Measurement], *, at_least: int = 1) -> tuple[TrialRequest, ...]:
-        """Return the next batch to measure, empty when nothing more is worth it.
+    def next_requests(
+        self, rows: Sequence[Measurement], *, pending: Sequence[TrialRequest] = ()
+    ) -> tuple[TrialRequest, ...]:
+        """Return the next batch to measure, empty when nothing more is worth it, or is not known to be so yet.
 
         Args:
             rows: everything that is known, in any order.
-            at_least: go on to further variants until the batch has so many requests, one for each worker.
+            pending: what is being measured. Only what is wanted however that ends is requested beside it: further
+                counts of a whole grid, and variants that wait for no answer of it.
         """
         past = Past(rows, self.question)
-        batch: list[TrialRequest] = []
         for variant in self.question.space.variants:
             if past.gave_up(variant):
                 continue
-            found = self._exhaustive(variant, past) if self.question.exhaustive else self._economical(variant, past)
-            batch += found
-            if len(batch) >= at_least:
-                break
-        return tuple(dataclasses.replace(asked, batch=past.next_batch) for asked in self._anchored(batch, past))
+            if self.question.exhaustive:
+                batch = self._exhaustive(variant, past, pending)
+            elif self._waits(variant, pending):
+                continue
+            else:
+                batch = self._economical(variant, past)
+            if batch:
+                return tuple(dataclasses.replace(asked, batch=past.next_batch) for asked in self._anchored(batch, past))
+        return ()
+
+    def _waits(self, variant: Variant, pending: Sequence[TrialRequest]) -> bool:
+        """Return whether what to measure next of a variant depends on what is being measured."""
+        variants = {asked.cell.variant for asked in pending}
+        return variant in variants or self._first_alike(variant) in variants
 
     def _anchored(self, batch: Sequence[TrialRequest], past: Past) -> list[TrialRequest]:
         """Time the fastest known count of every cell again beside what is new; `autotune.model.drift` says why."""
@@ -94,11 +105,14 @@ class Search:
                 again.append(TrialRequest(cell=cell, checkpoints=known[0].checkpoints, rung=Rung.RUN, why=why))
         return [*again, *batch]
 
-    def _exhaustive(self, variant: Variant, past: Past) -> tuple[TrialRequest, ...]:
+    def _exhaustive(self, variant: Variant, past: Past, pending: Sequence[TrialRequest]) -> tuple[TrialRequest, ...]:
         for cell in self.question.space.of_variant(variant):
             counts = self.question.space.counts or grid_counts(self.question.steps(cell.case))
             rung = Rung.RUN if cell.case in self.question.works else Rung.COMPILED
-            missing = [count for count in counts if not past.has(cell, count, rung)]
+            asked = {one.checkpoints for one in pending if one.cell == cell}
+            if asked and rung is Rung.RUN and not past.timed(cell):
+                continue  # the first batch of a cell is what later ones are compared with
+            missing = [count for count in counts if count not in asked and not past.has(cell, count, rung)]
             # Ascending: where memory ends, one batch at most runs out of it, and the rest is ruled out.
             if missing:
                 return tuple(

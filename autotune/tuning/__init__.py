@@ -1,4 +1,4 @@
-"""A tune from request to answer: prepared, searched, measured here and by helpers, verified, stored.
+"""A tune from request to answer: prepared, searched, measured here or by workers, verified, stored.
 
 May import every room before it; not `runtime` and not `cli`.
 """

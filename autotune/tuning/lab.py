@@ -1,6 +1,5 @@
 """Make the machine of a command: worker processes on a device, or a recorded sweep in their place."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,44 +7,16 @@ from typing import Any
 from autotune.errors import AutotuneError
 from autotune.machine.device import DeviceInfo
 from autotune.machine.host import host_memory
-from autotune.machine.lock import device_lock
 from autotune.machine.tiers import TierRequest
+from autotune.measuring.executor import ExecutorMachine, LocalMachines
 from autotune.measuring.rows import blank_row
-from autotune.measuring.runners import ProbeRequest, SubprocessRunner
+from autotune.measuring.runners import ProbeRequest
+from autotune.measuring.timing import WorkerMachine
 from autotune.measuring.trial import Rung, RunSettings, Trial
 from autotune.problem.steps import Observation, SiteSteps, seen_or_failed
 from autotune.tuning.prepare import Machine
+from autotune.tuning.sweep import Alone, Crew
 from profiles import DeviceKey, Measurement, ProblemKey, Status, Tier
-
-
-class TimingLock:
-    """Held while something is timed; knows its device once that was read."""
-
-    def __init__(self, index: int) -> None:
-        """Hold nothing until the device is known."""
-        self._index = index
-        self.device_fingerprint: str | None = None
-
-    def __call__(self) -> contextlib.AbstractContextManager[None]:
-        """Give the lock."""
-        if self.device_fingerprint is None:
-            return contextlib.nullcontext()
-        return device_lock(self.device_fingerprint, index=self._index)
-
-
-class WorkerMachine(SubprocessRunner):
-    """Worker processes that never time on one device at once, whatever processes they belong to."""
-
-    def __init__(self, settings: RunSettings, *, search_path: Sequence[str] = ()) -> None:
-        """Start nothing yet."""
-        self._lock = TimingLock(settings.device)
-        super().__init__(settings, search_path=search_path, timing_lock=self._lock)
-
-    def device_info(self) -> DeviceInfo:
-        """Read the device, which also names the lock."""
-        info = super().device_info()
-        self._lock.device_fingerprint = info.key.fingerprint
-        return info
 
 
 class ReplayRunner:
@@ -177,3 +148,13 @@ def replay_rows(rows: Sequence[Measurement], problem: str) -> list[Measurement]:
 def make_machine(settings: RunSettings, *, search_path: Sequence[str] = ()) -> Machine:
     """Make the machine that measures on this host."""
     return WorkerMachine(settings, search_path=search_path)
+
+
+def make_machines(settings: RunSettings, *, search_path: Sequence[str] = (), size: int) -> Machine:
+    """Make several machines that measure on this host."""
+    return LocalMachines(settings, search_path=search_path, size=size)
+
+
+def crew_of(machine: Machine) -> Crew:
+    """Hand out units to a machine: several at once where others measure for it, one at a time otherwise."""
+    return machine if isinstance(machine, ExecutorMachine) else Alone(machine)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from autotune.adjoints import Work
-from autotune.errors import AutotuneError, ProblemChangedError
+from autotune.errors import AutotuneError, NobodyMeasuresError, ProblemChangedError
 from autotune.machine.budget import Budget, resolve_budget
 from autotune.machine.device import DeviceInfo
 from autotune.machine.tiers import TierRequest
@@ -80,6 +80,10 @@ class Store(Protocol):
 
     def put_note(self, kind: str, key: str, value: Any) -> None:
         """Store a document."""
+        ...
+
+    def swap_note(self, kind: str, key: str, old: Any, new: Any) -> bool:
+        """Put a document in the place of another one, or of none, unless somebody was faster."""
         ...
 
     def notes(self, kind: str) -> dict[str, Any]:
@@ -214,7 +218,7 @@ def _keys(
         say()
         try:
             keys[case.set_values] = machine.problem_key(asked[case])
-        except ProblemChangedError:
+        except (ProblemChangedError, NobodyMeasuresError):
             raise
         except AutotuneError as error:
             lost[case.set_values] = Failure(message=str(error), frames=error.frames)

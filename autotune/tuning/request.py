@@ -24,6 +24,7 @@ class TuneRequest:
 
     `problem` is `FILE.py:factory`, `package.module:factory` or a factory that lies in a file. `budget` is bytes,
     `6GiB`, `80%` or `auto`. `exhaustive` runs the whole grid. `settings` hold platform, device, x64 and timeout.
+    `workers` is how many units are measured at once.
     `tiers` are tried beside the device alone. `steps` stands for those of a problem whose steps cannot be observed;
     `forward_only` says that no gradient is meant.
     """

@@ -1,46 +1,27 @@
-"""Hand out trials through an Optuna study, measure them, store each result.
+"""Units of trials under way: handed to whoever measures, taken back in whatever order they come, stored at once.
 
-`autotune.tuning.queue` makes the study. What to measure is decided by `autotune.search` and enqueued; Optuna hands a
-trial to exactly one worker, keeps its heartbeat while it runs, and puts it back once when its worker died.
-
-The study is scratch, made for one tune and thrown away. A result is stored before Optuna hears of it, so a kill in
-between measures nothing twice.
-
-Timings of one batch have to alternate, while Optuna knows single trials. So a batch is claimed by as many threads of
-`study.optimize` as it has trials, and `Rendezvous` turns their trials into one call of the runner.
+A unit is what one device measures in one go; its timed trials alternate there. Only this process stores, so that a row
+is in the store before anything follows from it, and a kill in between measures nothing twice.
 """
 
-import dataclasses
-import threading
-import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
 
-import optuna
-from optuna.trial import TrialState
-
-from autotune.errors import ProblemChangedError
-from autotune.measuring.rows import trial_key
 from autotune.measuring.trial import Rung, Runner, Trial
-from autotune.measuring.wire import decode_trial, encode
-from autotune.tuning.queue import JoinedStudy, known_experimental
-from autotune.tuning.rendezvous import Rendezvous
+from autotune.search.search import TrialRequest
 from profiles import Measurement
-
-IDLE_POLL_SECONDS = 0.5
-CHANGED = "changed"
-"""The attribute of a trial whose worker had loaded another problem than the tune's."""
 
 
 class SweepProgress(Protocol):
     """A listener to a sweep: the screen in a tune, nothing in a test."""
 
     def started(self, trials: Sequence[Trial]) -> None:
-        """Note that a batch begins."""
+        """Note that a unit begins."""
         ...
 
     def finished(self, measurement: Measurement) -> None:
-        """Note that a trial of the batch is measured and stored."""
+        """Note that a trial of a unit is measured and stored."""
         ...
 
 
@@ -52,158 +33,136 @@ class StoresMeasurements(Protocol):
         ...
 
 
-class SweepInterrupted(Exception):
-    """The sweep was interrupted while its trials ran; nothing of them is kept."""
+class Crew(Protocol):
+    """Whoever measures units. One that is `alone` measures in this thread, one unit at a time."""
+
+    alone: bool
+
+    @property
+    def size(self) -> int:
+        """How many units may be under way at once now."""
+        ...
+
+    def submit(self, trials: Sequence[Trial]) -> Future[Any]:
+        """Have a unit measured."""
+        ...
+
+    def wait(self, futures: Collection[Future[Any]]) -> list[Future[Any]]:
+        """Return the units that are done, none where none was for a moment."""
+        ...
+
+    def rows(self, future: Future[Any]) -> list[Measurement]:
+        """Return the rows of a unit that is done; raises what keeps everything from being measured."""
+        ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SweepTools:
-    """What a sweep works with: who measures, where rows go, and who listens."""
+class Alone:
+    """A crew of one machine, which measures in this thread."""
 
-    runner: Runner
-    store: StoresMeasurements
-    progress: SweepProgress
+    alone = True
+    size = 1
+
+    def __init__(self, machine: Runner) -> None:
+        """Measure with a machine that the caller closes."""
+        self._machine = machine
+
+    def submit(self, trials: Sequence[Trial]) -> Future[list[Measurement]]:
+        """Measure a unit."""
+        done: Future[list[Measurement]] = Future()
+        done.set_result(self._machine.run(trials))
+        return done
+
+    def wait(self, futures: Collection[Future[list[Measurement]]]) -> list[Future[list[Measurement]]]:
+        """Return every unit: none is submitted without being measured."""
+        return list(futures)
+
+    def rows(self, future: Future[list[Measurement]]) -> list[Measurement]:
+        """Return the rows of a unit."""
+        return future.result()
 
 
 class Sweep:
-    """One process's part in a study. The process that decides what to measure also makes and ends the study."""
+    """The units of one tune that are under way."""
 
-    def __init__(self, joined: JoinedStudy, tools: SweepTools) -> None:
-        """Take part in a study; see `make_study` and `join_study`."""
-        self._study = joined.study
-        self._joined = joined
-        self._storage = joined.storage
-        self._seeded: set[int] = set()
-        self._tools = tools
-        self._measured: list[Measurement] = []
-        self._interrupted = threading.Event()
+    def __init__(
+        self,
+        crew: Crew,
+        store: StoresMeasurements,
+        progress: SweepProgress,
+        *,
+        may_store: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Hand out nothing yet.
+
+        Args:
+            crew: who measures.
+            store: where rows go.
+            progress: who listens.
+            may_store: raises where rows must not be stored any more.
+        """
+        self.crew = crew
+        self._store = store
+        self._progress = progress
+        self._may_store = may_store
+        self._under_way: dict[Future[Any], tuple[TrialRequest, ...]] = {}
+        self._last_batch = -1
+        self.measured = 0
+        """How many rows were stored."""
 
     @property
-    def name(self) -> str:
-        """The name of this tune's own study."""
-        return self._study.study_name
+    def room(self) -> int:
+        """How many more units could be measured at once now."""
+        return self.crew.size - len(self._under_way)
 
     @property
-    def waiting(self) -> int:
-        """How many trials nobody has taken yet."""
-        return len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+    def pending(self) -> list[TrialRequest]:
+        """What is under way."""
+        return [asked for unit in self._under_way.values() for asked in unit]
 
-    @property
-    def running(self) -> int:
-        """How many trials some process has taken and not ended."""
-        return len(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    def next_batch(self, wanted: int) -> int:
+        """Number a batch: as wanted, or beyond those that were numbered before; no two units share a number."""
+        self._last_batch = max(wanted, self._last_batch + 1)
+        return self._last_batch
 
-    @property
-    def closed(self) -> bool:
-        """Whether the study has been ended by the process that made it."""
-        return bool(self._study.user_attrs.get("closed"))
+    def start(self, requests: Sequence[TrialRequest], trials: Sequence[Trial]) -> Future[Any]:
+        """Hand out a unit: the trials of these requests."""
+        self._progress.started(trials)
+        future = self.crew.submit(trials)
+        self._under_way[future] = tuple(requests)
+        return future
 
-    def interrupt(self) -> None:
-        """End what runs now, from a signal handler: its results are dropped, what is stored stays."""
-        self._interrupted.set()
-        self._tools.runner.close()
-
-    def end(self) -> None:
-        """Announce to every worker that no more trials will come."""
-        self._study.set_user_attr("closed", True)
-
-    def close(self) -> None:
-        """Let go of the study's database."""
-        self._joined.close()
-
-    def reap(self) -> None:
-        """Hand out again, once, what dead workers had taken."""
-        with known_experimental():
-            optuna.storages.fail_stale_trials(self._study)
-
-    def measure(self, trials: Sequence[Trial], *, alone: bool = False) -> list[Measurement]:
-        """Measure a batch, together with whatever workers have joined, until every trial of it has ended.
-
-        Timed trials of the batch that this process takes are timed in alternation. Unless it is `alone`, it takes
-        those that are compiled only one by one, and leaves the others to workers.
-
-        Returns:
-            The rows that were measured by this process; the store has those of the others too.
+    def collect(self) -> dict[Future[Any], list[Measurement]]:
+        """Wait for units, at most for a moment, and store their rows.
 
         Raises:
-            SweepInterrupted: `interrupt` was called.
-            ProblemChangedError: somebody edited the problem; what was finished is stored.
+            AutotuneError: nothing can be measured any more; what came before is stored.
         """
-        first = len(self._study.get_trials(deepcopy=False))
-        for trial in trials:
-            self._study.enqueue_trial({}, user_attrs={"trial": encode(trial)})
-        self._measured.clear()
-        timed = all(trial.rung is Rung.RUN for trial in trials)
-        while True:
-            self.work(together=len(trials) if timed or alone else 1)
-            batch = self._study.get_trials(deepcopy=False)[first:]
-            if said := next((trial.user_attrs[CHANGED] for trial in batch if CHANGED in trial.user_attrs), None):
-                raise ProblemChangedError(said)
-            if not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in batch):
-                return list(self._measured)
-            time.sleep(IDLE_POLL_SECONDS)
-            self._seed_heartbeats(batch)
-            self.reap()  # else the trial of the last worker to die would run for ever
+        found: dict[Future[Any], list[Measurement]] = {}
+        for future in self.crew.wait(self._under_way):
+            rows = self.crew.rows(future)
+            self._may_store()
+            for row in rows:
+                self._store.put(row)
+                self.measured += 1
+                self._progress.finished(row)
+            del self._under_way[future]
+            found[future] = rows
+        return found
 
-    def _seed_heartbeats(self, batch: Sequence[optuna.trial.FrozenTrial]) -> None:
-        """Record one heartbeat, once, for trials that others run.
 
-        Optuna takes only those for stale that have a heartbeat: a worker that died before its first would be waited
-        for for ever.
-        """
-        storage = self._storage
-        if not isinstance(storage, optuna.storages.RDBStorage):
-            return
-        study_id = storage.get_study_id_from_name(self._study.study_name)
-        for trial in batch:
-            if trial.state is TrialState.RUNNING and trial.number not in self._seeded:
-                self._seeded.add(trial.number)
-                storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
+def units_of(requests: Iterable[TrialRequest], *, alone: bool) -> list[list[TrialRequest]]:
+    """Divide a batch into units.
 
-    def lost(self, trials: Sequence[Trial], rows: Sequence[Measurement]) -> list[Trial]:
-        """Return the trials that have no row: their workers died twice."""
-        known = {trial_key(row) for row in rows}
-        return [trial for trial in trials if trial_key(trial) not in known]
-
-    def work(self, *, together: int = 1) -> int:
-        """Take and measure waiting trials until none waits; return how many this process took."""
-        taken = 0
-        while (waiting := self.waiting) and not self._interrupted.is_set():
-            size = min(together, waiting)
-            meeting = Rendezvous(size, self._run)
-            self._study.optimize(
-                lambda trial, meeting=meeting: self._objective(trial, meeting),
-                n_trials=size,
-                n_jobs=size,
-            )
-            meeting.check()  # Optuna drops what its last threads raised
-            taken += size
-        if self._interrupted.is_set():
-            raise SweepInterrupted
-        return taken
-
-    def _objective(self, handed: optuna.Trial, meeting: Rendezvous) -> float:
-        """Measure the trial that Optuna handed out; see the module's header. How it ended stands in its row alone."""
-        encoded = handed.user_attrs.get("trial")
-        if encoded is None:  # another worker was faster: nothing waits
-            meeting.leave()
-            raise optuna.TrialPruned
-        try:
-            meeting.bring(decode_trial(encoded))
-        except ProblemChangedError as error:
-            handed.set_user_attr(CHANGED, str(error))  # for the process that made the study
-            raise
-        return 0.0
-
-    def _run(self, trials: Sequence[Trial]) -> list[Measurement]:
-        """Measure trials, and store each row before anyone else hears of it."""
-        tools = self._tools
-        tools.progress.started(trials)
-        rows = tools.runner.run(trials)
-        if self._interrupted.is_set():
-            raise SweepInterrupted
-        for row in rows:
-            tools.store.put(row)
-            self._measured.append(row)
-            tools.progress.finished(row)
-        return rows
+    What is timed at one case stays together, since it is compared; what is only compiled is a unit each. A machine
+    that is alone gets everything in one unit, whose programs it compiles side by side.
+    """
+    if alone:
+        return [list(requests)]
+    timed: dict[Any, list[TrialRequest]] = {}
+    others: list[list[TrialRequest]] = []
+    for asked in requests:
+        if asked.rung is Rung.RUN:
+            timed.setdefault(asked.cell.case, []).append(asked)
+        else:
+            others.append([asked])
+    return [*timed.values(), *others]

@@ -1,14 +1,13 @@
 """Tune a problem: prepare, search, choose, each step resting on what the store holds.
 
-The store is read anew before every batch, so it does not matter who measured a row: this process, a worker on another
-host, or a tune that was killed. What a search requests next follows from the rows alone.
+The store is read anew before every batch, so it does not matter who measured a row: this tune, one that was killed, or
+one that runs elsewhere. What a search requests next follows from the rows, and from what is being measured.
 """
 
-import contextlib
+import collections
 import dataclasses
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from autotune.choosing.recommend import Fit, Recommendation
@@ -21,17 +20,18 @@ from autotune.search.history import SearchGoal
 from autotune.search.search import Search, TrialRequest
 from autotune.search.space import Space
 from autotune.tuning.dry_run import Planned, plan, total_seconds
-from autotune.tuning.helpers import local_workers, origin_of_study
+from autotune.tuning.lab import crew_of
+from autotune.tuning.lease import Leases
 from autotune.tuning.prepare import NOT_COUNTED, Machine, Prepared, Reuse, Store, prepare, reuse
-from autotune.tuning.queue import StudyPlan, make_study, scratch_url
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.stored_choice import CHOICE_NOTE, choice_key, note_of_choice
 from autotune.tuning.study_view import write_study_of
-from autotune.tuning.sweep import Sweep, SweepInterrupted, SweepProgress, SweepTools
+from autotune.tuning.sweep import Sweep, SweepProgress, units_of
 from autotune.tuning.tier_space import TierSizes
-from autotune.tuning.verify import Chooser
+from autotune.tuning.verify import Chooser, Choosing
 from profiles import (
     AdjointName,
+    Case,
     Measurement,
     ProblemKey,
     ProfilesError,
@@ -139,24 +139,20 @@ class Tuning:
     """One tune on its way."""
 
     def __init__(self, prepared: Prepared, store: Store, machine: Machine, progress: TuneProgress) -> None:
-        """Make the queue."""
+        """Measure nothing yet."""
         self._prepared = prepared
         self._store = store
         self._machine = machine
         self._progress = progress
-        self._measured = 0
-        url = scratch_url(store.url)
-        if prepared.request.workers > 1 and not url:
-            raise AutotuneError(f"{prepared.request.workers} workers need a store that they can share; name a file")
-        joined = make_study(url, StudyPlan(name=prepared.study, origin=origin_of_study(prepared)))
-        self._sweep = Sweep(joined, SweepTools(runner=machine, store=store, progress=progress))
+        self._leases = Leases(store, prepared.study, prepared.cases, note=progress.note)
+        self._sweep = Sweep(crew_of(machine), store, progress, may_store=self._leases.check)
 
     def run(self) -> TuneResult:
         """Search, choose, and note the choices; write the Optuna study, however it ends."""
         try:
-            result = self._run()
+            with self._leases:
+                result = self._run()
         finally:
-            self.close()
             study_url = self._write_study()
         return dataclasses.replace(result, study_url=study_url)
 
@@ -168,26 +164,15 @@ class Tuning:
             self._progress.note(str(error))
             return None
 
-    def close(self) -> None:
-        """Let go of the queue's database."""
-        self._sweep.close()
-
     def _run(self) -> TuneResult:
         failed = self._store_failures()
         known = self._known()
         self._say_what_is_reused(known)
-        helpers = local_workers(self._prepared, self._sweep.name, self._store.url, self._prepared.request.workers - 1)
-        with helpers, _interruptible(self._sweep):
-            try:
-                self._search(self._prepared.space)
-                space = self._space_with_tiers()
-                if space != self._prepared.space:
-                    self._search(space)
-                chosen = self._choose(space)
-            except SweepInterrupted as error:
-                raise KeyboardInterrupt from error
-            finally:
-                self._sweep.end()
+        self._search(self._prepared.space)
+        space = self._space_with_tiers()
+        if space != self._prepared.space:
+            self._search(space)
+        chosen = self._choose(space)
         self._note(chosen)
         found = self._known()
         chosen = self._with_failures(chosen)
@@ -196,7 +181,7 @@ class Tuning:
             recommendations=chosen,
             rows=(*found.rows, *found.verified, *failed),
             reused=len(known.rows) + len(known.verified),
-            measured=self._measured,
+            measured=self._sweep.measured,
             stale=dict(known.stale),
             hints=tuple(self._hints(chosen)),
             store=self._store.place,
@@ -247,38 +232,36 @@ class Tuning:
             self._progress.note(f"not reusing {count} measurements: {reason}")
 
     def _search(self, space: Space) -> None:
-        """Measure what the search requests until it requests nothing."""
-        request = self._prepared.request
+        """Measure what the search requests until it requests nothing, and nothing is under way."""
         question = _question(self._prepared, space)
-        search = Search(question)
-        while requests := search.next_requests(rows := self._known().rows, at_least=request.workers):
-            known = self._known()
-            coming = plan(question, known.rows, verified=known.verified)
+        search, known = Search(question), self._known()
+        while True:
+            self._submit_wanted(search, known)
+            if not self._sweep.pending:
+                return
+            if measured := [row for rows in self._sweep.collect().values() for row in rows]:
+                known = self._known()
+                there = {trial_key(row) for row in known.rows}
+                if not any(trial_key(row) in there for row in measured):
+                    # A search that learns nothing would request the same for ever.
+                    raise RuntimeError(f"the store did not keep what was measured: {measured}")
+
+    def _submit_wanted(self, search: Search, known: Reuse) -> None:
+        """Hand out what the search wants next, while somebody is there to measure it."""
+        while self._sweep.room > 0 and (requests := search.next_requests(known.rows, pending=self._sweep.pending)):
+            coming = plan(search.question, known.rows, verified=known.verified)
             self._progress.expect(len(coming), total_seconds(coming))
-            forecast = Forecast(rows, self._prepared.works, request.adjoint)
-            self._measure(requests, forecast)
-            if len(self._known().rows) == len(rows):
-                # A search that learns nothing would request the same for ever.
-                raise RuntimeError(f"the store did not keep what was measured for {requests}")
+            forecast = Forecast(known.rows, self._prepared.works, self._prepared.request.adjoint)
+            for unit in units_of(requests, alone=self._sweep.crew.alone):
+                batch = self._sweep.next_batch(unit[0].batch)
+                self._start([dataclasses.replace(asked, batch=batch) for asked in unit], forecast)
 
-    def _measure(
-        self, requests: Sequence[TrialRequest], forecast: Forecast, *, final: bool = False
-    ) -> list[Measurement]:
-        """Measure a batch and return its rows, whoever measured them.
-
-        A trial whose worker died twice becomes a row that says so.
-        """
+    def _start(self, requests: Sequence[TrialRequest], forecast: Forecast, *, final: bool = False) -> Future[Any]:
+        """Hand out one unit."""
         trials = [trial_of(self._prepared, asked, forecast, final=final) for asked in requests]
         for trial, asked in zip(trials, requests, strict=True):
             keep_why(self._store, trial, asked.why)
-        self._sweep.measure(trials, alone=self._prepared.request.workers == 1)
-        stored = self._store.measurements(problem_name=self._prepared.name)
-        for trial in self._sweep.lost(trials, stored):
-            message = "its worker was killed twice"
-            self._store.put(dataclasses.replace(blank_row(trial), status=Status.FAILED, message=message))
-        self._measured += len(trials)
-        asked_for = {trial_key(trial) for trial in trials}
-        return [row for row in stored if trial_key(row) in asked_for]
+        return self._sweep.start(requests, trials)
 
     def _space_with_tiers(self) -> Space:
         """Add to the space its cells with every requested tier that holds a state."""
@@ -290,17 +273,30 @@ class Tuning:
         return sizes.add_to(self._prepared.space)
 
     def _choose(self, space: Space) -> tuple[Recommendation, ...]:
-        """Choose at every case, each choice run under the user's own settings."""
+        """Choose at every case, each choice run under the user's own settings; the final runs of cases overlap."""
         known = self._known()
         chooser = Chooser(self._prepared, known.rows, known.verified)
         forecast = Forecast(known.rows, self._prepared.works, self._prepared.request.adjoint)
+        waiting = collections.deque(space.cases)
+        under_way: dict[Future[Any], tuple[Case, Choosing]] = {}
+        chosen: dict[Case, Recommendation] = {}
 
-        def final_run(asked: TrialRequest) -> Measurement | None:
-            rows = self._measure([asked], forecast, final=True)
-            return rows[0] if rows else None
+        def go_on(case: Case, choosing: Choosing, row: Measurement | None) -> None:
+            try:
+                asked = next(choosing) if row is None else choosing.send(row)
+            except StopIteration as done:
+                chosen[case] = done.value
+            else:
+                under_way[self._start([asked], forecast, final=True)] = case, choosing
 
-        cells = {case: [cell for cell in space.cells if cell.case == case] for case in space.cases}
-        return tuple(chooser.choose(case, mine, final_run) for case, mine in cells.items())
+        while waiting or under_way:
+            while waiting and self._sweep.room > 0:
+                case = waiting.popleft()
+                cells = [cell for cell in space.cells if cell.case == case]
+                go_on(case, chooser.choose(case, cells), None)
+            for future, rows in self._sweep.collect().items() if under_way else ():
+                go_on(*under_way.pop(future), rows[0])
+        return tuple(chosen[case] for case in space.cases)
 
     def _note(self, chosen: Sequence[Recommendation]) -> None:
         """Keep what was recommended, for `check` and `auto_adjoint`."""
@@ -379,21 +375,3 @@ def _rounds(seconds: float | None) -> int:
     if seconds is None:
         return 5
     return 7 if seconds < 0.1 else 5 if seconds < 5 else 3
-
-
-@contextlib.contextmanager
-def _interruptible(sweep: Sweep) -> Iterator[None]:
-    """End the running trials at Ctrl-C, which Optuna's threads would otherwise wait for."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        sweep.interrupt()
-        raise KeyboardInterrupt
-
-    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

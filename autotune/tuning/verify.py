@@ -6,7 +6,7 @@ fails that is a row like any other, and the next best takes its place.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 from autotune.choosing.describe import Known, describe
 from autotune.choosing.recommend import Evidence, Fit, Option, Recommendation, options, rank
@@ -20,8 +20,8 @@ from profiles import Case, Measurement, PeakSource, Status
 ATTEMPTS = 8
 """How many choices of one case may fail their final run before the case is given up."""
 
-Measure = Callable[[TrialRequest], Measurement | None]
-"""Measures one request under the user's own settings and stores the row; None where nothing was measured."""
+Choosing = Generator[TrialRequest, Measurement, Recommendation]
+"""A choice on its way: yields what is to be run under the user's own settings, takes its row, returns the choice."""
 
 
 class Chooser:
@@ -33,7 +33,7 @@ class Chooser:
         self._rows = list(rows)
         self._verified = {(cell_of(row), row.checkpoints): row for row in verified}
 
-    def choose(self, case: Case, cells: Sequence[Cell], measure: Measure) -> Recommendation:
+    def choose(self, case: Case, cells: Sequence[Cell]) -> Choosing:
         """Find the best count at a case, over its cells, that survives its final run."""
         base = Recommendation(
             case=case,
@@ -47,8 +47,8 @@ class Chooser:
             if option is None:
                 break
             tried.add((option.cell, option.checkpoints))
-            row = self._final_run(option, measure)
-            if row is not None and self._holds(row):
+            row = yield from self._final_run(option)
+            if self._holds(row):
                 return self._described(option, row, base)
         return dataclasses.replace(base, smallest_bytes=self._smallest(cells))
 
@@ -71,18 +71,15 @@ class Chooser:
         ranked = rank(candidates, self._prepared.budget.bytes)
         return ranked[0] if ranked else None
 
-    def _final_run(self, option: Option, measure: Measure) -> Measurement | None:
+    def _final_run(self, option: Option) -> Generator[TrialRequest, Measurement, Measurement]:
         known = self._verified.get((option.cell, option.checkpoints))
         rung = Rung.RUN if option.cell.case in self._prepared.works else Rung.COMPILED
         if known is not None and (known.run_seconds or rung is Rung.COMPILED or known.status is not Status.OK):
             return known
-        row = measure(
-            TrialRequest(
-                cell=option.cell, checkpoints=option.checkpoints, rung=rung, why="final run, your own settings"
-            )
+        row = yield TrialRequest(
+            cell=option.cell, checkpoints=option.checkpoints, rung=rung, why="final run, your own settings"
         )
-        if row is not None:
-            self._verified[(option.cell, option.checkpoints)] = row
+        self._verified[(option.cell, option.checkpoints)] = row
         return row
 
     def _holds(self, row: Measurement) -> bool:

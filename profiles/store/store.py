@@ -240,13 +240,39 @@ class ProfileStore:
         Raises:
             StoreError: it could not be stored, or is not JSON.
         """
-        try:
-            text = json.dumps(value, sort_keys=True)
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"a note of kind {kind!r} must be JSON: {error}") from error
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-        row = {"kind": kind, "key": _note_key(key), "value": text, "written_at": now}
+        row = _note_row(kind, key, value)
         self._write(lambda connection: _write_rows(connection, NOTES, ("kind", "key"), [row]))
+
+    def swap_note(self, kind: str, key: str, old: Any, new: Any) -> bool:
+        """Put a document in the place of another one in one step, unless another one than `old` is there.
+
+        Args:
+            kind: what sort of document.
+            key: which one.
+            old: what must be there; None for nothing.
+            new: what is there then; None for nothing.
+
+        Returns:
+            Whether that was done. Where a server dropped the connection, it may have been done all the same.
+
+        Raises:
+            StoreError: it could not be stored, or is not JSON.
+        """
+        row = _note_row(kind, key, new)
+        there = (NOTES.c.kind == kind) & (NOTES.c.key == row["key"])
+        same = there & (NOTES.c.value == _note_row(kind, key, old)["value"])
+
+        def work(connection: sa.Connection) -> bool:
+            if old is not None:
+                change = sa.delete(NOTES).where(same) if new is None else sa.update(NOTES).where(same).values(row)
+                return connection.execute(change).rowcount == 1
+            if connection.execute(sa.select(NOTES.c.key).where(there)).first() is not None:
+                return False
+            if new is not None:
+                connection.execute(sa.insert(NOTES), [row])
+            return True
+
+        return self._write(work)
 
     def get_note(self, kind: str, key: str) -> Any:
         """Read a document, None where there is none."""
@@ -353,6 +379,16 @@ def _write_rows(
         connection.execute(update, [row | {f"old_{key}": row[key] for key in keys} for row in old])
     if new:
         connection.execute(sa.insert(table), new)
+
+
+def _note_row(kind: str, key: str, value: Any) -> dict[str, str]:
+    """Write a document as a row of its table."""
+    try:
+        text = json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"a note of kind {kind!r} must be JSON: {error}") from error
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+    return {"kind": kind, "key": _note_key(key), "value": text, "written_at": now}
 
 
 def _note_key(key: str) -> str:

@@ -4,9 +4,11 @@ A backend's test module subclasses `SharedStoreContract` (`StoreContract` where 
 provides the fixture `url`: the URL of an empty store.
 """
 
+import concurrent.futures
 import dataclasses
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -195,6 +197,23 @@ class StoreContract:
         assert store.get_note("law", "k") == value
         assert store.notes("law") == {"k": value}
 
+    def test_a_note_is_swapped_only_for_the_one_that_is_named(self, store: ProfileStore):
+        """In one step: from nothing, from one to another, and to nothing; whoever names another changes nothing."""
+        assert not store.swap_note("a", "k", {"x": 1}, {"x": 2})
+        assert store.swap_note("a", "k", None, {"x": 1, "y": [2]})
+        assert not store.swap_note("a", "k", None, {"x": 3})
+        assert not store.swap_note("a", "k", {"x": 1}, {"x": 3})
+        assert store.get_note("a", "k") == {"x": 1, "y": [2]}
+        assert store.swap_note("a", "k", {"y": [2], "x": 1}, 7)
+        assert store.get_note("a", "k") == 7
+        assert not store.swap_note("a", "other", 7, None)
+        assert not store.swap_note("b", "k", 7, None)
+        assert store.swap_note("a", "k", 7, None)
+        assert store.get_note("a", "k") is None
+        assert store.swap_note("a", "k", None, None)
+        with pytest.raises(StoreError, match="must be JSON"):
+            store.swap_note("a", "k", None, object())
+
     def test_notes_are_told_apart_by_kind_and_key(self, store: ProfileStore):
         """Kinds and keys are separate, keys of any length."""
         long = "k" * 1000
@@ -211,6 +230,20 @@ class StoreContract:
 
 class SharedStoreContract(StoreContract):
     """Tests of a backend that several connections and processes may open."""
+
+    def test_of_many_that_swap_a_note_at_once_one_succeeds(self, store: ProfileStore):
+        """Each round, whoever it is; the others see that they did not."""
+        for number in range(5):
+            start = threading.Barrier(4)
+
+            def swap(mine: int, start: threading.Barrier = start, number: int = number) -> bool:
+                start.wait(30)
+                return store.swap_note("a", f"k{number}", None, mine)
+
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                done = list(pool.map(swap, range(4)))
+            assert sum(done) == 1
+            assert store.get_note("a", f"k{number}") == done.index(True)
 
     def test_another_connection_sees_what_was_put(self, store: ProfileStore, url: str):
         """What `put` returned from is in the database, not in this object."""

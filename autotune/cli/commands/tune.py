@@ -10,8 +10,10 @@ from autotune.choosing.recommend import Fit, Recommendation
 from autotune.cli import tables
 from autotune.cli.screen import Exit, Format, Screen, TuneScreen
 from autotune.errors import AutotuneError
+from autotune.measuring.cluster import Certificates
+from autotune.measuring.cluster_machine import ClusterMachine, ClusterRequest
 from autotune.tuning.dry_run import Planned, total_seconds
-from autotune.tuning.lab import ReplayMachine, make_machine, replay_rows
+from autotune.tuning.lab import ReplayMachine, make_machine, make_machines, replay_rows
 from autotune.tuning.largest import Largest, LargestRequest, describe_largest, find_largest
 from autotune.tuning.prepare import Machine
 from autotune.tuning.request import TuneRequest
@@ -60,6 +62,7 @@ class TuneCommand:
         self,
         request: TuneRequest,
         *,
+        cluster: ClusterRequest | None = None,
         store_url: str | None = None,
         replay_url: str | None = None,
         report_folder: Path | None = None,
@@ -69,6 +72,7 @@ class TuneCommand:
         """Keep the request and where things lie."""
         self._largest = largest
         self._request = request
+        self._cluster = cluster
         self._store_url = store_url
         self._replay_url = replay_url
         self._report_folder = report_folder
@@ -77,7 +81,7 @@ class TuneCommand:
     def run(self, screen: Screen) -> Exit:
         """Tune, and print the outcome."""
         found = None
-        with self._place() as place, TuneScreen(screen) as shown:
+        with self._place(screen) as place, TuneScreen(screen) as shown:
             request = self._request
             if self._largest is not None:
                 found, request = find_largest(
@@ -96,7 +100,7 @@ class TuneCommand:
 
     def dry_run(self, screen: Screen) -> Exit:
         """List the trials that are still to come, and how long they will take."""
-        with self._place() as place, TuneScreen(screen) as shown:
+        with self._place(screen) as place, TuneScreen(screen) as shown:
             planned = foresee(self._request, store=place.store, machine=place.machine, progress=shown)
         records = [_planned_record(one) for one in planned]
         if self._format is Format.JSON:
@@ -127,12 +131,13 @@ class TuneCommand:
         return {key: tuple(map(read_value, listed)) for key, listed in self._request.listed.set_values.items()}
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[Workplace]:
+    def _place(self, screen: Screen) -> Iterator[Workplace]:
         """Open store and machine, and end both."""
-        _, search_path = self._request.located()
+        if self._cluster is not None and (self._request.workers > 1 or self._replay_url is not None):
+            raise AutotuneError("--cluster measures on its own workers: leave --workers and --replay out")
         if self._replay_url is None:
             with open_store(self._store_url) as store:
-                machine = make_machine(self._request.settings, search_path=search_path)
+                machine = self._machine(screen)
                 try:
                     yield Workplace(store=store, machine=machine)
                 finally:
@@ -144,6 +149,18 @@ class TuneCommand:
             machine = ReplayMachine(rows, recorded.place)
         with open_store(self._store_url or IN_MEMORY) as store:
             yield Workplace(store=store, machine=machine)
+
+    def _machine(self, screen: Screen) -> Machine:
+        """Make what measures: the workers of a cluster, several machines of this host, or one."""
+        problem, search_path = self._request.located()
+        settings, workers = self._request.settings, self._request.workers
+        if self._cluster is not None:
+            return ClusterMachine(
+                self._cluster, settings, problem=problem, search_path=search_path, note=screen.say
+            )  # fmt: skip
+        if workers > 1:
+            return make_machines(settings, search_path=search_path, size=workers)
+        return make_machine(settings, search_path=search_path)
 
     def _print(self, screen: Screen, result: TuneResult, found: Largest | None) -> None:
         """Print the outcome in the chosen format."""
@@ -217,6 +234,23 @@ class TuneCommand:
         for path in write_report(_profile_of(store, rows), self._report_folder, result.recommendations):
             screen.say(f"wrote {path}")
         screen.line(f"report      {self._report_folder / 'report.html'}")
+
+
+def read_cluster(
+    address: str | None, tls: tuple[str | None, str | None, str | None], *, wait: float, kind: str | None, ship: bool
+) -> ClusterRequest | None:
+    """Make the request of a cluster from its options; None where there is none.
+
+    Raises:
+        AutotuneError: there is none, and an option that needs one.
+    """
+    ca, cert, key = tls
+    if address is None:
+        if ship or kind or any(tls):
+            raise AutotuneError("--ship, --cluster-kind and --tls-… are for a cluster; name one with --cluster")
+        return None
+    certificates = Certificates(ca=ca or "", cert=cert or "", key=key or "")
+    return ClusterRequest(address=address, certificates=certificates, wait_seconds=wait, ship=ship, kind=kind or "")
 
 
 def _broken(rows: Sequence[Measurement], choice: Recommendation) -> Measurement | None:

@@ -21,6 +21,7 @@ from autotune.search.search import (
     MOST_TIMED_ALONE,
     STRETCH,
     Search,
+    TrialRequest,
     _apart,
 )
 from autotune.search.space import Listed, Space, build_space, grid_counts
@@ -409,9 +410,11 @@ def test_flags_of_other_set_values_are_another_question() -> None:
     listed = Listed(horizons=(10,), tolerances=(1e-3,), set_values={"width": (8, 16)}, xla_flags=("", "--f"))
     question = goal(build_space(listed))
     rows = [dataclasses.replace(one, set_values={"width": 8}) for one in PLAIN]
-    found = Search(question).next_requests(rows, at_least=3)
-    where = [(dict(one.cell.case.set_values)["width"], one.cell.xla_flags, one.checkpoints) for one in found]
+    first = Search(question).next_requests(rows)
+    second = Search(question).next_requests(rows, pending=first)
+    where = [(dict(one.cell.case.set_values)["width"], one.cell.xla_flags, one.checkpoints) for one in first + second]
     assert where == [(8, "", 45), (8, "--f", 45), (16, "", 15), (16, "", 45), (16, "", 1000)]
+    assert Search(question).next_requests(rows, pending=first + second) == (), "flags of 16 wait for 16 without them"
 
 
 def with_tier(space: Space, tier: Tier = HOST) -> Space:
@@ -514,24 +517,46 @@ def test_an_exhaustive_search_takes_six_counts_at_a_time_and_one_cell_after_the_
     assert {one.why for one in Search(question).next_requests([])} == {"part of the whole grid"}
 
 
+def test_a_whole_grid_goes_on_beside_what_is_measured_and_requests_nothing_twice() -> None:
+    """What is compiled only goes on at once; what is timed waits for the first batch of its cell, and others go on."""
+    counts = tuple(range(1, 9))
+    compiled = goal(space_of(10, counts=counts), exhaustive=True, works={})
+    first = Search(compiled).next_requests([])
+    second = Search(compiled).next_requests([], pending=first)
+    assert sorted(one.checkpoints for one in first + second) == list(counts)
+    assert Search(compiled).next_requests([], pending=first + second) == ()
+    timed = goal(space_of(10, 20, counts=counts), exhaustive=True)
+    first = Search(timed).next_requests([])
+    second = Search(timed).next_requests([], pending=first)
+    assert {one.cell.case.horizon for one in second} == {20}
+    assert Search(timed).next_requests([], pending=first + second) == ()
+    rows = [row(count, 0.1) for count in range(1, 4)]
+    third = Search(timed).next_requests(rows, pending=[*first[3:], *second])
+    assert [(one.cell.case.horizon, one.checkpoints) for one in third if one.checkpoints > 3] == [(10, 7), (10, 8)]
+
+
 def test_an_exhaustive_search_without_a_list_takes_the_grid_and_compiles_what_cannot_run() -> None:
     """A case without observed steps has one count."""
     assert counts_asked(goal(space_of(10), exhaustive=True)) == list(grid_counts(1000)[:6])
     assert asked(goal(space_of(10), exhaustive=True, works={})) == [(10, 1, COMPILED)]
 
 
-def test_variants_come_one_after_the_other_until_each_worker_has_something() -> None:
-    """One request is enough for one worker; one that is over, or was given up, is passed over."""
+def test_while_a_variant_is_measured_the_next_ones_are_requested_and_it_is_not_asked_again() -> None:
+    """What its answers decide waits for them; a variant that is over, or was given up, is passed over."""
     listed = Listed(horizons=(10,), tolerances=(1e-3,), set_values={"width": (8, 16, 32)})
     question = goal(build_space(listed))
 
-    def widths(*rows: Measurement, **options: int) -> list[Any]:
-        found = Search(question).next_requests(rows, **options)
+    def widths(*rows: Measurement, pending: Sequence[TrialRequest] = ()) -> list[Any]:
+        found = Search(question).next_requests(rows, pending=pending)
         return [dict(variant.set_values)["width"] for variant in dict.fromkeys(one.cell.variant for one in found)]
 
-    assert widths() == widths(at_least=3) == [8]
-    assert widths(at_least=4) == widths(at_least=6) == [8, 16]
-    assert widths(at_least=7) == widths(at_least=100) == [8, 16, 32]
+    pending: list[TrialRequest] = []
+    for width in (8, 16, 32):
+        assert widths(pending=pending) == [width]
+        pending += Search(question).next_requests((), pending=pending)
+    assert widths(pending=pending) == []
+    assert widths(pending=pending[1:]) == [], "one of its three counts is still to come"
+    assert widths(pending=[one for one in pending if dict(one.cell.case.set_values)["width"] != 16]) == [16]
     bad = [row(count, set_values={"width": 8}, status=Status.FAILED, peak_bytes=None) for count in (15, 45)]
     assert widths(*bad) == [16]
     assert Variant((("width", 8),)) == cell_of(bad[0]).variant

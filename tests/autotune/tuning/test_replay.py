@@ -1,6 +1,5 @@
 """A recorded sweep in the place of a device: what it answers of its rows, and what it refuses."""
 
-import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from autotune import AutotuneError
 from autotune.machine.tiers import TierRequest
 from autotune.measuring.runners import ProbeRequest
-from autotune.tuning.lab import ReplayMachine, TimingLock, described_device, replay_rows
+from autotune.tuning.lab import ReplayMachine, described_device, replay_rows
 from autotune.tuning.request import TuneRequest
 from profiles import DeviceKey, ProblemKey, Tier
 from tests.autotune.rows import ROW, a_row
@@ -109,16 +108,6 @@ def test_recorded_rows_are_found_by_the_name_or_by_what_the_command_line_says(pr
         dataclasses.replace(ROW, problem=ProblemKey(name="q:make", components={})),
     )
     assert replay_rows([other, mine], problem) == [mine]
-
-
-def test_a_timing_lock_holds_nothing_until_the_device_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then it is a file of this user's."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    lock = TimingLock(2)
-    assert isinstance(lock(), contextlib.nullcontext)
-    lock.device_fingerprint = "abc"
-    with lock():
-        assert [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_problem_in_a_file_is_named_by_its_whole_path_and_a_module_by_the_folder_it_is_found_from(

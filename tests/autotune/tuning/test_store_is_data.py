@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from autotune import AutotuneError
-from autotune.tuning import helpers
-from autotune.tuning.helpers import WorkerRequest, run_worker
-from autotune.tuning.prepare import prepare
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.stored_choice import CHOICE_NOTE
-from autotune.tuning.tune import Tuning, run_tune
+from autotune.tuning.tune import run_tune
 from profiles import ProfileStore, open_store
 from tests.autotune.fake_lab import Heard, lab
 from tests.conftest import REPOSITORY
@@ -74,19 +70,4 @@ def test_no_command_on_a_profile_imports_what_the_store_names(
     """Every other command that reads a profile ends well, and the mark is not there."""
     done = _command(here, *words)
     assert done.returncode == 0, done.stderr
-    assert not (here / "owned").exists()
-
-
-def test_a_worker_runs_only_the_problem_that_its_user_names(
-    here: Path, store: ProfileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A study that names the module gets no worker that would import it; the line says what to add."""
-    prepared = prepare(TuneRequest(problem="evil:make", budget="5MB"), store, lab(), Heard().say)
-    tuning = Tuning(prepared, store, lab(), Heard())
-    made: list[object] = []
-    monkeypatch.setattr(helpers, "WorkerMachine", lambda *a, **k: made.append(a))
-    with pytest.raises(AutotuneError, match=r"add --problem FILE.py:factory \(the tune calls it evil:make\)"):
-        run_worker(WorkerRequest(study=prepared.study), store, Heard())
-    tuning.close()
-    assert made == []
     assert not (here / "owned").exists()

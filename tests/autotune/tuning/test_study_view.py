@@ -187,7 +187,7 @@ def test_a_second_tune_writes_the_study_anew_with_what_both_measured(store: Prof
 
 
 @pytest.mark.parametrize("left", ["nothing", "garbage"])
-def test_no_tune_reads_the_study_or_the_queue(store: ProfileStore, tmp_path: Path, left: str) -> None:
+def test_no_tune_reads_the_study(store: ProfileStore, tmp_path: Path, left: str) -> None:
     """Deleted or overwritten, it is written again; nothing is measured a second time."""
     first = _tune(store)
     path = study_path(store.url, first.prepared.study)

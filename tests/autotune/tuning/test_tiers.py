@@ -24,7 +24,7 @@ REQUEST = TuneRequest(problem="fake.module:make", budget="1500kB", tiers=(HOST,)
 
 @pytest.fixture
 def store():
-    """A store in memory; its scratch study then is in memory too."""
+    """A store in memory."""
     with open_store("sqlite://") as opened:
         yield opened
 

@@ -11,7 +11,6 @@ from autotune.measuring.trial import Trial
 from autotune.search.space import Listed
 from autotune.tuning.prepare import Machine
 from autotune.tuning.request import TuneRequest
-from autotune.tuning.sweep import Sweep
 from autotune.tuning.tune import foresee, run_tune
 from profiles import AdjointName, Measurement, ProblemKey, ProfileStore, Status, open_store
 from tests.autotune.fake_lab import FakeLab, Heard, lab
@@ -21,7 +20,7 @@ REQUEST = TuneRequest(problem="fake.module:make", budget="5MB")
 
 @pytest.fixture
 def store():
-    """A store in memory; its scratch study then is in memory too."""
+    """A store in memory."""
     with open_store("sqlite://") as opened:
         yield opened
 
@@ -124,18 +123,6 @@ def test_a_tune_that_was_cut_off_goes_on(store: ProfileStore) -> None:
     assert len(places) == len(set(places))
     with open_store("sqlite://") as uncut:
         assert result.recommendations[0].checkpoints == _tune(uncut, lab()).recommendations[0].checkpoints
-
-
-def test_a_final_run_that_another_worker_made_counts(store: ProfileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A helper that takes the final run stores its row; the choice that it verifies is not given up."""
-    measure = Sweep.measure
-    monkeypatch.setattr(Sweep, "measure", lambda self, trials, alone=False: (measure(self, trials, alone=alone), [])[1])
-    machine = lab()
-    with_helpers = _tune(store, machine).recommendations
-    assert len([trial for trial in machine.asked if trial.settings.own_environment]) == 1
-    monkeypatch.undo()
-    with open_store("sqlite://") as other:
-        assert with_helpers == _tune(other, lab()).recommendations
 
 
 def test_every_case_gets_its_recommendation(store: ProfileStore) -> None:

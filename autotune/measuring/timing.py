@@ -1,0 +1,65 @@
+"""Worker processes whose timings have their device to themselves, whatever else runs on the host. No jax."""
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autotune.machine.device import DeviceInfo
+from autotune.machine.lock import device_lock
+from autotune.measuring.runners import SubprocessRunner
+from autotune.measuring.trial import RunSettings
+
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+_BUSY = ("compile", "key", "observe")
+"""What keeps a CPU busy, and is never timed itself."""
+
+
+class TimingLock:
+    """Held while something is timed, or shared while something is compiled; knows its device once that was read."""
+
+    def __init__(self, index: int) -> None:
+        """Hold nothing until the device is known."""
+        self._index = index
+        self._device: DeviceInfo | None = None
+
+    def know(self, device: DeviceInfo) -> None:
+        """Take note of the device."""
+        self._device = device
+
+    def __call__(self, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Give the lock."""
+        if self._device is None:
+            return contextlib.nullcontext()
+        where = physical_index(self._device.platform, self._index, os.environ)
+        return device_lock(self._device.key.fingerprint, index=where, shared=shared)
+
+
+class WorkerMachine(SubprocessRunner):
+    """Worker processes that never time on one device at once, nor compile beside a timing, whoever started them."""
+
+    def __init__(self, settings: RunSettings, *, search_path: Sequence[str] = ()) -> None:
+        """Start nothing yet."""
+        self._lock = TimingLock(settings.device)
+        super().__init__(settings, search_path=search_path, timing_lock=self._lock)
+
+    def device_info(self) -> DeviceInfo:
+        """Read the device, which also names the lock."""
+        info = super().device_info()
+        self._lock.know(info)
+        return info
+
+    def _lock_for(self, op: str) -> contextlib.AbstractContextManager[Any]:
+        return self._lock(shared=True) if op in _BUSY else super()._lock_for(op)
+
+    def _probe(self, op: str, lane: int = 0, /, **request: Any) -> Any:
+        with self._lock_for(op):
+            return super()._probe(op, lane, **request)
+
+
+def physical_index(platform: str, index: int, environment: Mapping[str, str]) -> str:
+    """Number a device among all of its host, where a process was shown only some of them."""
+    shown = next((environment[name] for name in _VISIBLE if environment.get(name)), "") if platform != "cpu" else ""
+    listed = [re.sub(r"[^\w-]+", "-", one.strip()) for one in shown.split(",") if one.strip()]
+    return listed[index] if index < len(listed) else str(index)
