@@ -31,7 +31,8 @@ def a_row(device: str, horizon: int, factor: float | None) -> PlanRow:
     """A row of a plan, with or without something that fits."""
     fits = factor is not None
     return PlanRow(
-        device=device, usable_bytes=8 * GIB, case=Case(horizon, 1e-3), steps=100, steps_evidence="measured",
+        device=device, evidence="measured on it", usable_bytes=8 * GIB, case=Case(horizon, 1e-3), steps=100,
+        steps_evidence="measured",
         checkpoints=8 if fits else None, peak_bytes=GIB if fits else None, recompute_factor=factor,
         bytes_evidence="measured" if fits else None, needed_bytes=2 * GIB, needed_checkpoints=9,
         saturated_bytes=3 * GIB, smallest_bytes=GIB,

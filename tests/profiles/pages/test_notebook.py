@@ -67,7 +67,13 @@ def test_a_long_table_says_how_much_is_left_out():
 
 def test_a_plan_shows_its_rows_and_what_it_rests_on():
     """What fits nowhere is said in its row, and the notes stand below."""
-    common = {"device": "l4", "usable_bytes": 2**30, "steps": 100, "steps_evidence": "measured"}
+    common = {
+        "device": "l4",
+        "evidence": "measured on it",
+        "usable_bytes": 2**30,
+        "steps": 100,
+        "steps_evidence": "measured",
+    }
     none = dict.fromkeys(("peak_bytes", "recompute_factor", "bytes_evidence", "saturated_bytes", "smallest_bytes"))
     rows = (
         PlanRow(**common, **none, case=Case(10), checkpoints=None, needed_bytes=None, needed_checkpoints=None),
