@@ -82,7 +82,7 @@ def abstract_loop(*avals: Any, program: Program) -> tuple[list[Any], Any]:
 
 loop_p.def_impl(run_loop)
 loop_p.def_effectful_abstract_eval(abstract_loop)
-mlir.register_lowering(loop_p, mlir.lower_fun(run_loop, multiple_results=True))
+mlir.register_lowering(loop_p, mlir.lower_fun(run_loop, multiple_results=True), cacheable=False)
 
 
 #

@@ -261,7 +261,7 @@ def _batch(
 
 recorded_p.def_impl(_run)
 recorded_p.def_effectful_abstract_eval(_abstract)
-mlir.register_lowering(recorded_p, mlir.lower_fun(_run, multiple_results=True))
+mlir.register_lowering(recorded_p, mlir.lower_fun(_run, multiple_results=True), cacheable=False)
 ad.primitive_jvps[recorded_p] = _jvp
 batching.fancy_primitive_batchers[recorded_p] = _batch
 

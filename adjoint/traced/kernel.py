@@ -166,8 +166,8 @@ def _lower_on_cpu(ctx: Any, *args: Any, sweep: _Sweep) -> Any:
 
 kernel_p.def_impl(lambda *args, sweep: jax.jit(lambda *given: _run(*given, sweep=sweep))(*args))
 kernel_p.def_abstract_eval(_abstract)
-mlir.register_lowering(kernel_p, mlir.lower_fun(_run, multiple_results=True))
-mlir.register_lowering(kernel_p, _lower_on_cpu, platform="cpu")
+mlir.register_lowering(kernel_p, mlir.lower_fun(_run, multiple_results=True), cacheable=False)
+mlir.register_lowering(kernel_p, _lower_on_cpu, platform="cpu", cacheable=False)
 ad.primitive_jvps[kernel_p] = _jvp
 batching.fancy_primitive_batchers[kernel_p] = _batch
 dead_code_rule(kernel_p, _prune)

@@ -10,6 +10,18 @@ from jax.extend.mlir.dialects import func, stablehlo
 
 from ..compat import Jaxpr, call, mlir
 
+MOST_CONSTANT_OPERATIONS = 100
+"""What takes more operations to compute from constants is handed over as it is."""
+
+_FOLDING = """
+    abs add and case bitcast_convert broadcast_in_dim ceil compare concatenate constant convert divide floor is_finite
+    maximum minimum multiply negate not or reduce remainder reshape return select shift_left shift_right_arithmetic
+    shift_right_logical sign
+    slice sqrt subtract xor
+"""
+_FOLDS = frozenset(f"stablehlo.{name}" for name in _FOLDING.split()) | {"chlo.next_after"}
+"""What times, step sizes and counts of steps are made of, where they are known when the program is compiled."""
+
 
 def emit_call(ctx: Any, jaxpr: Jaxpr, operands: Sequence[Any]) -> tuple[Any, Any, Any]:
     """Lower a jaxpr as a call of a function of its own.
@@ -58,14 +70,18 @@ def replace_by_kernel(operation: Any, ctx: Any) -> list[Any]:
         operands.append(stablehlo.optimization_barrier([stablehlo.constant(zero)]))
     kinds = [*results, operands[-1].type]
     bundle = ir.Type.parse(f"tuple<{', '.join(str(operand.type) for operand in operands)}>")
-    body = ctx.module_context.module.body
+    body, functions = ctx.module_context.module.body, ctx.module_context.symbol_table
     with ir.InsertionPoint(body):
         function = func.FuncOp("checkpointed_kernel", ir.FunctionType.get([bundle], kinds), visibility="private")
-    ctx.module_context.symbol_table.insert(function)  # under a name of its own
+    functions.insert(function)  # under a name of its own
     block = function.add_entry_block()
     with ir.InsertionPoint(block):
-        (given,) = block.arguments
-        entries = [stablehlo.get_tuple_element(given, k) for k in range(len(operands))]
+        (given,), made = block.arguments, {}
+        entries = [
+            _constant(operand, functions, made) or stablehlo.get_tuple_element(given, k)
+            for k, operand in enumerate(operands[:-1])
+        ]
+        entries.append(stablehlo.get_tuple_element(given, len(operands) - 1))
         inner = func.CallOp(results, operation.attributes["callee"], entries[:-1])
         func.ReturnOp([*inner.results, entries[-1]])
     with ir.InsertionPoint(operation):
@@ -76,6 +92,73 @@ def replace_by_kernel(operation: Any, ctx: Any) -> list[Any]:
     outer.operation.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(dict(zip(names, values, strict=True)))
     operation.erase()
     return list(outer.results)[:-1]
+
+
+def _constant(value: Any, functions: Any, made: dict[Any, Any]) -> Any:
+    """Repeat a value where it is read if it follows from constants alone; None for anything else.
+
+    XLA then folds it as it would without the call, so that results are the same to the bit: it multiplies by the
+    inverse of a constant where it divides by anything else.
+
+    Args:
+        value: an operand of the call.
+        functions: the module's, by name.
+        made: what was repeated already, by the operation that it repeats.
+    """
+    seen, waiting = set(), [value]
+    while waiting:
+        owner = waiting.pop().owner
+        if isinstance(owner, ir.Block) or len(seen) >= MOST_CONSTANT_OPERATIONS or not _folds(owner, functions):
+            return None
+        if owner not in seen:
+            seen.add(owner)
+            waiting.extend(_read(owner))
+    return _repeat(value, made)
+
+
+def _within(operation: Any) -> list[Any]:
+    """List the operations in the regions of an operation, and in theirs."""
+    found = [inner.operation for region in operation.regions for block in region for inner in block]
+    return [*found, *(deeper for inner in found for deeper in _within(inner))]
+
+
+def _read(operation: Any) -> list[Any]:
+    """List what an operation and those within it read from outside."""
+    inside = _within(operation)
+    captured = [operand for inner in inside for operand in inner.operands if not _belongs(operand, operation, inside)]
+    return [*operation.operands, *captured]
+
+
+def _belongs(value: Any, operation: Any, inside: list[Any]) -> bool:
+    """Return whether a value is made within an operation."""
+    owner = value.owner
+    if isinstance(owner, ir.Block):
+        return owner.owner.operation == operation or owner.owner.operation in inside
+    return owner in inside
+
+
+def _folds(operation: Any, functions: Any) -> bool:
+    """Return whether an operation of constants is one: it computes something simple and does nothing else."""
+    if operation.name not in ("func.call", "call"):
+        return operation.name in _FOLDS and all(_folds(inner, functions) for inner in _within(operation))
+    called = functions[ir.FlatSymbolRefAttr(operation.attributes["callee"]).value]
+    body = [inner.operation for block in called.operation.regions[0] for inner in block]
+    return all(inner.name in ("func.return", "return") or _folds(inner, functions) for inner in body)
+
+
+def _repeat(value: Any, made: dict[Any, Any]) -> Any:
+    owner = value.owner
+    if owner not in made:
+        for read in _read(owner):  # first, so that each stands before what reads it
+            _repeat(read, made)
+        copy = owner.clone()
+        inside = _within(copy)
+        for operation in (copy, *inside):
+            for k, operand in enumerate(operation.operands):
+                if not _belongs(operand, copy, inside):
+                    operation.operands[k] = _repeat(operand, made)
+        made[owner] = copy
+    return made[owner].results[list(owner.results).index(value)]
 
 
 def inline_again(operation: Any) -> None:
