@@ -16,8 +16,7 @@ MOST_CONSTANT_OPERATIONS = 100
 _FOLDING = """
     abs add and case bitcast_convert broadcast_in_dim ceil compare concatenate constant convert divide floor is_finite
     maximum minimum multiply negate not or reduce remainder reshape return select shift_left shift_right_arithmetic
-    shift_right_logical sign
-    slice sqrt subtract xor
+    shift_right_logical sign slice sqrt subtract xor
 """
 _FOLDS = frozenset(f"stablehlo.{name}" for name in _FOLDING.split()) | {"chlo.next_after"}
 """What times, step sizes and counts of steps are made of, where they are known when the program is compiled."""
