@@ -2,13 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from autotune import AutotuneError, TuneResult
 from autotune.choosing.recommend import Evidence, Fit
+from autotune.measuring.runners import ProbeRequest
 from autotune.measuring.trial import Trial
+from autotune.problem.steps import Observation, SiteSteps
 from autotune.search.space import Listed
+from autotune.tuning import prepare
 from autotune.tuning.prepare import Machine
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.sweep import Sweep
@@ -75,6 +79,52 @@ def test_nothing_fits_tells_the_smallest_bytes_that_do(store: ProfileStore) -> N
     assert choice.smallest_bytes == 1_100_000
     again = _tune(store, lab(), dataclasses.replace(REQUEST, budget=choice.smallest_bytes))
     assert again.recommendations[0].checkpoints == 1
+
+
+class Rejects(FakeLab):
+    """A lab whose solve rejects a fifth of its steps, and leaves them out from 20 checkpoints on."""
+
+    def _observe(self, question: ProbeRequest) -> Observation:
+        seen = super()._observe(question)
+        solve = SiteSteps(site="a", steps=(1000,), accepted=(800,), rejected=(200,), max_steps=4096, accepted_from=20)
+        return dataclasses.replace(seen, sites=(solve,))
+
+
+def rejecting_lab() -> Rejects:
+    """Make one, with the bytes and seconds of any other."""
+    base = lab()
+    return Rejects(base.steps, base.peak_bytes, base.seconds)
+
+
+def test_a_trial_has_the_steps_that_are_visited_at_its_count(store: ProfileStore) -> None:
+    """All of them on one side of 20 checkpoints, the accepted ones on the other."""
+    machine = rejecting_lab()
+    _tune(store, machine)
+    assert {trial.reversed_steps for trial in machine.asked if trial.checkpoints < 20} == {1000}
+    assert {trial.reversed_steps for trial in machine.asked if trial.checkpoints >= 20} == {800}
+
+
+def test_steps_that_were_noted_without_the_count_from_which_on_are_counted_again(
+    store: ProfileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an earlier version noted them; once."""
+    with monkeypatch.context() as patch:
+        noted = prepare._to_note
+
+        def without(seen: Observation) -> dict[str, Any]:
+            note = noted(seen)
+            for site in note["sites"]:
+                del site["accepted_from"]
+            return note
+
+        patch.setattr(prepare, "_to_note", without)
+        _tune(store, rejecting_lab())
+    observed = []
+    for _ in range(2):
+        machine = rejecting_lab()
+        _tune(store, machine)
+        observed.append(machine.observed)
+    assert observed == [1, 0]
 
 
 def test_a_second_tune_measures_nothing(store: ProfileStore) -> None:
