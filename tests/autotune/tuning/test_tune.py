@@ -8,9 +8,8 @@ import pytest
 
 from autotune import AutotuneError, TuneResult
 from autotune.choosing.recommend import Evidence, Fit
-from autotune.measuring.runners import ProbeRequest
 from autotune.measuring.trial import Trial
-from autotune.problem.steps import Observation, SiteSteps
+from autotune.problem.steps import Observation
 from autotune.search.space import Listed
 from autotune.tuning import prepare
 from autotune.tuning.prepare import Machine
@@ -18,7 +17,7 @@ from autotune.tuning.request import TuneRequest
 from autotune.tuning.sweep import Sweep
 from autotune.tuning.tune import foresee, run_tune
 from profiles import AdjointName, Measurement, ProblemKey, ProfileStore, Status, open_store
-from tests.autotune.fake_lab import FakeLab, Heard, lab
+from tests.autotune.fake_lab import FakeLab, Heard, lab, rejecting_lab
 
 REQUEST = TuneRequest(problem="fake.module:make", budget="5MB")
 
@@ -79,21 +78,6 @@ def test_nothing_fits_tells_the_smallest_bytes_that_do(store: ProfileStore) -> N
     assert choice.smallest_bytes == 1_100_000
     again = _tune(store, lab(), dataclasses.replace(REQUEST, budget=choice.smallest_bytes))
     assert again.recommendations[0].checkpoints == 1
-
-
-class Rejects(FakeLab):
-    """A lab whose solve rejects a fifth of its steps, and leaves them out from 20 checkpoints on."""
-
-    def _observe(self, question: ProbeRequest) -> Observation:
-        seen = super()._observe(question)
-        solve = SiteSteps(site="a", steps=(1000,), accepted=(800,), rejected=(200,), max_steps=4096, accepted_from=20)
-        return dataclasses.replace(seen, sites=(solve,))
-
-
-def rejecting_lab() -> Rejects:
-    """Make one, with the bytes and seconds of any other."""
-    base = lab()
-    return Rejects(base.steps, base.peak_bytes, base.seconds)
 
 
 def test_a_trial_has_the_steps_that_are_visited_at_its_count(store: ProfileStore) -> None:
