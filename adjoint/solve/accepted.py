@@ -137,15 +137,25 @@ def _may_jump(state: Any, solve: dict[str, Any]) -> bool:
     return type(state.made_jump) is not bool or type(made_jump) is not bool
 
 
-def least_checkpoints(state: Any, controller: Any, max_steps: int | None) -> int | None:
-    """Compute from how many checkpoints on a record is small enough beside them; None where there is no place for one.
+def adapts(controller: Any) -> bool:
+    """Return whether a controller may reject a step: Diffrax's with fixed steps never do."""
+    return not isinstance(controller, diffrax.ConstantStepSize | diffrax.StepTo)
+
+
+def accepted_steps_from(state: Any, controller: Any, max_steps: int | None) -> int | None:
+    """Compute from how many checkpoints on a solve is replayed by its accepted steps alone, under no `jax.vmap`.
+
+    From there on the record of their times is small enough beside the checkpoints.
 
     Args:
-        state: the solve's initial state.
+        state: the solve's initial state, Diffrax's; shapes and dtypes are all that counts.
         controller: its step size controller.
         max_steps: bound on the passes, None for none.
+
+    Returns:
+        The count, at least 1; None for never: steps are fixed, or there is no place for a record.
     """
-    if max_steps is None or not 0 < max_steps < NEVER:
+    if not adapts(controller) or max_steps is None or not 0 < max_steps < NEVER:
         return None
     times = max_steps * _entry_bytes(state, controller)
     held = _held_bytes(state)
@@ -155,7 +165,7 @@ def least_checkpoints(state: Any, controller: Any, max_steps: int | None) -> int
 
 
 def fits(state: Any, controller: Any, checkpoints: int | None, max_steps: int | None) -> bool:
-    """Return whether a record is small enough beside the checkpoints.
+    """Return whether a solve may reject steps, and the record of the others is small enough beside the checkpoints.
 
     Args:
         state: the solve's initial state.
@@ -163,7 +173,7 @@ def fits(state: Any, controller: Any, checkpoints: int | None, max_steps: int | 
         checkpoints: their number, None for the default.
         max_steps: bound on the passes, None for none: then there is no place for a record.
     """
-    least = least_checkpoints(state, controller, max_steps)
+    least = accepted_steps_from(state, controller, max_steps)
     if least is None or max_steps is None:
         return False
     if checkpoints is None:

@@ -16,7 +16,7 @@ from ..loop.loop import checkpointed_loop, checkpointed_while_loop
 from ..loop.placement import INT, NEVER
 from ..loop.program import Derived
 from ..tiers.tiers import TierName, tier_options
-from .accepted import bind_accepted, fits, leaves_no_gap, shown
+from .accepted import adapts, bind_accepted, fits, leaves_no_gap, shown
 from .compat import solve_loop, solve_progress, time_step
 from .stages import WrittenOut, arrange
 
@@ -129,13 +129,13 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
                 lambda state: last_slope(state.solver_state), functools.partial(_slope, terms, kwargs["args"])
             )
         windows = tier_options(self.tier, self.windows, self.tier_bytes, self.directory, self.transfer_cost)
-        adaptive = not isinstance(kwargs["stepsize_controller"], diffrax.ConstantStepSize | diffrax.StepTo)
+        adaptive = adapts(kwargs["stepsize_controller"])
         accepted = functools.partial(_estimate, kwargs["t0"], kwargs["t1"], max_steps)
         predict = functools.partial(_passes, accepted, expected) if adaptive else None
 
         def outer(cond_fun, body_fun, init_val, *, max_steps, buffers):
             bind = None
-            if adaptive and fits(init_val, own["stepsize_controller"], self.checkpoints, max_steps):
+            if fits(init_val, own["stepsize_controller"], self.checkpoints, max_steps):
                 bind = functools.partial(
                     bind_accepted,
                     state=init_val,

@@ -43,7 +43,8 @@ def _recompute(profile: Profile) -> Callable[[int, int], float]:
         share = near.reversed_steps / near.steps if near else 1.0
         visited = near.reversed_steps if near and near.steps == steps else round(share * steps)
         accepted = near.predicted if near and near.steps == steps else visited
-        work = Work(steps=steps, reversed_steps=visited, accepted=accepted)
+        least = near.accepted_from if near else 1
+        work = Work(steps=steps, reversed_steps=visited, accepted=accepted, accepted_from=least)
         return sum(passes(AdjointName.OURS, work, checkpoints)) / steps
 
     return factor

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from autotune.adjoints import Work, passes, work_of_row
+from autotune.adjoints import Work, passes, work_of_rows
 from autotune.choosing.describe import Known, describe
 from autotune.choosing.objective import Objective as Objective
 from autotune.choosing.recommendation import Evidence as Evidence
@@ -90,7 +90,10 @@ def rank(candidates: Iterable[Option], budget_bytes: int, objective: Objective =
 
 def works_of(rows: Iterable[Measurement]) -> dict[Case, Work]:
     """Read the observed steps of every case from its rows."""
-    return {cell_of(row).case: work for row in rows if (work := work_of_row(row)) is not None}
+    by_case: dict[Case, list[Measurement]] = {}
+    for row in rows:
+        by_case.setdefault(cell_of(row).case, []).append(row)
+    return {case: work for case, mine in by_case.items() if (work := work_of_rows(mine)) is not None}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,8 +56,8 @@ def blank_row(trial: Trial, *, name: str | None = None, device: DeviceKey | None
         if trial.expected_steps is None and reversed_steps:  # placed as well as an adjoint can without a prediction
             executed = executed_steps(trial.adjoint, trial.steps, trial.checkpoints, None, trial.tier)
         else:
-            work = Work(steps=trial.steps, reversed_steps=reversed_steps, accepted=trial.expected_steps)
-            executed = sum(passes(trial.adjoint, work, trial.checkpoints, trial.tier))
+            work = Work(steps=trial.steps, reversed_steps=reversed_steps, accepted=trial.accepted)
+            executed = sum(passes(trial.adjoint, work, trial.checkpoints, trial.tier, trial.expected_steps))
     return Measurement(
         **trial.coordinates(), study=trial.study,
         problem=trial.key or ProblemKey(name=name or trial.problem, components={}),

@@ -98,7 +98,10 @@ def _piece(values: Sequence[float], value: float) -> tuple[int, Place]:
 
 
 def _mixed(left: Work, right: Work, mix) -> Work:
-    """Mix two numbers of steps; none is visited backwards where no gradient is taken."""
+    """Mix two numbers of steps; none is visited backwards where no gradient is taken.
+
+    Rejected ones are left out from the count on from which they are at both.
+    """
 
     def count(a: int, b: int) -> int:
         return max(1, round(mix(a, b)))
@@ -108,4 +111,5 @@ def _mixed(left: Work, right: Work, mix) -> Work:
         steps=count(left.steps, right.steps),
         reversed_steps=count(left.reversed_steps, right.reversed_steps) if visited else 0,
         accepted=count(left.predicted, right.predicted),
+        accepted_from=max(left.accepted_from, right.accepted_from),
     )

@@ -202,7 +202,7 @@ class TargetTuning:
         trials = [trial_of(self.prepared, one, forecast) for one in asked]
         work = self._work(cell)
         trials = [
-            dataclasses.replace(trial, steps=trial.steps or work.steps, reversed_steps=work.reversed_steps)
+            dataclasses.replace(trial, steps=trial.steps or work.steps, reversed_steps=work.visited(trial.checkpoints))
             for trial in trials
         ]
         for trial in trials:
@@ -298,7 +298,8 @@ class TargetTuning:
         """List the counts that may be chosen: the user's, else all up to one for every step that is reversed."""
         if self.prepared.space.counts is not None:
             return self.prepared.space.counts
-        most = max(1, self._work(cell).reversed_steps or self._work(cell).steps)
+        work = self._work(cell)
+        most = max(1, work.visited(work.reversed_steps) or work.steps)
         ours = self.prepared.request.adjoint is AdjointName.OURS
         return range(1, most + 1) if ours else grid_counts(most, at_most=60)
 

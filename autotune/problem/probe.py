@@ -108,6 +108,7 @@ class _Entry:
     max_steps: int | None
     throw: bool
     mapped: bool
+    accepted_from: int | None
 
 
 class _Recorder:
@@ -121,13 +122,13 @@ class _Recorder:
     def __call__(
         self, *, site: str, steps: Any, accepted: Any = None, rejected: Any = None, hit_max: Any = False,
         okay: Any = True, time: Any = math.nan, end: Any = math.nan, max_steps: int | None = None, throw: bool = True,
-        mapped: Any = False,
+        mapped: Any = False, accepted_from: int | None = None,
     ) -> None:  # fmt: skip
         entry = _Entry(
             steps=int(steps), accepted=None if accepted is None else int(accepted),
             rejected=None if rejected is None else int(rejected), hit_max=bool(hit_max), okay=bool(okay),
             time=float(time), end=float(end), max_steps=max_steps, throw=throw,
-            mapped=bool(mapped),
+            mapped=bool(mapped), accepted_from=accepted_from,
         )  # fmt: skip
         self._entries.setdefault(site, []).append(entry)
 
@@ -190,6 +191,13 @@ class _Recorder:
                 max_steps=entries[0].max_steps,
                 truncated=sum(entry.hit_max for entry in entries),
                 mapped=any(entry.mapped for entry in entries),
+                accepted_from=_latest([entry.accepted_from for entry in entries if entry.accepted is not None]),
             )
             for site, entries in self._entries.items()
         )
+
+
+def _latest(counts: Sequence[int | None]) -> int | None:
+    """Return the largest count; None, for never, where one is None or there are none."""
+    known = [count for count in counts if count is not None]
+    return max(known) if known and len(known) == len(counts) else None

@@ -117,6 +117,7 @@ class ProbeAdjoint(diffrax.RecursiveCheckpointAdjoint):
         """Run the solve's loop without any means of going back, and report."""
         del passed_solver_state, passed_controller_state
         site = call_site()
+        least = adjoint.accepted_steps_from(init_state, rest["stepsize_controller"], max_steps)
         listener: Any = self.report
         if isinstance(listener, Hears):
             listener.solve_was_traced()
@@ -139,7 +140,7 @@ class ProbeAdjoint(diffrax.RecursiveCheckpointAdjoint):
         solve = _cut(eqx.filter_closure_convert(solve, inputs))
         final_state, aux_stats = solve(_cut(inputs))
         result = final_state.result
-        report = functools.partial(self.report, site=site, max_steps=max_steps, throw=throw)
+        report = functools.partial(self.report, site=site, max_steps=max_steps, throw=throw, accepted_from=least)
         _report_lanes(
             report,
             {

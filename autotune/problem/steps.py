@@ -15,6 +15,8 @@ class SiteSteps:
 
     `accepted` and `rejected` are empty for a plain loop, which knows neither. `truncated` counts the entries that
     ended at `max_steps`, which a solve with `throw=False` may do. `mapped` marks a solve under `jax.vmap`.
+    `accepted_from` is the number of checkpoints from which on our adjoint replays accepted steps alone where it is not
+    mapped (`adjoint.accepted_steps_from`); None for plain loops and for solves of which it never does.
     """
 
     site: str
@@ -24,11 +26,12 @@ class SiteSteps:
     max_steps: int | None = None
     truncated: int = 0
     mapped: bool = False
+    accepted_from: int | None = None
 
     @property
     def reversed_steps(self) -> int:
-        """The steps that our backward pass visits: rejected ones are left out of a bounded solve that is not mapped."""
-        left_out = self.accepted and self.max_steps is not None and not self.mapped
+        """The steps that our backward pass visits with `accepted_from` checkpoints or more, all where that is None."""
+        left_out = self.accepted and self.accepted_from is not None and not self.mapped
         return max(self.accepted) if left_out else max(self.steps)
 
     def quantile(self, share: float) -> int:
@@ -75,11 +78,19 @@ class Observation:
         return max((max(site.rejected or (0,)) for site in self.sites), default=None)
 
     def work(self, *, forward_only: bool = False) -> Work | None:
-        """Return how much work that is; None where no steps are known."""
+        """Return how much work that is; None where no steps are known.
+
+        Of several sites it is the most that any visits, and the count from which on none visits more.
+        """
         if not self.steps:
             return None
-        visited = 0 if forward_only else max(site.reversed_steps for site in self.sites)
-        return Work(steps=self.steps, reversed_steps=visited, accepted=self.accepted or self.steps)
+        accepted = self.accepted or self.steps
+        if forward_only:
+            return Work(steps=self.steps, reversed_steps=0, accepted=accepted)
+        visited = max(site.reversed_steps for site in self.sites)
+        counts = (site.accepted_from for site in self.sites if max(site.steps) > visited)
+        least = max((count for count in counts if count is not None), default=1)
+        return Work(steps=self.steps, reversed_steps=visited, accepted=accepted, accepted_from=least)
 
     def quantile(self, share: float) -> int | None:
         """Find the largest, over call sites, of the number of steps that this share of the entries does not exceed."""
@@ -94,6 +105,11 @@ def decode_observation(values: Mapping[str, Any]) -> Observation:
         for site in made["sites"]
     )
     return Observation(**made)
+
+
+def is_current(values: Mapping[str, Any]) -> bool:
+    """Return whether an observation, as JSON values, tells all that is looked at today; an older note may not."""
+    return all("accepted_from" in site for site in values["sites"])
 
 
 class HasCase(Protocol):

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from autotune.adjoints import Work
+from autotune.adjoints import Work, work_of_rows
 from autotune.choosing.describe import Known, describe
 from autotune.choosing.recommend import (
     Evidence,
@@ -106,7 +106,9 @@ class StepMonitor:
             return False
         budget = min(self._choice.budget.bytes, left) if short and left is not None else self._choice.budget.bytes
         before = self._choice.recommendation
-        work = Work(steps=steps, reversed_steps=accepted) if moved or predicted is None else _work_of(before)
+        if not moved and predicted is not None:
+            steps, accepted = before.steps or 1, predicted
+        work = work_at(self._choice, steps, accepted)
         chosen = choose_at(self._choice, work, budget)
         if chosen.status is not Fit.OK:
             raise AutotuneError(
@@ -215,6 +217,14 @@ class AdjointSchedule:
         return self._chosen[(horizon, tolerance)]
 
 
+def work_at(choice: AutoChoice, steps: int, accepted: int) -> Work:
+    """Make the work of a solve that took other steps; the rows of a choice tell which of them are visited."""
+    known = works_of(choice.rows).get(choice.recommendation.case) or work_of_rows(choice.rows)
+    if known and known.predicted < known.reversed_steps == known.steps:
+        return Work(steps=steps, reversed_steps=steps, accepted=accepted)
+    return Work(steps=steps, reversed_steps=accepted, accepted_from=known.accepted_from if known else 1)
+
+
 def choose_at(choice: AutoChoice, work: Work, budget_bytes: int) -> Recommendation:
     """Choose again from the rows of a choice, at other steps or within another budget."""
     before = choice.recommendation
@@ -237,11 +247,6 @@ def choose_at(choice: AutoChoice, work: Work, budget_bytes: int) -> Recommendati
         return dataclasses.replace(base, smallest_bytes=None if least is None else int(least))
     known = Known(rows=rows, forecast=forecast, evidence=Evidence.INTERPOLATED, between="stored laws")
     return describe(ranked[0], work, AdjointName.OURS, base, known=known)
-
-
-def _work_of(before: Recommendation) -> Work:
-    steps = before.steps or 1
-    return Work(steps=steps, reversed_steps=before.accepted or steps)
 
 
 def _ends(values: Sequence[Any]) -> list[Any]:

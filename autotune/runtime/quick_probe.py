@@ -14,7 +14,7 @@ from autotune.measuring.rows import keep_why
 from autotune.measuring.trial import Rung, RunSettings, Trial
 from autotune.model.cells import Cell
 from autotune.problem.loading import Problem
-from autotune.problem.steps import Observation, decode_observation
+from autotune.problem.steps import Observation, decode_observation, is_current
 from autotune.search.history import Past, SearchGoal
 from autotune.search.space import Listed, Space, build_space
 from autotune.tuning.prepare import STEPS_NOTE, no_gradient, study_name
@@ -138,7 +138,7 @@ class Probe:
 
         note = f"{self._key.fingerprint} {self._ask.horizon!r} {self._ask.tolerance!r}"
         stored = self._store.get_note(STEPS_NOTE, note) if self._store is not None else None
-        if stored is not None:
+        if stored is not None and is_current(stored):
             return decode_observation(stored)
         seen = observe(self._problem, self._ask.horizon, self._ask.tolerance, adjoint=AdjointName.OURS)
         if seen.differentiated is False:
@@ -166,7 +166,7 @@ class Probe:
                 steps=seen.steps,
                 accepted=seen.accepted,
                 rejected=seen.rejected,
-                reversed_steps=work.reversed_steps if work else None,
+                reversed_steps=work.visited(count) if work else None,
             )
             for count in counts
         ]

@@ -17,7 +17,7 @@ from autotune.measuring.rows import is_final
 from autotune.measuring.runners import MOST_LANES, ProbeRequest
 from autotune.measuring.trial import KeyPlace, Runner
 from autotune.problem.differences import differences
-from autotune.problem.steps import Observation, SiteSteps
+from autotune.problem.steps import Observation, SiteSteps, is_current
 from autotune.search.space import Space, build_space
 from autotune.tuning.request import TuneRequest
 from profiles import AdjointName, Case, DeviceKey, Measurement, ProblemKey, Tier, profile_id, profile_key
@@ -317,7 +317,8 @@ def _observed(
     """Count the steps of every case, or read what was counted before for the same problem."""
     notes = {case: f"{keys[case.set_values].fingerprint} {case.horizon!r} {case.tolerance!r}" for case in questions}
     stored = {case: store.get_note(STEPS_NOTE, note) for case, note in notes.items()}
-    found = {case: _from_note(known, case) for case, known in stored.items() if known is not None}
+    noted = {case: known for case, known in stored.items() if known is not None and is_current(known)}
+    found = {case: _from_note(known, case) for case, known in noted.items()}
     for case, question in questions.items():
         if case in found and found[case].differentiated is None and question.adjoint is not None:
             del found[case]  # noted before that was looked at

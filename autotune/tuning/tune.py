@@ -361,7 +361,7 @@ def trial_of(prepared: Prepared, asked: TrialRequest, forecast: Forecast, *, fin
         steps=seen.steps if seen else None,
         accepted=seen.accepted if seen else None,
         rejected=seen.rejected if seen else None,
-        reversed_steps=work.reversed_steps if work else None,
+        reversed_steps=work.visited(asked.checkpoints) if work else None,
     )
 
 

@@ -89,3 +89,18 @@ def lab(name: AdjointName = AdjointName.OURS, **changes: object) -> FakeLab:
 
     made = FakeLab(steps=steps, peak_bytes=lambda cell, count: 1_000_000 + 100_000 * count, seconds=seconds)
     return dataclasses.replace(made, **changes)
+
+
+class Rejects(FakeLab):
+    """A lab whose solve rejects a fifth of its steps, and leaves them out from 20 checkpoints on."""
+
+    def _observe(self, question: ProbeRequest) -> Observation:
+        seen = super()._observe(question)
+        solve = SiteSteps(site="a", steps=(1000,), accepted=(800,), rejected=(200,), max_steps=4096, accepted_from=20)
+        return dataclasses.replace(seen, sites=(solve,))
+
+
+def rejecting_lab() -> Rejects:
+    """Make a lab that rejects steps, with the bytes and seconds of any other."""
+    base = lab()
+    return Rejects(base.steps, base.peak_bytes, base.seconds)

@@ -47,14 +47,31 @@ def test_at_other_steps_the_share_of_visited_ones_is_that_of_the_nearest_by_rati
     assert made.recompute(steps, 16) == expected / steps
 
 
-def test_a_wrong_prediction_counts_at_the_steps_that_were_measured_and_not_elsewhere() -> None:
-    """All steps are visited and 800 were predicted: elsewhere the prediction is taken to be right."""
-    executed = adjoint.executed_steps(1000, 16, 800)
-    assert executed != adjoint.executed_steps(1000, 16, 1000)
-    row = a_row(16, 0.5, accepted=800, executed_steps=executed, expected_steps=800)
-    made = laws(row)
-    assert made.recompute(1000, 16) == executed / 1000
+def every(checkpoints: int, steps: int, accepted: int, placed_for: int | None = None) -> Measurement:
+    """A row of an adaptive solve whose backward pass visits all steps."""
+    executed = adjoint.executed_steps(steps, checkpoints, placed_for or steps)
+    return a_row(checkpoints, 0.5, steps=steps, accepted=accepted, executed_steps=executed, expected_steps=accepted)
+
+
+@pytest.mark.parametrize("placed_for", [1000, 800])
+def test_where_all_steps_are_visited_they_are_what_is_placed_for(placed_for: int) -> None:
+    """The adjoint makes them of the accepted ones that it is given; rows that were counted otherwise say so too."""
+    assert adjoint.executed_steps(1000, 16, 800) != adjoint.executed_steps(1000, 16, 1000)
+    made = laws(every(16, 1000, 800, placed_for))
+    assert made.recompute(1000, 16) == adjoint.executed_steps(1000, 16, 1000) / 1000
     assert made.recompute(2000, 16) == adjoint.executed_steps(2000, 16, 2000) / 2000
+
+
+@pytest.mark.parametrize("steps", [1000, 2000])
+def test_rejected_steps_are_left_out_from_the_count_on_at_which_a_row_leaves_them_out(steps: int) -> None:
+    """Here 16, as at 8 all are visited; so it is at steps that were not measured."""
+    made = laws(rejecting(10, 1000, 800), every(8, 1000, 800))
+    accepted = steps * 8 // 10
+    for count in (1, 8, 15):
+        assert made.recompute(steps, count) == adjoint.executed_steps(steps, count, steps) / steps
+    for count in (16, 100):
+        left = adjoint.executed_steps(accepted, count, accepted) + steps - accepted
+        assert made.recompute(steps, count) == left / steps
 
 
 def test_without_steps_all_of_them_are_visited() -> None:

@@ -1,5 +1,7 @@
 """The law of steps against solves whose steps are known by formula."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,18 @@ def test_visited_and_predicted_steps_are_told_beside_all_steps():
     forward = StepsLaw({(10.0, None): work(100, 0), (20.0, None): work(300, 0)}).at(15.0, None)
     assert forward is not None
     assert forward.work.reversed_steps == 0
+
+
+def test_between_horizons_rejected_steps_are_left_out_where_they_are_at_both():
+    """That is from the larger count on; below the smallest horizon from its own."""
+    left = dataclasses.replace(work(100, 80), accepted_from=7)
+    right = dataclasses.replace(work(300, 240), accepted_from=12)
+    made = StepsLaw({(10.0, 1e-3): left, (20.0, 1e-3): right, (10.0, 1e-5): right})
+    told = [made.at(horizon, 1e-3) for horizon in (5.0, 10.0, 15.0, 40.0)]
+    assert [at and at.work.accepted_from for at in told] == [7, 7, 12, 12]
+    other = made.at(10.0, 1e-4)
+    assert other is not None
+    assert (other.work.visited(11), other.work.visited(12)) == (other.work.steps, other.work.predicted)
 
 
 def test_nothing_is_told_where_nothing_could_tell_it():

@@ -20,7 +20,7 @@ from autotune.search.space import Listed
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.tune import run_tune
 from profiles import AdjointName, Measurement, ProfileStore, Status, open_store
-from tests.autotune.fake_lab import FakeLab, Heard, lab
+from tests.autotune.fake_lab import FakeLab, Heard, lab, rejecting_lab
 
 REQUEST = TuneRequest(problem="fake.module:make", budget="5MB")
 
@@ -74,6 +74,14 @@ def test_nothing_is_run_and_every_figure_says_that_it_was_planned(store: Profile
     assert (choice.evidence, choice.peak_evidence) == (Evidence.PLANNED, Evidence.PLANNED)
     assert choice.run_seconds is None
     assert choice.recompute_evidence is Evidence.COMPUTED
+
+
+def test_a_trial_has_the_steps_that_are_visited_at_its_count(store: ProfileStore) -> None:
+    """All of them on one side of 20 checkpoints, the accepted ones on the other."""
+    machine = rejecting_lab()
+    _tune(store, machine)
+    assert {trial.reversed_steps for trial in machine.asked if trial.checkpoints < 20} == {1000}
+    assert {trial.reversed_steps for trial in machine.asked if trial.checkpoints >= 20} == {800}
 
 
 def test_what_was_planned_is_a_profile_of_its_own(store: ProfileStore) -> None:

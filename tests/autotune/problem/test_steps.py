@@ -12,7 +12,7 @@ from autotune.errors import ProblemChangedError
 from autotune.measuring.runners import ProbeRequest
 from autotune.measuring.wire import encode
 from autotune.problem.differences import component_differences, differences
-from autotune.problem.steps import Observation, SiteSteps, decode_observation, seen_or_failed
+from autotune.problem.steps import Observation, SiteSteps, decode_observation, is_current, seen_or_failed
 from profiles import AdjointName, DeviceKey, ProblemKey
 from tests.autotune.rows import a_row
 
@@ -48,14 +48,37 @@ def test_of_an_adaptive_solve_accepted_and_rejected_steps_are_told_apart() -> No
 
 @pytest.mark.parametrize(
     ("changes", "visited"),
-    [({}, 8), ({"max_steps": None}, 10), ({"mapped": True}, 10), ({"accepted": (), "rejected": ()}, 10)],
+    [({}, 8), ({"accepted_from": None}, 10), ({"mapped": True}, 10), ({"accepted": (), "rejected": ()}, 10)],
 )
-def test_rejected_steps_are_left_out_of_a_bounded_solve_that_is_not_mapped(changes: dict, visited: int) -> None:
+def test_rejected_steps_are_left_out_from_a_count_on_of_a_solve_that_is_not_mapped(changes: dict, visited: int) -> None:
     """Else our backward pass visits all of them."""
-    parts = {"steps": (10, 9), "accepted": (6, 8), "rejected": (4, 1), "max_steps": 100, **changes}
+    parts = {"steps": (10, 9), "accepted": (6, 8), "rejected": (4, 1), "max_steps": 100, "accepted_from": 5, **changes}
     site = SiteSteps(site="a", **parts)
     assert site.reversed_steps == visited
-    assert seen(site).work() == Work(steps=10, reversed_steps=visited, accepted=8 if site.accepted else 10)
+    work = seen(site).work()
+    assert work == Work(
+        steps=10, reversed_steps=visited, accepted=8 if site.accepted else 10, accepted_from=5 if visited == 8 else 1
+    )
+    assert (work.visited(4), work.visited(5)) == (10, visited)
+
+
+def test_of_several_solves_the_last_that_visits_more_than_the_rest_says_from_which_count_on() -> None:
+    """A solve that never makes more steps than are visited anyway says nothing."""
+    long = SiteSteps(site="a", steps=(100,), accepted=(50,), accepted_from=2)
+    middle = SiteSteps(site="b", steps=(60,), accepted=(30,), accepted_from=10)
+    short = SiteSteps(site="c", steps=(40,), accepted=(20,), accepted_from=90)
+    plain = SiteSteps(site="d", steps=(45,))
+    found = seen(long, middle, short, plain).work()
+    assert found == Work(steps=100, reversed_steps=50, accepted=50, accepted_from=10)
+
+
+def test_a_note_that_does_not_tell_from_which_count_on_is_an_older_one() -> None:
+    """It is counted again; what nothing was seen of is told in full."""
+    made = encode(seen(SiteSteps(site="a", steps=(10,))))
+    assert is_current(made)
+    del made["sites"][0]["accepted_from"]
+    assert not is_current(made)
+    assert is_current(encode(seen(note="n")))
 
 
 def test_without_a_gradient_none_is_visited_and_without_steps_there_is_no_work() -> None:
@@ -70,6 +93,7 @@ def test_without_a_gradient_none_is_visited_and_without_steps_there_is_no_work()
     st.builds(
         SiteSteps, site=st.text(max_size=5), steps=entries, accepted=st.one_of(st.just(()), entries),
         max_steps=st.one_of(st.none(), st.integers(1, 9)), truncated=st.integers(0, 3), mapped=st.booleans(),
+        accepted_from=st.one_of(st.none(), st.integers(1, 9)),
     ),
     st.booleans(),
 )  # fmt: skip

@@ -13,8 +13,13 @@ import pytest
 import adjoint as ours
 import autotune
 from autotune import AutotuneError
+from autotune.machine.budget import Budget
+from autotune.problem.loading import load_problem
+from autotune.problem.steps import Observation, SiteSteps
 from autotune.runtime import auto, quick_probe
 from profiles import Tier, open_store
+from tests.autotune.fake_lab import lab
+from tests.autotune.fake_machine import PROBLEM
 
 STATE = 4096
 
@@ -168,6 +173,23 @@ def test_a_monitor_chooses_again_when_the_steps_leave_their_range(url: str, monk
     assert monitor.update({"num_accepted_steps": 3 * steps, "num_steps": 3 * steps})
     assert monitor.adjoint.expected_steps == 3 * steps
     assert not monitor.update(3 * steps)
+
+
+def test_a_probe_counts_the_steps_that_are_visited_at_each_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them below the count from which on rejected ones are left out: here 20 of about 45."""
+    solve = SiteSteps(site="a", steps=(1000,), accepted=(800,), rejected=(200,), max_steps=4096, accepted_from=20)
+    seen = Observation(horizon=None, tolerance=None, sites=(solve,), differentiated=True)
+    machine = lab()
+    monkeypatch.setattr("autotune.measuring.runners.InProcessRunner", lambda problem: machine)
+    monkeypatch.setattr("autotune.problem.probe.observe", lambda *_, **__: seen)
+    probe = quick_probe.Probe(
+        quick_probe.AutoRequest(problem=make, budget=10**9), load_problem(make), key=PROBLEM,
+        info=machine.device_info(), budget=Budget(bytes=10**9, margin_bytes=0, asked="1GB"), store=None,
+    )  # fmt: skip
+    probe.run([])
+    visited = {trial.checkpoints: trial.reversed_steps for trial in machine.asked}
+    assert min(visited) < 20 <= max(visited)
+    assert visited == {count: 1000 if count < 20 else 800 for count in visited}
 
 
 def test_a_schedule_of_horizons_probes_at_its_ends_only(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from autotune.adjoints import Work
 from autotune.choosing.recommend import Evidence, Fit, RecommendRequest, recommend_from
 from autotune.machine.budget import Budget
 from autotune.runtime import monitor
-from autotune.runtime.monitor import STEPS_RANGE, choose_at
+from autotune.runtime.monitor import STEPS_RANGE, choose_at, work_at
 from profiles import Case, Measurement
 from tests.autotune.rows import a_profile, a_row
 
@@ -131,6 +131,29 @@ def test_choosing_at_the_steps_that_were_measured_is_the_first_choice_again() ->
     assert 1_500_000 <= nothing.smallest_bytes <= 1_900_000
     empty = choose_at(dataclasses.replace(made, rows=(a_row(9, None, xla_flags="--f"),)), work, BUDGET)
     assert (empty.status, empty.smallest_bytes) == (Fit.NOTHING_FITS, None)
+
+
+@pytest.mark.parametrize(
+    ("visits", "work"),
+    [
+        ({9: 1000, 20: 800, 45: 800}, Work(steps=2000, reversed_steps=1500, accepted_from=20)),
+        ({20: 800, 45: 800}, Work(steps=2000, reversed_steps=1500)),
+        ({9: 1000, 20: 1000, 45: 1000}, Work(steps=2000, reversed_steps=2000, accepted=1500)),
+    ],
+    ids=["both", "accepted", "all"],
+)
+def test_which_steps_of_another_solve_are_visited_is_what_the_rows_show(visits: dict[int, int], work: Work) -> None:
+    """From a count on, always, or never are rejected ones left out."""
+    rows = tuple(
+        a_row(
+            count, 1e-5 * (1000 - count), steps=1000, accepted=800,
+            executed_steps=adjoint.executed_steps(visited, count, visited) + 1000 - visited,
+        )
+        for count, visited in visits.items()
+    )  # fmt: skip
+    assert work_at(choice_of(rows), 2000, 1500) == work
+    elsewhere = choice_of(rows, case=Case(11.0, 1e-3))
+    assert work_at(elsewhere, 2000, 1500) == work
 
 
 # --- a curriculum

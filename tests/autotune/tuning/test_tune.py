@@ -2,18 +2,21 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from autotune import AutotuneError, TuneResult
 from autotune.choosing.recommend import Evidence, Fit
 from autotune.measuring.trial import Trial
+from autotune.problem.steps import Observation
 from autotune.search.space import Listed
+from autotune.tuning import prepare
 from autotune.tuning.prepare import Machine
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.tune import foresee, run_tune
 from profiles import AdjointName, Measurement, ProblemKey, ProfileStore, Status, open_store
-from tests.autotune.fake_lab import FakeLab, Heard, lab
+from tests.autotune.fake_lab import FakeLab, Heard, lab, rejecting_lab
 
 REQUEST = TuneRequest(problem="fake.module:make", budget="5MB")
 
@@ -74,6 +77,37 @@ def test_nothing_fits_tells_the_smallest_bytes_that_do(store: ProfileStore) -> N
     assert choice.smallest_bytes == 1_100_000
     again = _tune(store, lab(), dataclasses.replace(REQUEST, budget=choice.smallest_bytes))
     assert again.recommendations[0].checkpoints == 1
+
+
+def test_a_trial_has_the_steps_that_are_visited_at_its_count(store: ProfileStore) -> None:
+    """All of them on one side of 20 checkpoints, the accepted ones on the other."""
+    machine = rejecting_lab()
+    _tune(store, machine)
+    assert {trial.reversed_steps for trial in machine.asked if trial.checkpoints < 20} == {1000}
+    assert {trial.reversed_steps for trial in machine.asked if trial.checkpoints >= 20} == {800}
+
+
+def test_steps_that_were_noted_without_the_count_from_which_on_are_counted_again(
+    store: ProfileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an earlier version noted them; once."""
+    with monkeypatch.context() as patch:
+        noted = prepare._to_note
+
+        def without(seen: Observation) -> dict[str, Any]:
+            note = noted(seen)
+            for site in note["sites"]:
+                del site["accepted_from"]
+            return note
+
+        patch.setattr(prepare, "_to_note", without)
+        _tune(store, rejecting_lab())
+    observed = []
+    for _ in range(2):
+        machine = rejecting_lab()
+        _tune(store, machine)
+        observed.append(machine.observed)
+    assert observed == [1, 0]
 
 
 def test_a_second_tune_measures_nothing(store: ProfileStore) -> None:
