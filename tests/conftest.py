@@ -24,11 +24,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def x64() -> Iterator[None]:
-    """Run the test with 64-bit floats and integers."""
+    """Run the test with 64-bit floats and integers, in callbacks too, which run on threads of their own."""
     import jax
 
-    with jax.enable_x64(True):
-        yield
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
 
 
 @pytest.fixture(autouse=True)

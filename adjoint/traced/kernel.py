@@ -8,7 +8,7 @@ platforms, across devices, and where the call holds what XLA cannot compile this
 operation of its own (`_fits`), it is an ordinary call, which XLA inlines.
 """
 
-import dataclasses
+import functools
 import math
 import os
 import platform
@@ -77,15 +77,9 @@ _COMPUTES |= frozenset(f"chlo.{name}" for name in _COMPOSED.split())
 _FIT = _COMPUTES | _CALLS | {"func.return", "return"} | {f"stablehlo.{name}" for name in _MOVING.split()}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Sweep:
-    """What `kernel_p` evaluates; not a bare jaxpr, which JAX takes for a higher-order primitive's."""
-
-    jaxpr: Jaxpr
-
-
-kernel_p = Primitive("checkpointed_sweep")
+kernel_p: Any = Primitive("checkpointed_sweep")
 kernel_p.multiple_results = True
+kernel_p.is_high = lambda *avals, **params: False  # what is in it is lowered with it
 
 
 def tried_here() -> bool:
@@ -115,28 +109,27 @@ def in_one_kernel(fun: Callable[..., Any], *args: Any) -> Any:
         return found
 
     jaxpr, closed_over = trace_hoisted(flat, leaves)
-    if jaxpr.effects:  # what has an effect has its own place in the program
-        found = call(jaxpr, *closed_over, *leaves)
-    else:
-        found = kernel_p.bind(*closed_over, *leaves, sweep=_Sweep(jaxpr))
+    # What has an effect has its own place in the program.
+    run = functools.partial(call, jaxpr) if jaxpr.effects else functools.partial(kernel_p.bind, jaxpr=jaxpr)
+    found = run(*closed_over, *leaves)
     return jtu.tree_unflatten(trees[0], found)
 
 
-def _run(*args: Any, sweep: _Sweep) -> list[Any]:
-    return call(sweep.jaxpr, *args)
+def _run(*args: Any, jaxpr: Jaxpr) -> list[Any]:
+    return call(jaxpr, *args)
 
 
-def _abstract(*avals: Any, sweep: _Sweep) -> list[Any]:
+def _abstract(*avals: Any, jaxpr: Jaxpr) -> list[Any]:
     del avals
-    return list(sweep.jaxpr.out_avals)
+    return list(jaxpr.out_avals)
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, sweep: _Sweep) -> tuple[list[Any], list[Any]]:
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: Jaxpr) -> tuple[list[Any], list[Any]]:
     """Differentiate the operations themselves: known and unknown ones must be told apart."""
     moves = [type(t) is not ad.Zero for t in tangents]
 
     def along(*moving):
-        return call(sweep.jaxpr, *scatter(moving, moves, primals))
+        return call(jaxpr, *scatter(moving, moves, primals))
 
     outputs, moved = jax.jvp(along, pick(primals, moves), pick(tangents, moves))
     zero = [jax.typeof(t).dtype == jax.dtypes.float0 for t in moved]
@@ -144,27 +137,27 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, sweep: _Sweep) -> t
     return outputs, [nothing if z else t for t, z, nothing in zip(moved, zero, none, strict=True)]
 
 
-def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, sweep: _Sweep) -> tuple[list[Any], list[int | None]]:
+def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, jaxpr: Jaxpr) -> tuple[list[Any], list[int | None]]:
     args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
     mapped = [d is not None for d in dims]
-    wide = batched_outputs(sweep.jaxpr, axis, mapped)
-    outputs = in_one_kernel(vmap_flat(lambda *lane: call(sweep.jaxpr, *lane), axis, mapped, wide), *args)
+    wide = batched_outputs(jaxpr, axis, mapped)
+    outputs = in_one_kernel(vmap_flat(lambda *lane: call(jaxpr, *lane), axis, mapped, wide), *args)
     return outputs, [0 if w else None for w in wide]
 
 
-def _prune(used: Sequence[bool], *, sweep: _Sweep) -> tuple[list[bool], dict[str, Any]]:
-    jaxpr, read = pruned(sweep.jaxpr, used)
-    return read, {"sweep": _Sweep(jaxpr)}
+def _prune(used: Sequence[bool], *, jaxpr: Jaxpr) -> tuple[list[bool], dict[str, Any]]:
+    left, read = pruned(jaxpr, used)
+    return read, {"jaxpr": left}
 
 
-def _lower_on_cpu(ctx: Any, *args: Any, sweep: _Sweep) -> Any:
-    results, operation, functions = emit_call(ctx, sweep.jaxpr, args)
+def _lower_on_cpu(ctx: Any, *args: Any, jaxpr: Jaxpr) -> Any:
+    results, operation, functions = emit_call(ctx, jaxpr, args)
     if operation is not None and tried_here() and on_one_device(ctx) and _fits(operation, functions):
         return replace_by_kernel(operation, ctx)
     return results
 
 
-kernel_p.def_impl(lambda *args, sweep: jax.jit(lambda *given: _run(*given, sweep=sweep))(*args))
+kernel_p.def_impl(lambda *args, jaxpr: jax.jit(lambda *given: call(jaxpr, *given))(*args))
 kernel_p.def_abstract_eval(_abstract)
 mlir.register_lowering(kernel_p, mlir.lower_fun(_run, multiple_results=True), cacheable=False)
 mlir.register_lowering(kernel_p, _lower_on_cpu, platform="cpu", cacheable=False)
@@ -292,8 +285,8 @@ _SPECIAL = {
 }
 
 
-def _check(*operands: Any, sweep: _Sweep, enabled: Any) -> tuple[list[Any], list[Any]]:
-    error, outputs = checkify.checkify(lambda *args: call(sweep.jaxpr, *args), errors=enabled)(*operands)
+def _check(*operands: Any, jaxpr: Jaxpr, enabled: Any) -> tuple[list[Any], list[Any]]:
+    error, outputs = checkify.checkify(lambda *args: call(jaxpr, *args), errors=enabled)(*operands)
     return [error], outputs
 
 
