@@ -174,7 +174,8 @@ def connect(address: str, certificates: Certificates) -> Any:
 
 def quiet() -> None:
     """Leave it to us to say what is wrong: Dask writes a traceback for every lost connection."""
-    for name in ("distributed", "distributed.client"):  # Dask gives these two levels of their own
+    # Dask gives its first two levels of their own; what its lost tasks raise is told by the others.
+    for name in ("distributed", "distributed.client", "asyncio", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
