@@ -39,7 +39,7 @@ from ..compat import (
 )
 from .analysis import pick, scatter
 from .batching import batched_outputs, vmap_flat
-from .lowering import emit_call, inline_again, multiply_out, replace_by_kernel
+from .lowering import CALLS, emit_call, inline_again, multiply_out, replace_by_kernel
 
 LARGEST_BYTES = 32 * 1024
 """What computes or reads a larger array keeps a thread pool busy, and takes longer than its dispatch."""
@@ -71,10 +71,9 @@ _COMPOSED = """
     is_neg_inf is_pos_inf lgamma next_after polygamma sinh square tan zeta
 """
 _READS_PART = frozenset(f"stablehlo.{name}" for name in ("dynamic_slice", "gather", "scatter", "slice"))
-_CALLS = frozenset(["func.call", "call"])
 _COMPUTES = frozenset(f"stablehlo.{name}" for name in _COMPUTING.split())
 _COMPUTES |= frozenset(f"chlo.{name}" for name in _COMPOSED.split())
-_FIT = _COMPUTES | _CALLS | {"func.return", "return"} | {f"stablehlo.{name}" for name in _MOVING.split()}
+_FIT = _COMPUTES | CALLS | {"func.return", "return"} | {f"stablehlo.{name}" for name in _MOVING.split()}
 
 
 kernel_p: Any = Primitive("checkpointed_sweep")
@@ -184,9 +183,9 @@ def _fits(called: Any, functions: Any) -> bool:
         count += 1
         if operation.name not in _FIT or count > MOST_OPERATIONS or not _small(operation):
             return False
-        if operation.name == "stablehlo.dot_general" and not _has_vector(*_sizes(operation)):
+        if operation.name == "stablehlo.dot_general" and not _has_vector(operation):
             products.append(operation)
-        if operation.name in _CALLS:
+        if operation.name in CALLS:
             if operation is not called:
                 nested.append(operation)
             name = ir.FlatSymbolRefAttr(operation.attributes["callee"]).value
@@ -232,15 +231,9 @@ def _shape(value: Any) -> tuple[list[int], float] | None:
 
 def _is_small_product(operation: Any) -> bool:
     """Return whether a matrix product has a vector on one side, or few multiplications, to be written out."""
-    batch, left, right, terms = _sizes(operation)
-    count = batch * left * right * terms
-    return count <= (
-        LARGEST_PRODUCT if not _has_vector(batch, left, right, terms) else _largest_with_vector(left, right)
-    )
-
-
-def _largest_with_vector(left: int, right: int) -> int:
-    return LARGEST_SUM if left == right == 1 else LARGEST_MATRIX
+    batch, rows, columns, terms = _sizes(operation)
+    most = LARGEST_SUM if rows == columns == 1 else LARGEST_MATRIX
+    return batch * rows * columns * terms <= (most if _has_vector(operation) else LARGEST_PRODUCT)
 
 
 def _is_small_sum(operation: Any) -> bool:
@@ -249,10 +242,10 @@ def _is_small_sum(operation: Any) -> bool:
     return all(shape is not None and math.prod(shape[0]) <= LARGEST_SUM for shape in shapes)
 
 
-def _has_vector(batch: int, left: int, right: int, terms: int) -> bool:
+def _has_vector(operation: Any) -> bool:
     """Return whether a product is one of a vector, which XLA compiles itself."""
-    del terms
-    return batch == 1 and min(left, right) == 1
+    batch, rows, columns, _ = _sizes(operation)
+    return batch == 1 and min(rows, columns) == 1
 
 
 def _sizes(operation: Any) -> tuple[int, int, int, int]:

@@ -10,6 +10,8 @@ from jax.extend.mlir.dialects import func, stablehlo
 
 from ..compat import Jaxpr, call, mlir
 
+CALLS = frozenset(["func.call", "call"])
+"""What a call is named, with its dialect or without."""
 MOST_CONSTANT_OPERATIONS = 100
 """What takes more operations to compute from constants is handed over as it is."""
 
@@ -41,7 +43,7 @@ def emit_call(ctx: Any, jaxpr: Jaxpr, operands: Sequence[Any]) -> tuple[Any, Any
     results = mlir.lower_fun(lambda *args: jax.jit(checkpointed_sweep)(*args), multiple_results=True)(ctx, *operands)
     first = results[0][0] if isinstance(results[0], list | tuple) else results[0]
     operation = first.owner
-    calls = getattr(operation, "name", None) in ("func.call", "call")
+    calls = getattr(operation, "name", None) in CALLS
     return results, operation if calls else None, ctx.module_context.symbol_table
 
 
@@ -65,8 +67,7 @@ def replace_by_kernel(operation: Any, ctx: Any) -> list[Any]:
     """
     operands, results = list(operation.operands), [result.type for result in operation.results]
     with ir.InsertionPoint(operation):
-        zero = _zero()
-        operands.append(stablehlo.optimization_barrier([stablehlo.constant(zero)]))
+        operands.append(stablehlo.optimization_barrier([stablehlo.constant(_zero())]))
     kinds = [*results, operands[-1].type]
     bundle = ir.Type.parse(f"tuple<{', '.join(str(operand.type) for operand in operands)}>")
     body, functions = ctx.module_context.module.body, ctx.module_context.symbol_table
@@ -138,7 +139,7 @@ def _belongs(value: Any, operation: Any, inside: list[Any]) -> bool:
 
 def _folds(operation: Any, functions: Any) -> bool:
     """Return whether an operation of constants is one: it computes something simple and does nothing else."""
-    if operation.name not in ("func.call", "call"):
+    if operation.name not in CALLS:
         return operation.name in _FOLDS and all(_folds(inner, functions) for inner in _within(operation))
     called = functions[ir.FlatSymbolRefAttr(operation.attributes["callee"]).value]
     body = [inner.operation for block in called.operation.regions[0] for inner in block]

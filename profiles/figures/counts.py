@@ -21,11 +21,10 @@ from profiles.figures.charts import (
     tips,
     zoom,
 )
-from profiles.figures.fronts import PEAK_TITLE, point_entries
+from profiles.figures.fronts import FACTOR_TITLE, PEAK_TITLE, point_entries
 from profiles.figures.looks import BUDGET, CROSS
 
 COUNT_TITLE = "checkpoints (states held at once)"
-FACTOR_TITLE = "recompute factor (executed steps / steps)"
 
 
 def bytes_figure(

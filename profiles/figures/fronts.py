@@ -34,13 +34,14 @@ from profiles.figures.charts import (
 from profiles.figures.looks import INK
 
 PEAK_TITLE = "peak memory of one call"
+FACTOR_TITLE = "recompute factor (executed steps / steps)"
 CHOSEN = "fits best"
 """The mark of what a page finds within a budget that its reader chose."""
 
 _COSTS = {FrontAxis.SECONDS: "run_seconds", FrontAxis.RECOMPUTE: "recompute_factor"}
 _COST_TITLES = {
     FrontAxis.SECONDS: "seconds of one call, median",
-    FrontAxis.RECOMPUTE: "recompute factor (executed steps / steps)",
+    FrontAxis.RECOMPUTE: FACTOR_TITLE,
 }
 
 

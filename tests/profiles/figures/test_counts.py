@@ -27,12 +27,6 @@ from tests.profiles.makers import a_measurement, a_sweep
 MIB = 2**20
 
 
-@pytest.fixture(scope="module")
-def profile() -> Profile:
-    """A profile of six cases, two of which lost their largest count to memory."""
-    return Profile(name="spirals:make", measurements=tuple(a_sweep()))
-
-
 def good(profile: Profile) -> list[Measurement]:
     """The rows that ended well."""
     return [row for row in profile.measurements if row.status is Status.OK]

@@ -31,12 +31,6 @@ from tests.profiles.makers import a_measurement, a_sweep
 MIB = 2**20
 
 
-@pytest.fixture(scope="module")
-def profile() -> Profile:
-    """A profile of six cases, one of which lost a count to memory."""
-    return Profile(name="spirals:make", measurements=tuple(a_sweep()))
-
-
 def cost_of(row: Measurement, objective: FrontAxis) -> float | None:
     """The figure of a row that a front is drawn against."""
     return row.run_median_seconds if objective is FrontAxis.SECONDS else row.recompute_factor
