@@ -18,7 +18,7 @@ from ..loop.program import Derived
 from ..tiers.tiers import TierName, tier_options
 from .accepted import adapts, bind_accepted, fits, leaves_no_gap, shown
 from .compat import solve_loop, solve_progress, time_step
-from .stages import WrittenOut, arrange
+from .stages import TapeName, WrittenOut, arrange, checked_tape
 
 FEWEST_ACCEPTED = 4
 """With fewer accepted steps than this, a solve says nothing about how many will follow."""
@@ -61,10 +61,14 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
         tier_bytes: bytes that the tier may hold at once.
         directory: where the file of `tier="disk"` lies.
         transfer_cost: seconds of handing over and fetching one state over those of one step.
+        tape: what the one step that is being reversed keeps of the stages of an explicit Runge-Kutta method. It costs
+            bytes once, not for each checkpoint. "keep": everything, each stage is evaluated once; "recompute": each
+            stage's state, stages are evaluated twice; "auto": everything where that takes no more than about what
+            Diffrax's adjoint takes. Gradients agree to rounding. Other methods have no choice.
 
     Raises:
-        ValueError: on solving, for `checkpoints` below 1, for a tier that cannot be had, and for a term with an
-            `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
+        ValueError: on solving, for `checkpoints` below 1, for an unknown `tape`, for a tier that cannot be had, and for
+            a term with an `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
         RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
         TypeError: on differentiating in forward mode.
         NotImplementedError: with a tier, on `vmap` of `grad` of an adaptive solve, and as
@@ -78,6 +82,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
     tier_bytes: int | None = eqx.field(default=None, static=True)
     directory: str | None = eqx.field(default=None, static=True)
     transfer_cost: float = eqx.field(default=1.0, static=True)
+    tape: TapeName = eqx.field(default="auto", static=True)
 
     def loop(
         self,
@@ -100,7 +105,9 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
                 "Use `VirtualBrownianTree`, or `adjoint=diffrax.ForwardMode()`."
             )
         own = {"solver": kwargs["solver"], "stepsize_controller": kwargs["stepsize_controller"]}
-        kwargs["solver"], last_slope = arrange(kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"])
+        kwargs["solver"], last_slope = arrange(
+            kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"], checked_tape(self.tape)
+        )
         kwargs["event"] = shown(kwargs["event"], own)
         written = kwargs["solver"] if isinstance(kwargs["solver"], WrittenOut) else None
         passed_state = init_state.solver_state

@@ -12,7 +12,7 @@ vector fields get a plain loop over the stages (`MOST_EQUATIONS`), and large vec
 import collections
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import diffrax
 import equinox as eqx
@@ -25,8 +25,12 @@ import numpy as np
 from ..compat import unvmap_any
 from .compat import tableau_of, vector_field_is_expensive
 
+TapeName = Literal["auto", "keep", "recompute"]
+"""What a reversed step keeps of its stages."""
+
 LARGEST_FIELD = 300
-"""Vector fields whose traced program has more equations than this keep Diffrax's loop."""
+"""Vector fields whose traced program has more equations than this keep Diffrax's loop, or where the stages are to be
+kept all the same, get a plain one."""
 
 MOST_EQUATIONS = 170
 """With more equations than this over all stages they are looped over, where the state is small: a loop over few numbers
@@ -272,7 +276,18 @@ class Stages(NamedTuple):
     last_slope: Callable[[Any], Any] | None
 
 
-def arrange(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> Stages:
+def checked_tape(tape: Any) -> TapeName:
+    """Return what `tape` says.
+
+    Raises:
+        ValueError: it is no `TapeName`.
+    """
+    if tape not in get_args(TapeName):
+        raise ValueError(f"`tape` must be one of {', '.join(map(repr, get_args(TapeName)))}, got {tape!r}.")
+    return tape
+
+
+def arrange(solver: Any, terms: Any, t0: Any, y0: Any, args: Any, tape: TapeName = "auto") -> Stages:
     """Write out the stages of a solver where that is known to be the same method and pays.
 
     Args:
@@ -281,20 +296,21 @@ def arrange(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> Stages:
         t0: start of the solve.
         y0: initial state.
         args: the vector field's arguments.
+        tape: "keep" writes them out whatever they take, "recompute" leaves them to Diffrax's checkpointed loop.
 
     Returns:
         A `WrittenOut`, or the solver as it is: where it is not a plain explicit Runge-Kutta method, where the user has
-        chosen how its stages are looped over, where the vector field is large.
+        chosen how its stages are looped over, where the vector field is large and `tape` is "auto".
     """
     tableau = tableau_of(solver)
     if tableau is None or not jtu.tree_leaves(y0) or vector_field_is_expensive(terms, t0, y0, args):
         return Stages(solver, None)
-    field = _measure(terms, t0, y0, args)
-    if field is None or not _pays(field, tableau, y0):
+    field = _measure(terms, t0, y0, args) if tape != "recompute" else None
+    if field is None or (tape == "auto" and not _pays(field, tableau, y0)):
         # Diffrax's state is (first step?, last slope).
         return Stages(solver, (lambda state: state[1]) if tableau.fsal else None)
     stages = tableau.num_stages
     small = _elements(y0) <= FEW_ELEMENTS and stages * field.kept_bytes <= SMALL_TAPE_BYTES
-    rolled = small and stages * field.equations > MOST_EQUATIONS
+    rolled = (small and stages * field.equations > MOST_EQUATIONS) or field.equations > LARGEST_FIELD
     separate = _elements(y0) >= SMALLEST_SEPARATE and not field.breaks_fusion
     return Stages(WrittenOut(solver, tableau.fsal, separate, rolled), (lambda state: state) if tableau.fsal else None)
