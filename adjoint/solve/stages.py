@@ -24,6 +24,7 @@ import numpy as np
 
 from ..compat import unvmap_any
 from .compat import tableau_of, vector_field_is_expensive
+from .delegating import Delegating
 
 TapeName = Literal["auto", "keep", "recompute"]
 """What a reversed step keeps of its stages."""
@@ -88,49 +89,22 @@ def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jtu.tree_leaves(tree))
 
 
-class WrittenOut(diffrax.AbstractAdaptiveSolver):
+class WrittenOut(Delegating):
     """An explicit Runge-Kutta solver of Diffrax with its stages written out, or looped over plainly.
 
     The state is the last slope for solvers whose first stage is the last of the step before (FSAL), else None.
     """
 
-    solver: Any
     fsal: bool = eqx.field(static=True)
     separate: bool = eqx.field(static=True)
     """Keep XLA from fusing one stage into the next, where a stencil would make it compute the first one many times."""
     rolled: bool = eqx.field(static=True)
     """Loop over the stages, so that the program holds one copy of the vector field instead of one for each stage."""
 
-    @property
-    def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The wrapped solver's."""
-        return self.solver.term_structure
-
-    @property
-    def interpolation_cls(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The wrapped solver's."""
-        return self.solver.interpolation_cls
-
-    def order(self, terms: Any) -> int | None:
-        """Return the wrapped solver's."""
-        return self.solver.order(terms)
-
-    def strong_order(self, terms: Any) -> Any:
-        """Return the wrapped solver's."""
-        return self.solver.strong_order(terms)
-
-    def error_order(self, terms: Any) -> Any:
-        """Return the wrapped solver's."""
-        return self.solver.error_order(terms)
-
     def init(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any) -> Any:
         """Return the slope at the start, or None."""
         del t1
         return terms.vf(t0, y0, args) if self.fsal else None
-
-    def func(self, terms: Any, t0: Any, y0: Any, args: Any) -> Any:
-        """Return what the wrapped solver does."""
-        return self.solver.func(terms, t0, y0, args)
 
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: Any, made_jump: Any
