@@ -26,6 +26,7 @@ from .runtime.auto import AutoChoice as AutoChoice
 from .runtime.auto import AutoRequest as AutoRequest
 from .runtime.auto import auto_adjoint as auto_adjoint
 from .runtime.auto import auto_choice as auto_choice
+from .runtime.explain import explain_memory as explain_memory
 from .runtime.monitor import AdjointSchedule as AdjointSchedule
 from .runtime.monitor import StepMonitor as StepMonitor
 from .search.space import Listed as Listed
