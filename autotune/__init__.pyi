@@ -1,4 +1,5 @@
 from .api import recommend as recommend
+from .api import summary as summary
 from .api import tune as tune
 from .api import write_study as write_study
 from .choosing.recommend import Fit as Fit

@@ -1,4 +1,4 @@
-"""The library form of the commands `tune` and `recommend`: the same work without a screen. And a profile as a study."""
+"""The library form of the commands `tune` and `recommend`; a profile as a study, and a choice as a flat dict."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from autotune.choosing.recommend import Recommendation, RecommendRequest, recommend_from
+from autotune.errors import AutotuneError
 from autotune.machine.budget import resolve_budget
 from autotune.measuring.executor import ExecutorMachine
 from autotune.measuring.rows import WHY_NOTE
 from autotune.measuring.trial import Trial
+from autotune.runtime.auto import AutoChoice, choice_of
 from autotune.tuning.lab import described_device, make_machine, make_machines
 from autotune.tuning.prepare import study_name
 from autotune.tuning.request import DEFAULT_BUDGET, TuneRequest
@@ -146,3 +148,38 @@ def recommend(
         allow_extrapolation=allow_extrapolation,
     )
     return recommend_from(profile, asked)
+
+
+def summary(chosen: Recommendation | AutoChoice | Any, *, prefix: str = "") -> dict[str, int | float | str | bool]:
+    """Write a choice as one flat dict of plain values, which any experiment logger takes.
+
+        wandb.config.update(autotune.summary(adjoint, prefix="ckpt_tune/"))
+        mlflow.log_params(autotune.summary(recommendation))
+
+    Keys are those of the JSON of `recommend`, those of `set_values` as `set.KEY`; what is not known has no key. Bytes
+    and seconds are numbers, evidence and status are words.
+
+    Args:
+        chosen: a recommendation, an `AutoChoice`, or an adjoint of `auto_adjoint`.
+        prefix: what every key begins with.
+
+    Raises:
+        AutotuneError: it is an adjoint that `auto_adjoint` did not make.
+    """
+    choice = chosen if isinstance(chosen, AutoChoice) else choice_of(chosen)
+    extra = {} if choice is None else {"problem": choice.problem.name, "source": choice.source}
+    said = chosen if choice is None else choice.recommendation
+    if not isinstance(said, Recommendation):
+        raise AutotuneError(
+            f"summary of {type(chosen).__name__}: nothing is known of it; hand over a Recommendation, an AutoChoice, "
+            "or the adjoint that auto_adjoint returned"
+        )
+    document = said.to_json()
+    swept = {f"set.{key}": value for key, value in document.pop("set_values").items()}
+    known = {key: value for key, value in {**extra, **document, **swept}.items() if value not in (None, "")}
+    return {f"{prefix}{key}": _plain(value) for key, value in known.items()}
+
+
+def _plain(value: Any) -> int | float | str | bool:
+    """Keep numbers and truth values; write everything else, words of an enumeration too, as a text."""
+    return value if type(value) in (int, float, bool) else str(value)

@@ -118,7 +118,7 @@ class TuneScreen:
         self._screen = screen
         self._live: Live | None = None
         self._started = time.monotonic()
-        self._running = ""
+        self._running = "reading the problem and the device"
         self._done = 0
         self._left: tuple[int, float | None] = (0, None)
         self._best: Measurement | None = None
