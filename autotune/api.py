@@ -1,7 +1,8 @@
 """The library form of the commands `tune` and `recommend`; a profile as a study, and a choice as a flat dict."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,11 @@ def tune(
     store: str | None = None,
     executor: Executor | None = None,
     request: TuneRequest | None = None,
+    progress: bool | None = None,
 ) -> TuneResult:
     """Tune a problem, as `ckpt-tune tune` does.
+
+    In a notebook the cell shows what runs, what is left and the best so far while it runs; elsewhere nothing is shown.
 
     Args:
         problem: the factory, or the command line's name for it.
@@ -63,6 +67,7 @@ def tune(
         executor: who measures, as many units at once as `request.workers` says; processes of this host where None.
             What it runs starts processes of its own for trials. The caller shuts it down.
         request: everything else (adjoint, margin, counts, device, seed, …); the arguments above are laid over it.
+        progress: show progress in the notebook's cell; where this runs in one, if None.
 
     Raises:
         AutotuneError: the problem cannot be loaded or run, or the budget cannot be resolved.
@@ -84,9 +89,22 @@ def tune(
         else:
             machine = make_machine(asked.settings, search_path=search_path)
         try:
-            return run_tune(asked, store=opened, machine=machine, progress=Silent())
+            with _shown(progress) as listener:
+                return run_tune(asked, store=opened, machine=machine, progress=listener)
         finally:
             machine.close()
+
+
+@contextlib.contextmanager
+def _shown(progress: bool | None) -> Iterator[Any]:
+    """Give what listens to a tune: the cell of a notebook, or nothing."""
+    from autotune.cli.notebook import NotebookProgress, in_notebook
+
+    if not (in_notebook() if progress is None else progress):
+        yield Silent()
+        return
+    with NotebookProgress() as shown:
+        yield shown
 
 
 def write_study(profile: str, path: str | Path, *, budget: str | int | None = None, store: str | None = None) -> str:

@@ -63,7 +63,7 @@ def test_without_any_python_the_scripts_say_which_they_need(script: str, clone: 
     ended = run(script, clone, tools)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"{script}: needs Python 3.11, 3.12 or 3.13; found: none.")
+    assert line.startswith(f"{script}: needs Python 3.11 to 3.14; found: none.")
     assert f"PYTHON=/path/to/python3.11 bash scripts/{script}" in line
 
 
