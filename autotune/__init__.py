@@ -2,7 +2,7 @@
 
 Public names stand in `__init__.pyi` and are loaded when they are first used: `import autotune` loads no jax.
 Rooms, each of which may import those before it: `machine`, `problem`, `measuring`, `model`, `search`, `choosing`,
-`tuning`, `runtime`, `cli`.
+`tuning`, `planning`, `runtime`, `serving`, `cli`.
 """
 
 import lazy_loader

@@ -30,10 +30,11 @@ PUBLIC = ("adjoint", "autotune", "profiles")
 
 def leaves(command: Any, name: str = "ckpt-tune") -> dict[str, Any]:
     """List every command that does something, by its full name."""
-    children = getattr(command, "commands", None)
-    if children is None:
-        return {name: command}
-    return {full: leaf for key, child in children.items() for full, leaf in leaves(child, f"{name} {key}").items()}
+    children = getattr(command, "commands", {})
+    found = {name: command} if getattr(command, "invoke_without_command", True) else {}
+    return found | {
+        full: leaf for key, child in children.items() for full, leaf in leaves(child, f"{name} {key}").items()
+    }
 
 
 COMMANDS = leaves(ROOT)

@@ -33,7 +33,7 @@ ONLY_IN = {
         "autotune/cli/app.py",
         "autotune/cli/common.py",
         "autotune/cli/help.py",
-        *(f"autotune/cli/commands/{n}.py" for n in ("device", "profiles", "targets", "worker")),
+        *(f"autotune/cli/commands/{n}.py" for n in ("device", "profiles", "serve", "targets", "worker")),
     },
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "altair": {
@@ -54,8 +54,11 @@ ONLY_IN = {
     },
     "vl_convert": {"profiles/figures/rendering.py", "profiles/pages/page.py"},
     "sqlalchemy": {
-        *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "schema", "store")),
+        *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "overview", "schema", "store")),
     },
+    "httpx": {"profiles/store/served.py"},
+    "fastapi": {f"autotune/serving/{n}.py" for n in ("access", "api", "app", "pages", "problems", "storing")},
+    "uvicorn": {"autotune/serving/server.py"},
 }
 """Libraries that few files may import."""
 ADAPTERS = {"adjoint/compat.py", "adjoint/solve/compat.py", "autotune/problem/probe_adjoint.py"}
@@ -64,7 +67,8 @@ ROOMS = {
     "adjoint": ("theory", "tiers", "traced", "loop", "solve"),
     "profiles": ("records", "store", "analysis", "figures", "pages"),
     "autotune": (
-        "machine", "problem", "measuring", "model", "search", "choosing", "tuning", "planning", "runtime", "cli",
+        "machine", "problem", "measuring", "model", "search", "choosing", "tuning", "planning", "runtime",
+        "serving", "cli",
     ),
 }  # fmt: skip
 """The rooms of each package: one may import those before it, and the files that lie beside the rooms."""

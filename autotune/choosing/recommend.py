@@ -25,6 +25,8 @@ from profiles import AdjointName, Case, Measurement, Profile, Scalar, Status
 
 TIE = 0.02
 """An unmeasured count has to promise this much more than a measured one to be chosen before it."""
+MOST_QUESTIONS = 64
+"""Different questions whose candidates a recommender keeps, budgets not counted."""
 
 
 def options(
@@ -124,12 +126,7 @@ def recommend_from(profile: Profile, request: RecommendRequest) -> tuple[Recomme
     Raises:
         AutotuneError: the profile says nothing about the request, or only by extrapolation that was not allowed.
     """
-    rows = _current_rows(profile)
-    works = works_of(rows)
-    cases = [_placed(profile, works, case, request) for case in _cases(profile, request)]
-    works |= {place.case: place.work for place in cases if place.work}
-    forecast = Forecast(rows, works, profile.adjoint)
-    return tuple(_recommend_at(place, rows, forecast, profile.adjoint, request) for place in cases)
+    return Recommender(profile).answer(request)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,51 +197,119 @@ def _placed(profile: Profile, works: Mapping[Case, Work], case: Case, request: R
     return _WantedCase(case=case, work=found.work, evidence=evidence, between=", ".join(said))
 
 
-def _recommend_at(
-    place: _WantedCase, rows: Sequence[Measurement], forecast: Forecast, name: AdjointName, request: RecommendRequest
-) -> Recommendation:
-    """Choose at one case, over the variants that were measured as they will be used.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidates:
+    """What may be chosen at a case whatever the budget is, and what is known of it.
 
-    Raises:
-        AutotuneError: nothing was measured under the flags of the request, or no count says anything of it.
+    `sizes` are the peaks of what was measured, sorted.
     """
-    variants = {cell_of(row).variant for row in rows if cell_of(row).variant.set_values == place.case.set_values}
-    variants = _under_flags(variants, request)
-    if request.tiers is not None:
-        variants = {variant for variant in variants if variant.tier is None or variant.tier.name in request.tiers}
-    cells = [Cell(place.case, variant.xla_flags, variant.tier) for variant in sorted(variants, key=str)]
 
-    def counts(cell: Cell) -> Sequence[int] | None:
-        # Nothing may be said of Diffrax's adjoint between the counts that were measured.
-        only = name is AdjointName.DIFFRAX or (request.measured_only and place.evidence is Evidence.MEASURED)
-        return forecast.counts_to_choose(cell, place.work) if only else None
+    place: _WantedCase
+    options: tuple[Option, ...]
+    known: Known
+    sizes: tuple[int, ...]
 
-    everything = [
-        option
-        for cell in cells
-        for option in options(forecast, cell, name=name, work=place.work, counts=counts(cell), rows=rows)
-    ]
-    if not everything and place.evidence is not Evidence.MEASURED:
-        raise AutotuneError(
-            f"no count that was measured says anything of {place.case}: "
-            "each would execute more there, for its steps, than anything that was timed; tune it there"
-        )
-    if request.measured_only and request.objective is Objective.TIME and place.evidence is Evidence.MEASURED:
-        everything = [option for option in everything if option.timed] or everything
-    ranked = rank(everything, request.budget_bytes, request.objective)
-    base = Recommendation(
-        case=place.case, status=Fit.NOTHING_FITS, budget_bytes=request.budget_bytes, margin_bytes=request.margin_bytes
-    )
-    if not ranked:
-        # Of what was measured: below it the laws promise nothing. What lies within the budget failed, or is elsewhere.
+
+class Recommender:
+    """A profile with its laws, to be asked again and again: what no budget changes is worked out once.
+
+    Safe to use from several threads. Made anew where rows come in.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        """Keep a profile; laws are fitted when they are first needed."""
+        self.profile = profile
+        self._rows = _current_rows(profile)
+        self._works = works_of(self._rows)
+        self._measured: Forecast | None = None
+        self._candidates: dict[str, tuple[_Candidates, ...]] = {}
+        self._described: dict[tuple[Case, Option], Recommendation] = {}
+
+    def answer(self, request: RecommendRequest) -> tuple[Recommendation, ...]:
+        """Recommend a count at every case that the request names; see `recommend_from`."""
+        key = _key(request)
+        candidates = self._candidates.get(key)
+        if candidates is None:
+            if len(self._candidates) >= MOST_QUESTIONS:
+                self._candidates.clear()
+                self._described.clear()
+            candidates = self._candidates[key] = self._list_candidates(request)
+        return tuple(self._choose(some, request) for some in candidates)
+
+    def knows(self, request: RecommendRequest) -> bool:
+        """Return whether the candidates are at hand, so that an answer takes no time to speak of."""
+        return _key(request) in self._candidates
+
+    def _list_candidates(self, request: RecommendRequest) -> tuple[_Candidates, ...]:
+        places = [_placed(self.profile, self._works, case, request) for case in _cases(self.profile, request)]
+        works = self._works | {place.case: place.work for place in places if place.work}
+        if works != self._works:
+            forecast = Forecast(self._rows, works, self.profile.adjoint)
+        else:
+            self._measured = forecast = self._measured or Forecast(self._rows, works, self.profile.adjoint)
+        return tuple(self._candidates_at(place, forecast, request) for place in places)
+
+    def _candidates_at(self, place: _WantedCase, forecast: Forecast, request: RecommendRequest) -> _Candidates:
+        """List what may be chosen at a case, over the variants that were measured as they will be used.
+
+        Raises:
+            AutotuneError: nothing was measured under the flags of the request, or no count says anything of it.
+        """
+        rows, name = self._rows, self.profile.adjoint
+        variants = {cell_of(row).variant for row in rows if cell_of(row).variant.set_values == place.case.set_values}
+        variants = _under_flags(variants, request)
+        if request.tiers is not None:
+            variants = {variant for variant in variants if variant.tier is None or variant.tier.name in request.tiers}
+        cells = [Cell(place.case, variant.xla_flags, variant.tier) for variant in sorted(variants, key=str)]
+
+        def counts(cell: Cell) -> Sequence[int] | None:
+            # Nothing may be said of Diffrax's adjoint between the counts that were measured.
+            only = name is AdjointName.DIFFRAX or (request.measured_only and place.evidence is Evidence.MEASURED)
+            return forecast.counts_to_choose(cell, place.work) if only else None
+
+        everything = [
+            option
+            for cell in cells
+            for option in options(forecast, cell, name=name, work=place.work, counts=counts(cell), rows=rows)
+        ]
+        if not everything and place.evidence is not Evidence.MEASURED:
+            raise AutotuneError(
+                f"no count that was measured says anything of {place.case}: "
+                "each would execute more there, for its steps, than anything that was timed; tune it there"
+            )
+        if request.measured_only and request.objective is Objective.TIME and place.evidence is Evidence.MEASURED:
+            everything = [option for option in everything if option.timed] or everything
+        # Of what was measured: below it the laws promise nothing. What lies within a budget failed, or is elsewhere.
         known = [
             row for row in rows if row.status is Status.OK and cell_of(row).variant.set_values == place.case.set_values
         ]
-        sizes = [row.peak_bytes for row in known if row.peak_bytes and row.peak_bytes > request.budget_bytes]
-        smallest = min(sizes, default=None)
-        return dataclasses.replace(base, smallest_bytes=smallest)
-    known = Known(rows=rows, forecast=forecast, evidence=place.evidence, between=place.between)
-    return describe(ranked[0], place.work, name, base, known=known)
+        return _Candidates(
+            place=place,
+            options=tuple(everything),
+            known=Known(rows=rows, forecast=forecast, evidence=place.evidence, between=place.between),
+            sizes=tuple(sorted(row.peak_bytes for row in known if row.peak_bytes)),
+        )
+
+    def _choose(self, candidates: _Candidates, request: RecommendRequest) -> Recommendation:
+        """Choose at one case within the budget."""
+        place = candidates.place
+        budget, margin = request.budget_bytes, request.margin_bytes
+        base = Recommendation(case=place.case, status=Fit.NOTHING_FITS, budget_bytes=budget, margin_bytes=margin)
+        ranked = rank(candidates.options, budget, request.objective)
+        if not ranked:
+            smallest = next((size for size in candidates.sizes if size > budget), None)
+            return dataclasses.replace(base, smallest_bytes=smallest)
+        key = (place.case, ranked[0])
+        described = self._described.get(key)
+        if described is None:
+            described = describe(ranked[0], place.work, self.profile.adjoint, base, known=candidates.known)
+            self._described[key] = described
+        return dataclasses.replace(described, budget_bytes=budget, margin_bytes=margin)
+
+
+def _key(request: RecommendRequest) -> str:
+    """Write a request without its budget."""
+    return repr(dataclasses.replace(request, budget_bytes=1, margin_bytes=0))
 
 
 def _under_flags(variants: set[Variant], request: RecommendRequest) -> set[Variant]:

@@ -13,6 +13,7 @@ import typer
 from autotune.choosing.objective import Objective
 from autotune.cli.commands.device import device
 from autotune.cli.commands.profiles import profiles_app
+from autotune.cli.commands.serve import serve_app
 from autotune.cli.commands.targets import targets_app
 from autotune.cli.commands.worker import worker
 from autotune.cli.common import (
@@ -77,6 +78,7 @@ app = App(
 )
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(targets_app, name="targets")
+app.add_typer(serve_app, name="serve")
 
 
 def _version(wanted: bool) -> None:
@@ -98,7 +100,7 @@ def _root(
         if found is None:
             return
         commands = context.command.commands  # pyright: ignore[reportAttributeAccessIssue]
-        leaves = {name: c for name, c in commands.items() if not hasattr(c, "commands")}
+        leaves = {name: c for name, c in commands.items() if getattr(c, "invoke_without_command", True)}
         by_command = {
             name: {flag.removeprefix("--"): param for param in command.params for flag in param.opts}
             for name, command in leaves.items()

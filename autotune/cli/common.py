@@ -41,7 +41,10 @@ SetValues = Annotated[
     typer.Option("--set", help="KEY=VALUE[,VALUE…] for the factory, Python literals, else texts; repeatable."),
 ]
 Store = Annotated[
-    str | None, typer.Option(help="SQLite path or SQLAlchemy URL; else $CKPT_TUNE_STORE, else your data folder.")
+    str | None,
+    typer.Option(
+        help="SQLite path, SQLAlchemy URL or a service's address; else $CKPT_TUNE_STORE, else your data folder."
+    ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How data is written to standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")]

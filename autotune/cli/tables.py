@@ -1,7 +1,7 @@
 """What commands show: devices, recommendations, fronts and profiles as tables and records. No jax, no pandas."""
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autotune.choosing.recommend import Fit, Recommendation
@@ -11,14 +11,10 @@ from profiles import (
     AdjointName,
     Case,
     FrontAxis,
-    FrontPoint,
     Measurement,
-    Profile,
-    Status,
     format_bytes,
     format_seconds,
     pareto_front,
-    plain_value,
     points,
 )
 
@@ -174,21 +170,6 @@ def usage_lines(choice: Recommendation, adjoint: AdjointName) -> tuple[str, str]
     )
 
 
-def profile_record(profile: Profile) -> dict[str, Any]:
-    """Sum a profile up as one record."""
-    ok = [row for row in profile.measurements if row.status is Status.OK]
-    return {
-        "name": profile.qualified_name,
-        "problem": profile.problem.name,
-        "device": profile.device.kind,
-        "adjoint": str(profile.adjoint),
-        "cases": len(profile.cases),
-        "measurements": len(profile.measurements),
-        "failed": len(profile.measurements) - len(ok),
-        "newest": profile.newest.measured_at.isoformat(timespec="seconds"),
-    }
-
-
 def age(moment: dt.datetime, now: dt.datetime) -> str:
     """Say how long ago something was measured."""
     seconds = max(0.0, (now - moment).total_seconds())
@@ -197,27 +178,3 @@ def age(moment: dt.datetime, now: dt.datetime) -> str:
             count = int(seconds // size)
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "just now"
-
-
-def point_record(case: Case, point: FrontPoint, fronts: Mapping[FrontAxis, Iterable[FrontPoint]]) -> dict[str, Any]:
-    """Write one point of a profile as a record."""
-    return {
-        "horizon": case.horizon,
-        "tolerance": case.tolerance,
-        "set_values": {key: plain_value(value) for key, value in case.set_values},
-        "checkpoints": point.checkpoints,
-        "expected_steps": point.expected_steps,
-        "tier": point.tier.name if point.tier else None,
-        "windows": point.tier.windows if point.tier else None,
-        "xla_flags": point.xla_flags,
-        "peak_bytes": point.peak_bytes,
-        "peak_source": str(point.peak_source),
-        "peak_evidence": "planned" if any(row.device.planned for row in point.rows) else "measured",
-        "run_seconds": point.run_seconds,
-        "seconds_evidence": None if point.run_seconds is None else "measured",
-        "recompute_factor": point.recompute_factor,
-        "recompute_evidence": None if point.recompute_factor is None else "computed",
-        "fastest_for_its_bytes": point in fronts[FrontAxis.SECONDS],
-        "least_recompute_for_its_bytes": point in fronts[FrontAxis.RECOMPUTE],
-        "measured_at": point.rows[-1].measured_at.isoformat(timespec="seconds"),
-    }

@@ -31,7 +31,9 @@ from profiles import (
     Profile,
     ProfilesError,
     ProfileStore,
+    default_url,
     digest,
+    is_served,
     open_store,
 )
 
@@ -201,12 +203,16 @@ def _refuse_tracing() -> None:
 def _opened(url: str | None) -> Iterator[ProfileStore | None]:
     """Open the store, to read only where it cannot be written, not at all where it cannot be read."""
     opened = None
-    for read_only in (False, True):
+    served = is_served(url or default_url())
+    for read_only in (False,) if served else (False, True):
         try:
             opened = open_store(url, read_only=read_only)
             break
         except ProfilesError as error:
-            logger.info("the store cannot be opened%s: %s", "" if read_only else " for writing", error)
+            if served:
+                logger.warning("going on without the store: %s", error)
+            else:
+                logger.info("the store cannot be opened%s: %s", "" if read_only else " for writing", error)
     try:
         yield opened
     finally:

@@ -48,6 +48,10 @@ class SharesNotes(Protocol):
         """Put a document in the place of another one, or of none, unless somebody was faster."""
         ...
 
+    def notes(self, kind: str) -> dict[str, Any]:
+        """Read all documents of a kind."""
+        ...
+
 
 class Leases:
     """The cases of one tune on one store. A context manager: taken on the way in, given back on the way out."""
@@ -62,9 +66,11 @@ class Leases:
             note: called with one line where another tune has to be waited for.
         """
         self._store = store
-        self._cases = {f"{study} {_name(case)}": str(case) for case in cases} if _is_shared(store.url) else {}
+        self._cases = {f"{study} {_name(case)}": str(case) for case in cases} if is_shared(store.url) else {}
         self._note = note
-        self._mine = {"tune": secrets.token_hex(8), **dataclasses.asdict(Owner.this())}
+        self.tune = secrets.token_hex(8)
+        """The tune's own number, under which it shows signs of life."""
+        self._mine = {"tune": self.tune, **dataclasses.asdict(Owner.this())}
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat, daemon=True)
 
@@ -116,7 +122,7 @@ class Leases:
             life = None if holder is None else self._store.get_note(LIFE_NOTE, holder["tune"])
             if (holder, life) != seen:
                 seen, since = (holder, life), time.monotonic()
-            dead = holder is not None and (_has_ended(holder) or time.monotonic() - since > GRACE_SECONDS)
+            dead = holder is not None and (has_ended(holder) or time.monotonic() - since > GRACE_SECONDS)
             if holder is None or dead:
                 self._store.swap_note(LEASE_NOTE, key, holder, self._mine)
                 if holder is not None:
@@ -148,7 +154,8 @@ class Leases:
                 continue  # the next one may come through
 
 
-def _is_shared(url: str) -> bool:
+def is_shared(url: str) -> bool:
+    """Return whether other processes can open a store."""
     parsed = parse_url(url)
     return is_sqlite_file(parsed) or parsed.get_backend_name() != "sqlite"
 
@@ -161,6 +168,6 @@ def _who(holder: dict[str, Any]) -> str:
     return f"process {holder['pid']} on {holder['place'].partition(' ')[0]}"
 
 
-def _has_ended(holder: dict[str, Any]) -> bool:
+def has_ended(holder: dict[str, Any]) -> bool:
     """Return whether a tune of this host is known to have ended."""
     return Owner(place=holder["place"], pid=holder["pid"], began=holder["began"]).gone()

@@ -19,6 +19,7 @@ from autotune.model.forecast import Forecast
 from autotune.search.history import SearchGoal
 from autotune.search.search import Search, TrialRequest
 from autotune.search.space import Space
+from autotune.tuning.announce import Announced
 from autotune.tuning.dry_run import Planned, plan, total_seconds
 from autotune.tuning.lab import crew_of
 from autotune.tuning.lease import Leases
@@ -143,14 +144,14 @@ class Tuning:
         self._prepared = prepared
         self._store = store
         self._machine = machine
-        self._progress = progress
         self._leases = Leases(store, prepared.study, prepared.cases, note=progress.note)
-        self._sweep = Sweep(crew_of(machine), store, progress, may_store=self._leases.check)
+        self._progress = Announced(progress, store, prepared, self._leases.tune)
+        self._sweep = Sweep(crew_of(machine), store, self._progress, may_store=self._leases.check)
 
     def run(self) -> TuneResult:
         """Search, choose, and note the choices; write the Optuna study, however it ends."""
         try:
-            with self._leases:
+            with self._progress, self._leases:
                 result = self._run()
         finally:
             study_url = self._write_study()

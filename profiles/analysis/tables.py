@@ -20,6 +20,7 @@ from profiles.analysis.compare import Comparison
 from profiles.analysis.pareto import FrontAxis, pareto_front, points
 from profiles.analysis.plan import Plan, PlanRow
 from profiles.errors import RecordError, TableError
+from profiles.records.exchange import rows_in_document, to_document
 from profiles.records.flat import ADDED, COLUMNS, NULLABLE_TEXT, Column, Kind, flatten, time_of, time_text, unflatten
 from profiles.records.records import Measurement, Profile
 
@@ -27,9 +28,6 @@ _SIDES = ("before", "after", "ratio")
 
 FORMATS = ("csv", "json", "parquet")
 """The formats of `export_table` and `import_table`, which are also the endings of their files."""
-
-JSON_FORMAT = {"format": "ckpt-tune measurements", "schema_version": 1}
-"""What a JSON file of measurements says of itself."""
 
 _DTYPES = {
     Kind.TEXT: "string", Kind.INTEGER: "Int64", Kind.REAL: "Float64", Kind.NUMBER: "Float64", Kind.BOOLEAN: "boolean",
@@ -155,8 +153,7 @@ def render_table(source: Profile | Iterable[Measurement], format_name: str) -> s
         # Both characters of the line end make the writer quote a cell, so a lone one inside a message survives.
         return frame.to_csv(index=False, lineterminator="\r\n")
     if format_name == "json":
-        documents = [{name: _plain(value) for name, value in flatten(row).items()} for row in rows]
-        return json.dumps(JSON_FORMAT | {"measurements": documents}, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(to_document(rows), indent=1, ensure_ascii=False) + "\n"
     raise TableError(f"measurements are written as text in csv or json, not in {format_name!r}")
 
 
@@ -223,11 +220,6 @@ def _format_of(path: Path, format_name: str | None) -> str:
 # --- one value in each format -------------------------------------------------------------------------------------
 
 
-def _plain(value: Any) -> Any:
-    """Write a value as JSON holds it."""
-    return time_text(value) if hasattr(value, "isoformat") else value
-
-
 def _cell(column: Column, value: Any) -> str:
     """Write a value as the text of a CSV cell; empty is unknown, but for texts, which are never unknown."""
     if value is None:
@@ -291,11 +283,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 
 def _read_json(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a JSON file."""
-    document = json.loads(path.read_bytes())
-    found = {key: document.get(key) for key in JSON_FORMAT} if isinstance(document, dict) else document
-    if found != JSON_FORMAT:
-        raise ValueError(f"it should say {JSON_FORMAT}, it says {str(found)[:80]}")
-    return [{**values, "measured_at": time_of(values["measured_at"])} for values in document["measurements"]]
+    return rows_in_document(json.loads(path.read_bytes()))
 
 
 def _parquet() -> Any:

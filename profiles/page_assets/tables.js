@@ -45,7 +45,8 @@ function compareCells(a, b, descending) {
   return descending ? -difference : difference;
 }
 
-// Show `rows` in `host`; `view` keeps by which column they are sorted and how many are written.
+// Show `rows` in `host`; `view` keeps by which column they are sorted and how many are written. A column may name in `link`
+// where its rows keep what a cell leads to.
 function showTable(host, columns, rows, view) {
   const again = () => showTable(host, columns, rows, view);
   const column = columns.find((one) => one.name === view.sort);
@@ -58,7 +59,8 @@ function showTable(host, columns, rows, view) {
     return html("th", { scope: "col", class: kindOf(one, rows), "aria-sort": order, "data-column": one.name }, button);
   }));
   const lines = sorted.slice(0, view.shown ??= PART).map((row) => html("tr", {}, ...columns.map((one) => {
-    const cell = html("td", { class: kindOf(one, rows), title: exactText(one, row[one.name]) }, cellText(one, row[one.name]));
+    const text = cellText(one, row[one.name]), shown = one.link && row[one.link] ? html("a", { href: row[one.link] }, text) : text;
+    const cell = html("td", { class: kindOf(one, rows), title: exactText(one, row[one.name]) }, shown);
     if (one.name === "status") cell.classList.add(row.status === "ok" ? "ok" : "lost");
     return cell;
   })));

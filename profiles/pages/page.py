@@ -62,24 +62,41 @@ CARDS = (
 """The figures of the page, in order."""
 
 
-def render_page(profile: Profile, *, budget_bytes: int | None = None, extras: ReportExtras | None = None) -> str:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A page that a service shows: below which path its files are (`page_file`), and the HTML that leads elsewhere.
+
+    Its content policy is the service's business, in the header of the answer.
+    """
+
+    files: str
+    navigation: str = ""
+
+
+def render_page(
+    profile: Profile,
+    *,
+    budget_bytes: int | None = None,
+    extras: ReportExtras | None = None,
+    served: Served | None = None,
+) -> str:
     """Write the page of a profile.
 
     Args:
         profile: what to show.
         budget_bytes: the budget that the page starts at; the largest measured peak where None.
         extras: predictions, theory and recommendations to show beside the measurements.
+        served: how a service shows it, with scripts and style as files of their own; None for one file with all in it.
 
     Returns:
         The text of an HTML file.
     """
     data = page_data(profile, budget_bytes=budget_bytes, extras=extras or ReportExtras())
-    style = _asset("page.css")
-    script = "\n".join(['"use strict";', *(_asset(name) for name in SCRIPTS)])
     device, count = profile.device, len(profile.measurements)
     devices = device.kind if device.count == 1 else f"{device.count} x {device.kind}"
     adjoint = "ckpt-tune's adjoint" if profile.adjoint == "ours" else "Diffrax's adjoint"
     listed = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in provenance(profile))
+    parts = _inside() if served is None else _beside(served)
     return string.Template(_asset("page.html")).substitute(
         title=html.escape(profile.name),
         subtitle=html.escape(f"{count:,} measurement{'s' * (count != 1)} on {devices}, {adjoint}"),
@@ -88,14 +105,44 @@ def render_page(profile: Profile, *, budget_bytes: int | None = None, extras: Re
         cards="\n".join(_card(card) for card in CARDS if card.name in data["charts"]),
         thinned=html.escape(data["thinned"] and f" {data['thinned']}; tables, fronts and choices know them all."),
         provenance=listed,
-        style=style,
-        style_hash=_digest(style),
         data=embed(data),
-        library=vega(),
-        library_hash=_digest(vega()),
-        script=script,
-        script_hash=_digest(script),
+        **parts,
     )
+
+
+def page_file(name: str) -> str:
+    """Return a file of a page that a service shows: `page.css`, `report.js`, `vega.js`, `units.js` or `tables.js`."""
+    if name == "vega.js":
+        return vega()
+    if name == "report.js":
+        return "\n".join(['"use strict";', *(_asset(part) for part in SCRIPTS)])
+    return _asset(name)
+
+
+def _inside() -> dict[str, str]:
+    """Write style and scripts into the page, with the policy that lets these alone run."""
+    style, script, library = (page_file(name) for name in ("page.css", "report.js", "vega.js"))
+    allowed = f"script-src '{_digest(library)}' '{_digest(script)}'; style-src '{_digest(style)}'"
+    return {
+        "policy": f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; {allowed}">\n',
+        "style": f"<style>{style}</style>",
+        "scripts": f"<script>{library}</script>\n<script>{script}</script>",
+        "navigation": "",
+    }
+
+
+def _beside(served: Served) -> dict[str, str]:
+    """Name style and scripts as files of the service."""
+    files = html.escape(served.files)
+    return {
+        "policy": "",
+        "style": (
+            f'<link rel="stylesheet" href="{files}/page.css">\n<link rel="stylesheet" href="{files}/service.css">\n'
+            f'<script src="{files}/theme.js"></script>\n<link rel="icon" href="data:,">'
+        ),
+        "scripts": f'<script src="{files}/vega.js"></script>\n<script src="{files}/report.js"></script>',
+        "navigation": served.navigation,
+    }
 
 
 def _card(card: Card) -> str:

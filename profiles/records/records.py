@@ -300,6 +300,11 @@ class Profile(ShownProfile):
         return self.measurements[-1]
 
     @property
+    def newest_at(self) -> dt.datetime:
+        """When it was last measured."""
+        return self.newest.measured_at
+
+    @property
     def problem(self) -> ProblemKey:
         """The problem as it was last measured."""
         return self.newest.problem

@@ -67,6 +67,24 @@ def is_sqlite_file(url: sa.URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
 
 
+def prepare_file(path: Path, read_only: bool) -> None:
+    """Make the folder and the empty file of a new store, or say what is in the way."""
+    if path.is_dir():
+        raise StoreError(f"the store {path} is a folder: name a file in it, such as {path / 'profiles.db'}")
+    if read_only:
+        if not path.exists():
+            raise StoreError(
+                f"the store {path} does not exist: measure something first (`ckpt-tune tune`), or name another"
+            )
+        return
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch()  # SQLite takes an empty file for an empty database
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be made ({error.strerror}): name another with --store") from error
+
+
 def make_engine(url: sa.URL, *, read_only: bool, busy_seconds: float) -> sa.Engine:
     """Make the engine of a store; nothing is opened yet.
 

@@ -1,12 +1,16 @@
 """Finding a profile by what a person types: `name[@kind][:adjoint][#id]`."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from profiles.errors import AmbiguousProfile, NoSuchProfile
 from profiles.records.records import AdjointName, Profile
+from profiles.records.summary import ProfileSummary
+
+Named = TypeVar("Named", Profile, ProfileSummary)
 
 
-def choose(text: str, profiles: Sequence[Profile], place: str) -> Profile:
+def choose_profile(text: str, profiles: Sequence[Named], place: str) -> Named:
     """Find the one profile that `text` names.
 
     Raises:
@@ -26,18 +30,18 @@ def choose(text: str, profiles: Sequence[Profile], place: str) -> Profile:
             f"{len(candidates)} profiles in the store {place} answer to {text!r}; name one of {', '.join(candidates)}",
             candidates,
         )
-    return max(found, key=lambda profile: profile.newest.measured_at)
+    return max(found, key=lambda profile: profile.newest_at)
 
 
-def _newest_of_each(profiles: Sequence[Profile]) -> list[Profile]:
+def _newest_of_each(profiles: Sequence[Named]) -> list[Named]:
     """Keep the newest state of each problem, device and adjoint."""
-    kept: dict[tuple[str, str, str], Profile] = {}
-    for profile in sorted(profiles, key=lambda profile: profile.newest.measured_at):
+    kept: dict[tuple[str, str, str], Named] = {}
+    for profile in sorted(profiles, key=lambda profile: profile.newest_at):
         kept[(profile.problem.name, profile.device.fingerprint, profile.adjoint)] = profile
     return sorted(kept.values(), key=lambda profile: profile.qualified_name)
 
 
-def _matches(text: str, profile: Profile) -> bool:
+def _matches(text: str, profile: Profile | ProfileSummary) -> bool:
     """Return whether what a person typed may mean the profile."""
     rest, _, id_ = text.partition("#")
     if id_ and not profile.id.startswith(id_):

@@ -5,14 +5,16 @@ back exactly on every database: text for what a database would round, re-zone or
 float; times; mappings; samples), 64-bit integers for bytes, doubles for the rest.
 """
 
+import datetime as dt
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
+from profiles.errors import StoreError
 from profiles.records.flat import COLUMNS, NULLABLE_TEXT, Column, Kind, flatten, time_of, time_text, unflatten
-from profiles.records.records import Measurement
+from profiles.records.records import Measurement, digest
 
 METADATA = sa.MetaData()
 
@@ -105,3 +107,18 @@ def from_row(row: Mapping[str, Any]) -> Measurement:
         elif column.kind is Kind.TIME:
             values[column.name] = time_of(str(value))
     return unflatten(values)
+
+
+def note_row(kind: str, key: str, value: Any) -> dict[str, str]:
+    """Write a document as a row of its table."""
+    try:
+        text = json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"a note of kind {kind!r} must be JSON: {error}") from error
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+    return {"kind": kind, "key": note_key(key), "value": text, "written_at": now}
+
+
+def note_key(key: str) -> str:
+    """Fit a note's key in its column."""
+    return key if len(key) <= 255 else digest(key)

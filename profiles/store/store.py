@@ -6,7 +6,6 @@ machine, PostgreSQL a team and several hosts.
 """
 
 import contextlib
-import datetime as dt
 import importlib.metadata
 import json
 import sqlite3
@@ -19,7 +18,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from profiles.errors import NoSuchProfile, RecordError, StoreError
-from profiles.records.records import Measurement, Profile, Status, digest, profile_id
+from profiles.records.records import Measurement, Profile, Status, profile_id
+from profiles.records.summary import ProfileSummary
 from profiles.store.engine import (
     cause_of,
     default_url,
@@ -28,18 +28,22 @@ from profiles.store.engine import (
     make_engine,
     parse_url,
     place_of,
+    prepare_file,
     use_write_ahead_log,
 )
 from profiles.store.migrations import SCHEMA_VERSION, check_version, migrate, stored_version
-from profiles.store.names import choose
-from profiles.store.schema import MEASUREMENTS, NOTES, from_row, to_row
+from profiles.store.names import choose_profile
+from profiles.store.overview import after, file_stamp, stamp, summaries
+from profiles.store.schema import MEASUREMENTS, NOTES, from_row, note_key, note_row, to_row
+from profiles.store.urls import is_served
 
 T = TypeVar("T")
 
 RETRY_SECONDS = (0.2, 1.0, 3.0)
 """How long a write waits before each new try when a database server drops the connection."""
 
-_NAME_KIND = "profile-name"
+PROFILE_NAMES = "profile-name"
+"""Kind of the notes that hold the names that people gave to profiles, by id."""
 _KEYS_AT_ONCE = 500  # below every database's limit of parameters in one statement
 
 
@@ -47,8 +51,8 @@ def open_store(url: str | None = None, *, read_only: bool = False, busy_seconds:
     """Open a store, making it (and its folder) where it does not exist yet.
 
     Args:
-        url: a SQLAlchemy URL or the path of an SQLite file; None takes the environment variable `CKPT_TUNE_STORE`,
-            else SQLite in the user's data folder.
+        url: a SQLAlchemy URL, the path of an SQLite file, or the address of a service (`https://HOST:8787`); None takes
+            the environment variable `CKPT_TUNE_STORE`, else SQLite in the user's data folder.
         read_only: never write, not even to make the store; works in a folder that cannot be written.
         busy_seconds: how long to wait for another process that is writing (SQLite).
 
@@ -56,7 +60,12 @@ def open_store(url: str | None = None, *, read_only: bool = False, busy_seconds:
         StoreError: it cannot be opened; one line with the store, what was found, and what to do.
         StoreVersionError: it was written by a newer version.
     """
-    return ProfileStore(url or default_url(), read_only=read_only, busy_seconds=busy_seconds)
+    url = url or default_url()
+    if is_served(url):
+        from profiles.store.served import ServedStore
+
+        return ServedStore(url, read_only=read_only)
+    return ProfileStore(url, read_only=read_only, busy_seconds=busy_seconds)
 
 
 class ProfileStore:
@@ -74,7 +83,7 @@ class ProfileStore:
         """Whether writing is refused."""
         self._busy_seconds = busy_seconds
         if is_sqlite_file(self._url):
-            _prepare_file(Path(str(self._url.database)), read_only)
+            prepare_file(Path(str(self._url.database)), read_only)
         self._engine = make_engine(self._url, read_only=read_only, busy_seconds=busy_seconds)
         try:
             self._check_tables()
@@ -133,6 +142,8 @@ class ProfileStore:
         problem_name: str | None = None,
         device: str | None = None,
         status: Status | str | None = None,
+        cursor: str | None = None,
+        at_most: int | None = None,
     ) -> list[Measurement]:
         """Read measurements, oldest first; every argument narrows them.
 
@@ -141,21 +152,26 @@ class ProfileStore:
             problem_name: the problem's name.
             device: the device's kind.
             status: how the row ended.
+            cursor: only what comes after this row, named by its time, a blank and its key.
+            at_most: so many rows at most.
         """
         wanted = {"study": study, "problem_name": problem_name, "device_kind": device, "status": status}
-        return self._select(
-            *(MEASUREMENTS.c[name] == str(value) for name, value in wanted.items() if value is not None)
-        )
+        conditions = [MEASUREMENTS.c[name] == str(value) for name, value in wanted.items() if value is not None]
+        return self._select(*conditions, *([] if cursor is None else [after(cursor)]), at_most=at_most)
 
-    def delete(self, rows: "Profile | Iterable[str | Measurement]") -> int:
+    def delete(self, rows: "Profile | Iterable[str | Measurement]", *, label_of: str | None = None) -> int:
         """Delete a profile, or the rows of some keys, in one transaction.
+
+        Args:
+            rows: what to delete; a profile's given name goes with it.
+            label_of: the id of a profile whose given name goes too.
 
         Returns:
             How many rows were there and are gone.
         """
         members = rows.measurements if isinstance(rows, Profile) else rows
         keys = [row.key if isinstance(row, Measurement) else row for row in members]
-        name_key = rows.id if isinstance(rows, Profile) else None
+        name_key = rows.id if isinstance(rows, Profile) else label_of
 
         def work(connection: sa.Connection) -> int:
             gone = 0
@@ -163,7 +179,7 @@ class ProfileStore:
                 some = keys[start : start + _KEYS_AT_ONCE]
                 gone += connection.execute(sa.delete(MEASUREMENTS).where(MEASUREMENTS.c.key.in_(some))).rowcount
             if name_key is not None:
-                connection.execute(sa.delete(NOTES).where(NOTES.c.kind == _NAME_KIND, NOTES.c.key == name_key))
+                connection.execute(sa.delete(NOTES).where(NOTES.c.kind == PROFILE_NAMES, NOTES.c.key == name_key))
             return gone
 
         return self._write(work)
@@ -172,7 +188,7 @@ class ProfileStore:
 
     def profiles(self) -> list[Profile]:
         """Bring all measurements together to profiles, by name, the newest first where names are equal."""
-        return self._profiles(self.notes(_NAME_KIND))
+        return self._profiles(self.notes(PROFILE_NAMES))
 
     def _profiles(self, labels: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> list[Profile]:
         """Bring the measurements that meet the conditions together to profiles."""
@@ -186,6 +202,19 @@ class ProfileStore:
         found.sort(key=lambda profile: profile.newest.measured_at, reverse=True)
         return sorted(found, key=lambda profile: profile.name)
 
+    def summaries(self, problem_name: str | None = None) -> list[ProfileSummary]:
+        """Sum up every profile (of a problem) without its rows, by name, the newest first where names are equal."""
+        labels = self.notes(PROFILE_NAMES)
+        with self._explained(), self._engine.connect() as connection:
+            return summaries(connection, labels, problem_name)
+
+    def stamp(self) -> str:
+        """Return a text that is another one once rows were written, whoever wrote them."""
+        if is_sqlite_file(self._url):
+            return file_stamp(Path(str(self._url.database)))
+        with self._explained(), self._engine.connect() as connection:
+            return stamp(connection)
+
     def profile(self, name: str) -> Profile:
         """Find one profile by name.
 
@@ -197,7 +226,7 @@ class ProfileStore:
             NoSuchProfile: there is none; the message lists those that there are.
             AmbiguousProfile: devices or adjoints differ; the message lists the candidates.
         """
-        labels = self.notes(_NAME_KIND)
+        labels = self.notes(PROFILE_NAMES)
         bare = name.partition("#")[0].partition("@")[0]
         # A store may hold many problems; unless the name was given by a person, one problem's rows are enough.
         if (
@@ -205,8 +234,8 @@ class ProfileStore:
             and bare not in labels.values()
             and (found := self._profiles(labels, MEASUREMENTS.c.problem_name == bare))
         ):
-            return choose(name, found, self.place)
-        return choose(name, self._profiles(labels), self.place)
+            return choose_profile(name, found, self.place)
+        return choose_profile(name, self._profiles(labels), self.place)
 
     def rename(self, profile: Profile, name: str) -> Profile:
         """Give a profile a name of its own; its measurements and their keys stay as they are.
@@ -218,13 +247,13 @@ class ProfileStore:
         name = name.strip()
         if not name or set(name) & set("@#"):
             raise StoreError(f"a profile's name must be some text without @ and #, found {name!r}")
-        there = {other.id: other for other in self.profiles()}
+        there = {other.id: other for other in self.summaries()}
         if profile.id not in there:
             raise NoSuchProfile(f"the store {self.place} holds no profile {profile.qualified_name}")
         for other in there.values():
             if other.id != profile.id and name in (other.name, other.problem.name):
                 raise StoreError(f"the name {name!r} is taken by {other.qualified_name}: choose another")
-        self.put_note(_NAME_KIND, profile.id, name)
+        self.put_note(PROFILE_NAMES, profile.id, name)
         return Profile(name=name, measurements=profile.measurements)
 
     # --- notes ------------------------------------------------------------------------------------------------------
@@ -240,7 +269,7 @@ class ProfileStore:
         Raises:
             StoreError: it could not be stored, or is not JSON.
         """
-        row = _note_row(kind, key, value)
+        row = note_row(kind, key, value)
         self._write(lambda connection: _write_rows(connection, NOTES, ("kind", "key"), [row]))
 
     def swap_note(self, kind: str, key: str, old: Any, new: Any) -> bool:
@@ -258,9 +287,9 @@ class ProfileStore:
         Raises:
             StoreError: it could not be stored, or is not JSON.
         """
-        row = _note_row(kind, key, new)
+        row = note_row(kind, key, new)
         there = (NOTES.c.kind == kind) & (NOTES.c.key == row["key"])
-        same = there & (NOTES.c.value == _note_row(kind, key, old)["value"])
+        same = there & (NOTES.c.value == note_row(kind, key, old)["value"])
 
         def work(connection: sa.Connection) -> bool:
             if old is not None:
@@ -276,7 +305,7 @@ class ProfileStore:
 
     def get_note(self, kind: str, key: str) -> Any:
         """Read a document, None where there is none."""
-        statement = sa.select(NOTES.c.value).where(NOTES.c.kind == kind, NOTES.c.key == _note_key(key))
+        statement = sa.select(NOTES.c.value).where(NOTES.c.kind == kind, NOTES.c.key == note_key(key))
         with self._explained(), self._engine.connect() as connection:
             text = connection.execute(statement).scalar()
         return None if text is None else json.loads(text)
@@ -342,9 +371,10 @@ class ProfileStore:
             error.connection_invalidated or isinstance(error, OperationalError)
         )  # fmt: skip
 
-    def _select(self, *conditions: sa.ColumnElement[bool]) -> list[Measurement]:
+    def _select(self, *conditions: sa.ColumnElement[bool], at_most: int | None = None) -> list[Measurement]:
         """Read the measurements that meet the conditions, oldest first."""
-        statement = sa.select(MEASUREMENTS).where(*conditions).order_by(MEASUREMENTS.c.measured_at, MEASUREMENTS.c.key)
+        ordered = sa.select(MEASUREMENTS).order_by(MEASUREMENTS.c.measured_at, MEASUREMENTS.c.key)
+        statement = ordered.where(*conditions).limit(at_most)
         with self._explained(), self._engine.connect() as connection:
             return [from_row(dict(row)) for row in connection.execute(statement).mappings()]
 
@@ -379,36 +409,3 @@ def _write_rows(
         connection.execute(update, [row | {f"old_{key}": row[key] for key in keys} for row in old])
     if new:
         connection.execute(sa.insert(table), new)
-
-
-def _note_row(kind: str, key: str, value: Any) -> dict[str, str]:
-    """Write a document as a row of its table."""
-    try:
-        text = json.dumps(value, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"a note of kind {kind!r} must be JSON: {error}") from error
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    return {"kind": kind, "key": _note_key(key), "value": text, "written_at": now}
-
-
-def _note_key(key: str) -> str:
-    """Fit a note's key in its column."""
-    return key if len(key) <= 255 else digest(key)
-
-
-def _prepare_file(path: Path, read_only: bool) -> None:
-    """Make the folder and the empty file of a new store, or say what is in the way."""
-    if path.is_dir():
-        raise StoreError(f"the store {path} is a folder: name a file in it, such as {path / 'profiles.db'}")
-    if read_only:
-        if not path.exists():
-            raise StoreError(
-                f"the store {path} does not exist: measure something first (`ckpt-tune tune`), or name another"
-            )
-        return
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.touch()  # SQLite takes an empty file for an empty database
-    except OSError as error:
-        raise StoreError(f"the store {path} cannot be made ({error.strerror}): name another with --store") from error

@@ -24,6 +24,12 @@ _LEAST = 3
 """Shorter pieces are not looked for in other texts: they stand in every word."""
 
 
+def is_served(text: str) -> bool:
+    """Return whether a store's name is the address of a service (`ckpt-tune serve`)."""
+    scheme = _SCHEME.match(text)
+    return scheme is not None and scheme[1].lower() in ("http", "https")
+
+
 def without_password(text: str) -> str:
     """Write a store's name, a URL or a path, without its password."""
     scheme = _SCHEME.match(text)

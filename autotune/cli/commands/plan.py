@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import profiles
+from autotune.choosing import documents
 from autotune.cli import tables
 from autotune.cli.opening import reading
 from autotune.cli.screen import Exit, Format, Screen, TuneScreen
@@ -14,7 +15,7 @@ from autotune.measuring.trial import RunSettings
 from autotune.planning.devices import Workshop, plan_device
 from autotune.tuning.lab import make_machine
 from autotune.tuning.request import TuneRequest
-from profiles import MOST_STEPS, format_bytes, format_seconds, plain_value
+from profiles import MOST_STEPS, format_bytes, format_seconds
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +49,10 @@ def plan_command(screen: Screen, options: PlanOptions, store_url: str | None, fo
     catalogue = profiles.load_devices(options.catalogue)
     devices = profiles.find_devices(options.devices or sorted(catalogue), catalogue)
     plans = _plans(screen, devices, options, store_url)
-    records = [_plan_record(plan.profile, row) for plan in plans for row in plan.rows]
-    longest = [
-        {"profile": plan.profile, **dataclasses.asdict(one), "setting": str(one.setting)}
-        for plan in plans
-        for one in plan.longest
-    ]
     if format is Format.JSON:
-        notes = list(plans[0].notes) if plans else []
-        screen.json({"schema_version": 1, "rows": records, "longest_horizons": longest, "notes": notes})
+        screen.json(documents.plan_document(plans))
     elif format is Format.CSV:
-        screen.csv(records)
+        screen.csv(documents.plan_records(plans))
     else:
         for plan in plans:
             _print_plan(screen, plan, options.request)
@@ -126,17 +120,6 @@ def _plan_of(
         rows=tuple(row for one in found for row in one.plan.rows),
         longest=tuple(row for one in found for row in one.plan.longest),
     )
-
-
-def _plan_record(profile: str, row: profiles.PlanRow) -> dict[str, Any]:
-    case = row.case
-    place = {
-        "horizon": case.horizon,
-        "tolerance": case.tolerance,
-        "set_values": {key: plain_value(value) for key, value in case.set_values},
-    }
-    figures = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "case"}
-    return {"profile": profile, **place, **figures}
 
 
 def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanRequest) -> None:
@@ -228,26 +211,10 @@ def compare_command(
     with reading(store_url) as store:
         before, after = (store.profile(name) for name in names)
     comparison = profiles.compare(before, after)
-    records = [
-        {
-            "horizon": point.case.horizon,
-            "tolerance": point.case.tolerance,
-            "set_values": dict(point.case.set_values),
-            "checkpoints": point.checkpoints,
-            **{
-                f"{side}_{figure}": getattr(getattr(point, side), figure, None)
-                for figure in ("peak_bytes", "run_seconds", "recompute_factor")
-                for side in ("before", "after")
-            },
-            **{f"{figure}_ratio": point.ratio(figure) for figure in ("peak_bytes", "run_seconds")},
-        }
-        for point in comparison.points
-    ]
-    changes = [dataclasses.asdict(change) for change in comparison.changes]
     if format is Format.JSON:
-        screen.json({"schema_version": 1, "changes": changes, "points": records})
+        screen.json(documents.compare_document(comparison))
     elif format is Format.CSV:
-        screen.csv(records)
+        screen.csv(documents.compare_records(comparison))
     else:
         _print_comparison(screen, comparison)
     if out is not None:

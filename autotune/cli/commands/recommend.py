@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import profiles
+from autotune.choosing import documents
 from autotune.choosing.recommend import Fit, Recommendation, RecommendRequest, recommend_from
 from autotune.choosing.report import write_report
 from autotune.cli import tables
@@ -49,18 +50,10 @@ def recommend_command(screen: Screen, options: RecommendOptions, store_url: str 
         chosen = recommend_from(profile, request)
         nearby = {step: recommend_from(profile, _with_budget(request, step)) for step in _steps(budget)}
         place = store.place
-    document = {
-        "schema_version": 1,
-        "problem": profile.problem.name,
-        "device": profile.device.kind,
-        "adjoint": str(profile.adjoint),
-        "store": place,
-        "recommendations": [choice.to_json() for choice in chosen],
-    }
+    document = documents.recommend_document(profile, chosen, place)
     if format is Format.JSON:
         nearby_records = [
-            {"budget_bytes": _with_budget(request, step).budget_bytes, "recommendations": [c.to_json() for c in found]}
-            for step, found in nearby.items()
+            documents.nearby_record(found, _with_budget(request, step).budget_bytes) for step, found in nearby.items()
         ]
         screen.json(document | {"nearby_budgets": nearby_records})
     elif format is Format.CSV:
@@ -155,9 +148,9 @@ def list_command(screen: Screen, store_url: str | None, format: Format) -> Exit:
     with reading(store_url) as store:
         found = store.profiles()
         place = store.place
-    records = [tables.profile_record(profile) for profile in found]
+    records = [documents.profile_record(profile) for profile in found]
     if format is Format.JSON:
-        screen.json({"schema_version": 1, "store": place, "profiles": records})
+        screen.json(documents.profiles_document(records, place))
     elif format is Format.CSV:
         screen.csv(records)
     elif not found:
@@ -185,18 +178,10 @@ def show_command(screen: Screen, name: str, store_url: str | None, format: Forma
     """Show the fronts of one profile, what was measured, where and when."""
     with reading(store_url) as store:
         profile = store.profile(name)
-    records = []
-    for case in profile.cases:
-        found = profiles.points(profile.rows(case))
-        fronts = {objective: profiles.pareto_front(found, objective) for objective in profiles.FrontAxis}
-        records += [tables.point_record(case, point, fronts) for point in found]
-    summary = tables.profile_record(profile)
     if format is Format.JSON:
-        components = dict(profile.problem.components)
-        versions = dict(profile.newest.versions)
-        screen.json({"schema_version": 1, **summary, "components": components, "versions": versions, "points": records})
+        screen.json(documents.profile_document(profile))
     elif format is Format.CSV:
-        screen.csv(records)
+        screen.csv(documents.point_records(profile))
     else:
         _print_profile(screen, profile)
     return Exit.DONE

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from autotune import Recommendation
+from autotune.choosing import documents
 from autotune.choosing.recommendation import Evidence, Fit
 from autotune.cli import tables
 from autotune.cli.screen import Screen
@@ -94,7 +95,7 @@ def test_a_point_is_a_record_with_the_evidence_of_each_figure() -> None:
     ]
     found = points(rows)
     fronts = {axis: pareto_front(found, axis) for axis in FrontAxis}
-    timed, compiled = (tables.point_record(rows[0].case, point, fronts) for point in found)
+    timed, compiled = (documents.point_record(rows[0].case, point, fronts) for point in found)
     assert (timed["horizon"], timed["tolerance"], timed["set_values"]) == (10, 1e-3, {"w": 8})
     assert (timed["checkpoints"], timed["expected_steps"], timed["peak_bytes"]) == (4, 900, 1_400_000)
     assert (timed["seconds_evidence"], timed["recompute_evidence"], timed["tier"]) == ("measured", "computed", None)
@@ -176,7 +177,7 @@ def test_a_profile_is_summed_up_in_one_record() -> None:
     noon = dt.datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=dt.UTC)
     rows = [a_row(4, 0.5), a_row(8, None, horizon=20), a_row(16, None, status=Status.FAILED)]
     profile = a_profile(*[dataclasses.replace(row, measured_at=noon) for row in rows])
-    record = tables.profile_record(profile)
+    record = documents.profile_record(profile)
     assert (record["cases"], record["measurements"], record["failed"]) == (2, 3, 1)
     assert (record["problem"], record["device"], record["adjoint"]) == ("p:make", "k", "ours")
     assert record["newest"] == "2026-05-04T12:00:00+00:00"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from profiles import DeviceKey, StoreError, StoreVersionError, Tier, open_store
-from profiles.store.migrations import SCHEMA_VERSION, STEPS, Step, migrate
+from profiles import SCHEMA_VERSION, DeviceKey, StoreError, StoreVersionError, Tier, open_store
+from profiles.store.migrations import STEPS, Step, migrate
 from profiles.store.schema import METADATA
 from tests.conftest import REPOSITORY
 from tests.profiles.makers import a_measurement, same

@@ -1,0 +1,364 @@
+"""A store behind a service (`ckpt-tune serve`): what `ProfileStore` does, over HTTP, without a database's credentials.
+
+Every request may be sent again: rows are written by their keys, and what is no such write (swapping a note, deleting)
+carries a key of its own, by which the service knows that it has done it. So a request that gets no answer, or one that
+the service is too busy for, is repeated, with longer and longer pauses in between.
+
+The token comes from the address (`https://NAME:TOKEN@HOST:8787`), else from `$CKPT_TUNE_TOKEN`. It is sent over TLS, or
+to this host, and nowhere else.
+"""
+
+import importlib.metadata
+import ipaddress
+import json
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from profiles.errors import AmbiguousProfile, NoSuchProfile, RecordError, StoreError, StoreVersionError
+from profiles.records.exchange import from_document, to_document
+from profiles.records.flat import time_of, time_text
+from profiles.records.records import AdjointName, DeviceKey, Measurement, ProblemKey, Profile, Status, profile_id
+from profiles.records.summary import ProfileSummary
+from profiles.store.migrations import SCHEMA_VERSION
+from profiles.store.names import choose_profile
+from profiles.store.schema import note_row
+from profiles.store.store import ProfileStore
+from profiles.store.urls import hide_passwords, without_password
+
+if TYPE_CHECKING:
+    import httpx
+
+TOKEN_VARIABLE = "CKPT_TUNE_TOKEN"
+"""The environment variable that holds the token where the address has none."""
+
+WAIT_SECONDS = (0.1, 0.3, 1.0, 3.0, 6.0)
+"""Pauses before a request is sent again; each is up to a half longer, by chance, so that clients spread."""
+
+TIMEOUT_SECONDS = 60.0
+CONNECT_SECONDS = 5.0
+ROWS_AT_ONCE = 1000
+"""Rows that are asked for, or sent, in one request."""
+
+_BUSY = frozenset({429, 502, 503, 504})
+
+
+class ServedStore(ProfileStore):
+    """A store that a service keeps.
+
+    Safe to use from several threads and processes. `put_all` writes up to `ROWS_AT_ONCE` rows in one transaction, more
+    in several, each all or none. `measurements` reads in portions: what is written meanwhile may be in it or not.
+    """
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        """Open the store and ask the service who it is.
+
+        Raises:
+            StoreError: the address is none, the service cannot be reached or refuses the token.
+            StoreVersionError: the service is of another version, older or newer.
+        """
+        self._text = url.strip()
+        self.place = without_password(self._text).rstrip("/")
+        self.read_only = read_only
+        self._base, self._token = _address(self._text, self.place)
+        self._clients: dict[int, httpx.Client] = {}
+        self._lock = threading.Lock()
+        try:
+            self._ask("GET", "/store")
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """The address with its token, where it has one, as another process needs it to open the same store."""
+        return self._text
+
+    def close(self) -> None:
+        """Let go of every connection. The store may be used again; it then connects anew."""
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for owner, client in clients.items():
+            if owner == os.getpid():
+                client.close()
+
+    # --- measurements -----------------------------------------------------------------------------------------------
+
+    def put_all(self, measurements: Iterable[Measurement]) -> int:
+        """Store measurements; up to `ROWS_AT_ONCE` of them all or none.
+
+        Returns:
+            How many rows were written.
+
+        Raises:
+            StoreError: they could not be stored.
+        """
+        rows = list({measurement.key: measurement for measurement in measurements}.values())
+        self._check_writable()
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            self._ask("POST", "/rows", body=to_document(rows[start : start + ROWS_AT_ONCE]))
+        return len(rows)
+
+    def get(self, key: str) -> Measurement | None:
+        """Read the measurement of a key, None where there is none."""
+        found = self._rows(self._ask("GET", "/rows", params={"key": key}))
+        return found[0] if found else None
+
+    def measurements(
+        self,
+        *,
+        study: str | None = None,
+        problem_name: str | None = None,
+        device: str | None = None,
+        status: Status | str | None = None,
+        cursor: str | None = None,
+        at_most: int | None = None,
+    ) -> list[Measurement]:
+        """Read measurements, oldest first; every argument narrows them. See `ProfileStore.measurements`."""
+        return self._read(
+            {"study": study, "problem": problem_name, "device": device, "status": status, "cursor": cursor}, at_most
+        )
+
+    def delete(self, rows: "Profile | Iterable[str | Measurement]", *, label_of: str | None = None) -> int:
+        """Delete a profile, or the rows of some keys, in one transaction; needs a token that may delete.
+
+        Returns:
+            How many rows were there and are gone.
+        """
+        members = rows.measurements if isinstance(rows, Profile) else rows
+        keys = [row.key if isinstance(row, Measurement) else row for row in members]
+        self._check_writable()
+        body = {"keys": keys, "profile": rows.id if isinstance(rows, Profile) else label_of}
+        return int(self._ask("POST", "/rows/delete", body=body)["deleted"])
+
+    # --- profiles ---------------------------------------------------------------------------------------------------
+
+    def profile(self, name: str) -> Profile:
+        """Find one profile by name; see `ProfileStore.profile`."""
+        found = choose_profile(name, self.summaries(), self.place)
+        rows = [row for row in self.measurements(problem_name=found.problem.name) if profile_id(row) == found.id]
+        if not rows:
+            raise NoSuchProfile(f"the profile {found.qualified_name} was deleted from the store {self.place} just now")
+        return Profile(name=found.name, measurements=tuple(rows))
+
+    def summaries(self, problem_name: str | None = None) -> list[ProfileSummary]:
+        """Sum up every profile (of a problem) without its rows, by name, the newest first where names are equal."""
+        found = [summary_of(record) for record in self._ask("GET", "/store/profiles")["profiles"]]
+        return [one for one in found if problem_name in (None, one.problem.name)]
+
+    def stamp(self) -> str:
+        """Return a text that is another one once rows were written, whoever wrote them."""
+        return str(self._ask("GET", "/store")["stamp"])
+
+    # --- notes ------------------------------------------------------------------------------------------------------
+
+    def put_note(self, kind: str, key: str, value: Any) -> None:
+        """Store a JSON document under a kind and a key; see `ProfileStore.put_note`."""
+        note_row(kind, key, value)  # refuses what is not JSON
+        self._check_writable()
+        self._ask("PUT", "/note", body={"kind": kind, "key": key, "value": value})
+
+    def swap_note(self, kind: str, key: str, old: Any, new: Any) -> bool:
+        """Put a document in the place of another one in one step; see `ProfileStore.swap_note`.
+
+        Where the service was restarted in the middle of it, it may have been done although this says that it was not.
+        """
+        for value in (old, new):
+            note_row(kind, key, value)  # refuses what is not JSON
+        self._check_writable()
+        body = {"kind": kind, "key": key, "old": old, "new": new}
+        return bool(self._ask("POST", "/note/swap", body=body)["swapped"])
+
+    def get_note(self, kind: str, key: str) -> Any:
+        """Read a document, None where there is none."""
+        return self._ask("GET", "/note", params={"kind": kind, "key": key})["value"]
+
+    def notes(self, kind: str) -> dict[str, Any]:
+        """Read every document of a kind, by key; keys of over 255 characters are shortened to their digest."""
+        return self._ask("GET", "/notes", params={"kind": kind})["notes"]
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _select(self, *conditions: Any, at_most: int | None = None) -> list[Measurement]:
+        """Read every measurement, oldest first."""
+        return self._read({}, at_most)
+
+    def _read(self, wanted: Mapping[str, Any], at_most: int | None) -> list[Measurement]:
+        """Read rows in portions until there are no more; the last of each key counts."""
+        params = {name: str(value) for name, value in wanted.items() if value is not None}
+        found: dict[str, Measurement] = {}
+        while at_most is None or len(found) < at_most:
+            room = ROWS_AT_ONCE if at_most is None else min(ROWS_AT_ONCE, at_most - len(found))
+            document = self._ask("GET", "/rows", params={**params, "at_most": str(room)})
+            rows = self._rows(document)
+            found.update((row.key, row) for row in rows)
+            if len(rows) < room:
+                break
+            params["cursor"] = f"{time_text(rows[-1].measured_at)} {rows[-1].key}"
+        return sorted(found.values(), key=lambda row: (row.measured_at, row.key))
+
+    def _rows(self, document: Any) -> list[Measurement]:
+        try:
+            return from_document(document)
+        except RecordError as error:
+            raise StoreError(f"the store {self.place} sent rows that cannot be read: {error}") from error
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise StoreError(f"the store {self.place} is opened to read only: nothing was written")
+
+    def _client(self) -> "httpx.Client":
+        """Return this process's connections; a fork does not share its parent's."""
+        with self._lock:
+            client = self._clients.get(os.getpid())
+            if client is None:
+                httpx = _httpx()
+                headers = {
+                    "user-agent": f"ckpt-tune/{importlib.metadata.version('ckpt-tune')}",
+                    "ckpt-tune-schema": str(SCHEMA_VERSION),
+                    "content-type": "application/json",
+                }
+                if self._token:
+                    headers["authorization"] = f"Bearer {self._token}"
+                timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS)
+                client = httpx.Client(base_url=f"{self._base}/api/v1", headers=headers, timeout=timeout)
+                self._clients[os.getpid()] = client
+        return client
+
+    def _ask(self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Any = None) -> Any:
+        """Send one request, again where no answer came or the service was busy, and read the answer.
+
+        Raises:
+            ProfilesError: the service refused it, or did not answer.
+        """
+        httpx = _httpx()
+        content = None if body is None else json.dumps(body).encode()
+        headers = {} if method == "GET" else {"idempotency-key": secrets.token_hex(16)}
+        waits = iter(WAIT_SECONDS)
+        while True:
+            wait, said = next(waits, None), ""
+            try:
+                answer = self._client().request(method, path, params=params, content=content, headers=headers)
+            except (httpx.TransportError, httpx.InvalidURL) as error:
+                said = f"{type(error).__name__}: {error}"
+                if wait is None or isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+                    raise self._away(said) from None
+            else:
+                if answer.status_code not in _BUSY or wait is None:
+                    return self._read_answer(answer)
+                wait = max(wait, _retry_after(answer))
+            time.sleep(wait * random.uniform(1.0, 1.5))
+
+    def _away(self, said: str) -> StoreError:
+        """Say that the service did not answer."""
+        said = hide_passwords(" ".join(said.split()), [self._text]).replace(self._token or "\0", "***")
+        return StoreError(
+            f"the store {self.place} did not answer ({said[:200]}); what was stored before is safe: see that the "
+            "service runs and may be reached (SSL_CERT_FILE names an authority of your own), and run again"
+        )
+
+    def _read_answer(self, answer: "httpx.Response") -> Any:
+        """Read an answer, or raise what the service says is wrong."""
+        try:
+            document = answer.json()
+        except ValueError:
+            document = None
+        if answer.is_success and isinstance(document, dict):
+            return document
+        if not isinstance(document, dict) or "detail" not in document:
+            raise StoreError(
+                f"the store {self.place} is no service of ckpt-tune: it answered {answer.status_code} "
+                f"({answer.headers.get('content-type', 'no type')}); name the address that `ckpt-tune serve` prints"
+            )
+        kind, detail = str(document.get("type", "")).rpartition(":")[2], str(document["detail"])
+        if kind == "no-such-profile":
+            raise NoSuchProfile(detail)
+        if kind == "ambiguous-profile":
+            raise AmbiguousProfile(detail, document.get("candidates", ()))
+        if kind == "other-version":
+            raise StoreVersionError(f"the store {self.place}: {detail}")
+        raise StoreError(f"the store {self.place}: {detail}")
+
+
+def summary_record(summary: ProfileSummary) -> dict[str, Any]:
+    """Write a summary as plain JSON values; `summary_of` reads it back."""
+    device = summary.device
+    return {
+        "name": summary.name,
+        "problem": {"name": summary.problem.name, "components": dict(summary.problem.components)},
+        "device": {
+            "platform": device.platform, "kind": device.kind, "count": device.count,
+            "memory_bytes": device.memory_bytes, "planned": device.planned,
+        },
+        "adjoint": str(summary.adjoint), "cases": summary.cases, "rows": summary.rows, "failed": summary.failed,
+        "newest_at": time_text(summary.newest_at), "versions": list(summary.versions),
+    }  # fmt: skip
+
+
+def summary_of(record: Mapping[str, Any]) -> ProfileSummary:
+    """Read what `summary_record` wrote."""
+    return ProfileSummary(
+        name=record["name"],
+        problem=ProblemKey(**record["problem"]),
+        device=DeviceKey(**record["device"]),
+        adjoint=AdjointName(record["adjoint"]),
+        cases=record["cases"],
+        rows=record["rows"],
+        failed=record["failed"],
+        newest_at=time_of(record["newest_at"]),
+        versions=tuple(record["versions"]),
+    )
+
+
+def _address(text: str, place: str) -> tuple[str, str]:
+    """Split an address into where requests go and the token.
+
+    Raises:
+        StoreError: it is none, or a token would be sent in the clear to another host.
+    """
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if not host or parts.query or parts.fragment:
+        raise StoreError(f"the store {place!r} is not the address of a service: write https://HOST:8787")
+    token = unquote(parts.password or "") or os.environ.get(TOKEN_VARIABLE, "").strip()
+    if token and parts.scheme.lower() == "http" and not is_loopback(host):
+        raise StoreError(
+            f"the store {place} is not encrypted, and the token for it would be read by anyone on the way: "
+            "write https://, or reach it on 127.0.0.1 through a tunnel"
+        )
+    shown = f"[{host}]" if ":" in host else host
+    base = f"{parts.scheme.lower()}://{shown}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
+    return base, token
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host's name or address is this very host's."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _retry_after(answer: "httpx.Response") -> float:
+    """Read how many seconds a service wants to be left alone, at most ten."""
+    try:
+        return min(10.0, float(answer.headers.get("retry-after", "0")))
+    except ValueError:
+        return 0.0
+
+
+def _httpx() -> Any:
+    """Load httpx, which a service's clients need and nothing else does."""
+    try:
+        import httpx
+    except ImportError as error:
+        raise StoreError("a store over HTTP needs httpx: pip install 'ckpt-tune[serve]'") from error
+    return httpx
