@@ -11,6 +11,8 @@ from autotune.serving.tokens import Right, Token, Tokens
 from profiles import SCHEMA_VERSION
 
 COOKIE = "ckpt-tune-session"
+REPEATABLE = ("set", "xla_flags")
+"""The parameters that may come more than once."""
 _BEARER = HTTPBearer(auto_error=False, description="A token of `ckpt-tune serve token`.")
 Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 
@@ -24,10 +26,10 @@ class Access:
     def needs(self, right: Right) -> Any:
         """Make a dependency that lets a request through with this right at least."""
         if self.tokens is None:
-            return Depends(check_version)
+            return Depends(check_form)
 
         def check(request: Request, shown: Shown) -> None:
-            check_version(request)
+            check_form(request)
             self.check(request, right, None if shown is None else shown.credentials)
 
         return Depends(check)
@@ -63,12 +65,23 @@ class Access:
         return self.tokens.of_session(session) if session and request.method in ("GET", "HEAD") else None
 
 
-def check_version(request: Request) -> None:
-    """Refuse a client whose rows mean something else.
+def check_form(request: Request) -> None:
+    """Refuse a client whose rows mean something else, and parameters that are unknown or say two things.
 
     Raises:
-        Refusal: its schema is another one; which side is older is said.
+        Refusal: its schema is another one; which side is older is said. Or a parameter is not known, or came twice.
     """
+    asked = [name for name, _ in request.query_params.multi_items()]
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    known = None if dependant is None else {field.alias for field in dependant.query_params}
+    unknown = [name for name in asked if known is not None and name not in known]
+    if unknown:
+        there = ", ".join(sorted(known or ())) or "none"
+        raise Refusal(422, "bad-request", f"there is no parameter {unknown[0][:80]!r} here; there are {there}")
+    names = [name for name in asked if name not in REPEATABLE]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Refusal(422, "bad-request", f"the parameter {twice[:80]!r} came {names.count(twice)} times: send it once")
     said = request.headers.get("ckpt-tune-schema")
     if said is None or said == str(SCHEMA_VERSION):
         return

@@ -83,14 +83,14 @@ class Answers:
                 self._bytes -= len(gone)
         return found
 
-    def list_profiles(self, problem: str | None, device: str | None, versions: Sequence[str]) -> dict[str, Any]:
-        """List profiles, those of a problem, of a kind of device, measured with these versions (`jax 0.10.2`)."""
+    def list_profiles(self, problem: str | None, device: str | None, version: str | None) -> dict[str, Any]:
+        """List profiles, those of a problem, of a kind of device, measured with a version (`jax 0.10.2`)."""
         found = [
             documents.summary_record(one)
             for one in self.catalogue.summaries
             if problem in (None, one.problem.name, one.name)
             and device in (None, one.device.kind, one.device.label)
-            and set(versions) <= set(one.versions)
+            and (version is None or version in one.versions)
         ]
         return documents.profiles_document(found, self.catalogue.place)
 

@@ -135,13 +135,12 @@ def api_routes(answers: Answers, tunes: TunesUnderWay, access: Access, ended: Ca
         problem: Annotated[str | None, Query(max_length=400, pattern=_TEXT)] = None,
         device: Annotated[str | None, Query(max_length=400, pattern=_TEXT, description="The device's kind.")] = None,
         version: Annotated[
-            list[Annotated[str, Query(max_length=100, pattern=_TEXT)]] | None,
-            Query(description="Such as `jax 0.10.2`."),
+            str | None, Query(max_length=100, pattern=_TEXT, description="Such as `jax 0.10.2`.")
         ] = None,
     ) -> Response:
-        """List the profiles of the store, those of a problem, of a kind of device, measured with these versions."""
+        """List profiles: all, or those of a problem, of a kind of device, measured with this version."""
         catalogue.refresh()
-        return _json(dumps(answers.list_profiles(problem, device, version or ())))
+        return _json(dumps(answers.list_profiles(problem, device, version)))
 
     @routes.get("/profiles/{name}", dependencies=[read], response_model=OneProfile, responses=refusals(404, 409))
     def show_profile(name: Placed) -> Response:

@@ -6,6 +6,8 @@ from typing import Any
 from autotune.serving.problems import Refusal
 from profiles import COLUMNS, AdjointName, Measurement, PeakSource, RecordError, Status, from_document
 
+MOST_ROWS = 1000
+"""Rows in one answer, or in one request."""
 _SHORT = ("study", "problem_name", "device_kind", "device_platform")
 _MOST_CHARACTERS = 255
 """Of the texts that a database keeps in columns of a stated length."""
@@ -26,12 +28,33 @@ _KINDS: dict[str, dict[str, Any]] = {
     "time": {"type": "string", "format": "date-time"},
 }
 _DERIVED = ("key", "problem_fingerprint")
+_WHOLE = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+_OWN: dict[str, dict[str, Any]] = {
+    "device_count": _WHOLE | {"minimum": 1},
+    "checkpoints": _WHOLE,
+    "repeat": _WHOLE,
+    "seed": {"type": ["integer", "null"], "minimum": -(2**63), "maximum": 2**63 - 1},
+    "horizon": {"type": ["number", "null"], "minimum": -(2**53), "maximum": 2**53},
+    "set_values": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
+    "versions": {"type": "object", "additionalProperties": {"type": "string"}},
+    "problem_components": {"type": "object", "additionalProperties": {"type": "string"}},
+    "measured_at": {"type": "string", "format": "date-time", "pattern": r"^[12][0-9]{3}-.*(Z|[+-][0-9:]+)$"},
+}
+"""Columns that hold less than their kind does."""
+_WITH_A_TIER = {
+    "if": {"properties": {"tier": {"enum": ["host", "disk"]}}},
+    "then": {
+        "properties": {"windows": _WHOLE | {"minimum": 1}, "transfer_cost": {"type": "number", "minimum": 0}},
+    },
+}
 
 
 def _column_schema(column: Any) -> dict[str, Any]:
     found = dict(_KINDS[str(column.kind)])
     if column.name in _CHOICES:
         found = {"enum": _CHOICES[column.name]}
+    elif column.name in _OWN:
+        found = dict(_OWN[column.name])
     elif column.name in _SHORT:
         found["maxLength"] = _MOST_CHARACTERS
     unit = f" ({column.unit})" if column.unit else ""
@@ -47,20 +70,23 @@ DOCUMENT_SCHEMA: dict[str, Any] = {
         "schema_version": {"const": 1},
         "measurements": {
             "type": "array",
+            "maxItems": MOST_ROWS,
             "items": {
                 "type": "object",
                 "title": "Measurement",
                 "required": [column.name for column in COLUMNS if column.name not in _DERIVED],
                 "properties": {column.name: _column_schema(column) for column in COLUMNS},
+                **_WITH_A_TIER,
             },
         },
     },
 }
 """The document of `ckpt-tune profiles export FILE.json`, as JSON Schema has it."""
+_INTEGERS = tuple(column.name for column in COLUMNS if str(column.kind) == "integer")
 MEASUREMENTS_REF = "#/components/schemas/Measurements"
 
 
-def checked_rows(raw: bytes, *, at_most: int) -> list[Measurement]:
+def checked_rows(raw: bytes) -> list[Measurement]:
     """Read the rows of a request's body.
 
     Raises:
@@ -70,12 +96,13 @@ def checked_rows(raw: bytes, *, at_most: int) -> list[Measurement]:
         document = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, "bad-request", f"the body is not JSON: {error}") from None
+    _bring_whole_numbers_home(document)
     try:
         rows = from_document(document)
     except (RecordError, RecursionError) as error:
         raise Refusal(422, "bad-rows", str(error)) from None
-    if len(rows) > at_most:
-        raise Refusal(413, "too-large", f"{len(rows)} rows came at once, {at_most} are taken: send several requests")
+    if len(rows) > MOST_ROWS:
+        raise Refusal(413, "too-large", f"{len(rows)} rows came at once, {MOST_ROWS} are taken: send several requests")
     for number, row in enumerate(rows, start=1):
         texts = {
             "study": row.study, "problem_name": row.problem.name,
@@ -90,3 +117,12 @@ def checked_rows(raw: bytes, *, at_most: int) -> list[Measurement]:
         if row.seed is not None and not -(2**63) <= row.seed < 2**63:
             raise Refusal(422, "bad-rows", f"row {number}: seed must fit in 64 bits, found {row.seed}")
     return rows
+
+
+def _bring_whole_numbers_home(document: Any) -> None:
+    """Read 3.0 as 3 where a column holds whole numbers: to JSON Schema they are one."""
+    rows = document.get("measurements") if isinstance(document, dict) else None
+    for row in rows if isinstance(rows, list) else ():
+        for name in _INTEGERS if isinstance(row, dict) else ():
+            if isinstance(row.get(name), float) and row[name].is_integer():
+                row[name] = int(row[name])

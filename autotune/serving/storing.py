@@ -1,6 +1,7 @@
 """The store over HTTP: the operations of `profiles.ServedStore`, each done once however often it is sent."""
 
 import asyncio
+import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,12 +14,10 @@ from starlette.concurrency import run_in_threadpool
 from autotune.serving.access import Access
 from autotune.serving.catalogue import Catalogue
 from autotune.serving.problems import dumps, refusals
-from autotune.serving.rows import MEASUREMENTS_REF, checked_rows
+from autotune.serving.rows import MEASUREMENTS_REF, MOST_ROWS, checked_rows
 from autotune.serving.tokens import Right
 from profiles import PROFILE_NAMES, SCHEMA_VERSION, Status, profile_id, summary_record, to_document
 
-MOST_ROWS = 1000
-"""Rows in one answer, or in one request."""
 MOST_REMEMBERED = 10_000
 """Requests whose answers are remembered, so that one that is sent again is done once."""
 _TEXT = r"^[^\x00]*$"
@@ -105,22 +104,28 @@ class Remembered:
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._answers: OrderedDict[tuple[str, str], asyncio.Task[Any]] = OrderedDict()
+        self._answers: OrderedDict[str, asyncio.Task[Any]] = OrderedDict()
 
-    async def once(self, who: str, key: str | None, work: Callable[[], Any]) -> Any:
-        """Do something in a thread, or return what came of it when the same request came before."""
+    async def once(self, request: Request, key: str | None, work: Callable[[], Any]) -> Any:
+        """Do something in a thread, or return what came of it when the same request came before.
+
+        The same is: of the same token, with the same key, to the same path, with the same body.
+        """
         if not key:
             return await run_in_threadpool(work)
-        task = self._answers.get((who, key))
+        who = request.scope.get("state", {}).get("token", "")
+        parts = (who, key, request.method, request.url.path)
+        same = hashlib.sha256("\n".join(parts).encode("utf-8", "replace") + b"\n" + await request.body()).hexdigest()
+        task = self._answers.get(same)
         if task is None:
             task = asyncio.ensure_future(run_in_threadpool(work))
-            self._answers[who, key] = task
+            self._answers[same] = task
             while len(self._answers) > MOST_REMEMBERED:
                 self._answers.popitem(last=False)
         try:
             return await asyncio.shield(task)  # a client that goes away does not undo it
         except Exception:
-            self._answers.pop((who, key), None)  # it was not done
+            self._answers.pop(same, None)  # it was not done
             raise
 
 
@@ -134,9 +139,6 @@ def store_routes(catalogue: Catalogue, access: Access, version: str) -> APIRoute
     routes = APIRouter(tags=["store"])
     read, write, delete = (access.needs(right) for right in Right)
     store, remembered = catalogue.store, Remembered()
-
-    def who(request: Request) -> str:
-        return request.scope.get("state", {}).get("token", "")
 
     @routes.get("/store", dependencies=[read], response_model=StoreState, responses=refusals())
     def show_store() -> Response:
@@ -186,12 +188,12 @@ def store_routes(catalogue: Catalogue, access: Access, version: str) -> APIRoute
         raw = await request.body()
 
         def work() -> dict[str, int]:
-            rows = checked_rows(raw, at_most=MOST_ROWS)
+            rows = checked_rows(raw)
             stored = store.put_all(rows)
             catalogue.written((row.problem.name for row in rows), {profile_id(row) for row in rows})
             return {"stored": stored}
 
-        return written(await remembered.once(who(request), idempotency_key, work))
+        return written(await remembered.once(request, idempotency_key, work))
 
     @routes.post("/rows/delete", dependencies=[delete], response_model=Deleted, responses=refusals(413))
     async def delete_rows(request: Request, rows: Rows, idempotency_key: Once = None) -> Response:
@@ -204,7 +206,7 @@ def store_routes(catalogue: Catalogue, access: Access, version: str) -> APIRoute
             catalogue.written(everything if found is None else [found.problem.name])
             return {"deleted": gone}
 
-        return written(await remembered.once(who(request), idempotency_key, work))
+        return written(await remembered.once(request, idempotency_key, work))
 
     @routes.get("/note", dependencies=[read], response_model=Value, responses=refusals())
     def get_note(kind: Kind, key: Text) -> Response:
@@ -226,7 +228,7 @@ def store_routes(catalogue: Catalogue, access: Access, version: str) -> APIRoute
                 catalogue.renamed()
             return {"stored": 1}
 
-        return written(await remembered.once(who(request), idempotency_key, work))
+        return written(await remembered.once(request, idempotency_key, work))
 
     @routes.post("/note/swap", dependencies=[write], response_model=Swapped, responses=refusals(413))
     async def swap_note(request: Request, swap: Swap, idempotency_key: Once = None) -> Response:
@@ -238,6 +240,6 @@ def store_routes(catalogue: Catalogue, access: Access, version: str) -> APIRoute
                 catalogue.renamed()
             return {"swapped": done}
 
-        return written(await remembered.once(who(request), idempotency_key, work))
+        return written(await remembered.once(request, idempotency_key, work))
 
     return routes

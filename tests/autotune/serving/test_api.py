@@ -248,6 +248,18 @@ def test_without_tokens_a_stranger_s_page_gets_nothing(tmp_path: Path) -> None:
             assert httpx.put(place, json=note, headers={"origin": origin}).status_code == status
 
 
+def test_a_key_of_a_request_stands_for_that_request_alone(running: Service) -> None:
+    """The same key with another body, or to another path, is another request; sent again it is the same one."""
+    headers = {"authorization": f"Bearer {running.tokens[Right.WRITE]}", "idempotency-key": "one"}
+    place = f"{running.address}/api/v1/note"
+    swap = {"kind": "keys", "key": "a", "old": None, "new": 1}
+    assert httpx.post(f"{place}/swap", json=swap, headers=headers).json() == {"swapped": True}
+    assert httpx.post(f"{place}/swap", json=swap, headers=headers).json() == {"swapped": True}
+    assert httpx.post(f"{place}/swap", json=swap | {"new": 2}, headers=headers).json() == {"swapped": False}
+    note = {"kind": "keys", "key": "a", "value": 3}
+    assert httpx.put(place, json=note, headers=headers).json() == {"stored": 1}
+
+
 # --- tokens
 
 
