@@ -35,6 +35,11 @@ EXAMPLES = {
     ),
     "check": ("ckpt-tune check my_model.py:make || ckpt-tune tune my_model.py:make --budget 6GiB",),
     "worker": ("ckpt-tune worker tcp://127.0.0.1:8786",),
+    "serve": (
+        "ckpt-tune serve --store team.db --tokens tokens --port 8787",
+        "ckpt-tune serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem",
+    ),
+    "serve token": ("ckpt-tune serve token --write --name nodes --tokens tokens",),
     "schedule": (
         "ckpt-tune schedule --steps 12 --checkpoints 4",
         "ckpt-tune schedule --steps 1000 --checkpoints 20 --format json",
@@ -77,15 +82,29 @@ class Command(typer.core.TyperCommand):
                     formatter.write_dl(records)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, each on a line of its own, however long."""
-        words, one = [], ctx
-        while one.parent is not None:
-            words, one = [one.info_name, *words], one.parent
-        if examples := EXAMPLES.get(" ".join(words)):
-            with formatter.section("Examples"):
-                for line in examples:
-                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+        """Write the examples."""
+        _write_examples(ctx, formatter)
         super().format_epilog(ctx, formatter)
+
+
+class RunningGroup(typer.core.TyperGroup):
+    """A group that is a command too, whose help shows examples."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples."""
+        _write_examples(ctx, formatter)
+        super().format_epilog(ctx, formatter)
+
+
+def _write_examples(ctx: Any, formatter: Any) -> None:
+    """Write the examples of a command, each on a line of its own, however long."""
+    words, one = [], ctx
+    while one.parent is not None:
+        words, one = [one.info_name, *words], one.parent
+    if examples := EXAMPLES.get(" ".join(words)):
+        with formatter.section("Examples"):
+            for line in examples:
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
 class App(typer.Typer):
@@ -93,10 +112,8 @@ class App(typer.Typer):
 
     def __init__(self, **settings: Any) -> None:
         """Make it; the arguments are Typer's."""
-        super().__init__(
-            context_settings=_WIDTH, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
-            **settings,
-        )  # fmt: skip
+        usual = {"context_settings": _WIDTH, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+        super().__init__(**{**usual, "no_args_is_help": True, **settings})
 
     def command(self, name: str | None = None, **settings: Any) -> Any:
         """Add a command, with its options in groups."""

@@ -1,7 +1,7 @@
 """What commands show: devices, recommendations, fronts and profiles as tables and records. No jax, no pandas."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autotune.choosing.recommend import Fit, Recommendation

@@ -6,10 +6,14 @@ from typing import Annotated
 import typer
 
 from autotune.cli.common import Quiet, Store, guarded
+from autotune.cli.help import App, RunningGroup
 from autotune.cli.screen import Screen
 from autotune.errors import AutotuneError
 
-serve_app = typer.Typer(invoke_without_command=True, help="Serve a store over HTTP: JSON under /api/v1, and pages.")
+serve_app = App(
+    cls=RunningGroup, invoke_without_command=True, no_args_is_help=False,
+    help="Serve a store over HTTP, as JSON and as pages.",
+)  # fmt: skip
 
 TokensFile = Annotated[Path | None, typer.Option(help="The file of tokens; else one in your configuration folder.")]
 
@@ -29,7 +33,7 @@ def serve(
     root_path: Annotated[str, typer.Option(help="The path below which a proxy shows the service.")] = "",
     quiet: Quiet = False,
 ) -> None:
-    """Serve a store over HTTP to whoever has a token: JSON under /api/v1, and pages."""
+    """Serve a store over HTTP, as JSON and as pages. To whoever has a token; without tokens to this host alone."""
     if context.invoked_subcommand is not None:
         return
     from autotune.serving.server import ServeRequest, run_server
@@ -50,7 +54,7 @@ def make_token(
     name: Annotated[str | None, typer.Option(help="What the log calls it; else its right and a number.")] = None,
     tokens: TokensFile = None,
 ) -> None:
-    """Make a token and print it, once: the file keeps its digest alone. Take its line out to end it."""
+    """Make a token and print it, once. The file keeps its digest alone; take its line out to end it."""
     from autotune.serving import tokens as module
 
     wanted = [right for right, named in zip(module.Right, (read, write, delete), strict=True) if named]
