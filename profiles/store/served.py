@@ -4,10 +4,14 @@ Every request may be sent again: rows are written by their keys, and what is no 
 carries a key of its own, by which the service knows that it has done it. So a request that gets no answer, or one that
 the service is too busy for, is repeated, with longer and longer pauses in between.
 
+While the service is away a store that is open goes on with what it has (`profiles.store.absence`): rows wait in a file
+of this machine, and are delivered when the service is back, or by the next command that writes to the same store.
+
 The token comes from the address (`https://NAME:TOKEN@HOST:8787`), else from `$CKPT_TUNE_TOKEN`. It is sent over TLS, or
 to this host, and nowhere else.
 """
 
+import contextlib
 import importlib.metadata
 import ipaddress
 import json
@@ -16,7 +20,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +29,7 @@ from profiles.records.exchange import from_document, to_document
 from profiles.records.flat import time_of, time_text
 from profiles.records.records import AdjointName, DeviceKey, Measurement, ProblemKey, Profile, Status, profile_id
 from profiles.records.summary import ProfileSummary
+from profiles.store.absence import Absence, StoreAway
 from profiles.store.migrations import SCHEMA_VERSION
 from profiles.store.names import choose_profile
 from profiles.store.schema import note_row
@@ -68,8 +73,11 @@ class ServedStore(ProfileStore):
         self._base, self._token = _address(self._text, self.place)
         self._clients: dict[int, httpx.Client] = {}
         self._lock = threading.Lock()
+        self._absence = Absence(self._base, self.place)
         try:
             self._ask("GET", "/store")
+            if not read_only and self._absence.spool.path.exists():
+                self._deliver()
         except BaseException:
             self.close()
             raise
@@ -81,6 +89,7 @@ class ServedStore(ProfileStore):
 
     def close(self) -> None:
         """Let go of every connection. The store may be used again; it then connects anew."""
+        self._absence.say_what_waits()
         with self._lock:
             clients, self._clients = self._clients, {}
         for owner, client in clients.items():
@@ -90,7 +99,7 @@ class ServedStore(ProfileStore):
     # --- measurements -----------------------------------------------------------------------------------------------
 
     def put_all(self, measurements: Iterable[Measurement]) -> int:
-        """Store measurements; up to `ROWS_AT_ONCE` of them all or none.
+        """Store measurements; up to `ROWS_AT_ONCE` of them all or none. They wait in a spool where the service is away.
 
         Returns:
             How many rows were written.
@@ -100,8 +109,10 @@ class ServedStore(ProfileStore):
         """
         rows = list({measurement.key: measurement for measurement in measurements}.values())
         self._check_writable()
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            self._ask("POST", "/rows", body=to_document(rows[start : start + ROWS_AT_ONCE]))
+        try:
+            self._send(rows)
+        except StoreAway:
+            self._absence.keep_rows(rows)
         return len(rows)
 
     def get(self, key: str) -> Measurement | None:
@@ -120,9 +131,14 @@ class ServedStore(ProfileStore):
         at_most: int | None = None,
     ) -> list[Measurement]:
         """Read measurements, oldest first; every argument narrows them. See `ProfileStore.measurements`."""
-        return self._read(
-            {"study": study, "problem": problem_name, "device": device, "status": status, "cursor": cursor}, at_most
-        )
+        wanted = {"study": study, "problem": problem_name, "device": device, "status": status, "cursor": cursor}
+        question = ("rows", *wanted.values(), at_most)
+        try:
+            return self._absence.remember(question, self._read(wanted, at_most))
+        except StoreAway as error:
+            rows = {row.key: row for row in self._absence.recall(question, error)}
+            rows |= {row.key: row for row in self._absence.waiting_rows(wanted)}
+            return sorted(rows.values(), key=lambda row: (row.measured_at, row.key))
 
     def delete(self, rows: "Profile | Iterable[str | Measurement]", *, label_of: str | None = None) -> int:
         """Delete a profile, or the rows of some keys, in one transaction; needs a token that may delete.
@@ -161,7 +177,11 @@ class ServedStore(ProfileStore):
         """Store a JSON document under a kind and a key; see `ProfileStore.put_note`."""
         note_row(kind, key, value)  # refuses what is not JSON
         self._check_writable()
-        self._ask("PUT", "/note", body={"kind": kind, "key": key, "value": value})
+        try:
+            self._send_note(kind, key, value)
+        except StoreAway:
+            self._absence.keep_note(kind, key, value)
+        self._absence.remember(("note", kind, key), value)
 
     def swap_note(self, kind: str, key: str, old: Any, new: Any) -> bool:
         """Put a document in the place of another one in one step; see `ProfileStore.swap_note`.
@@ -176,13 +196,36 @@ class ServedStore(ProfileStore):
 
     def get_note(self, kind: str, key: str) -> Any:
         """Read a document, None where there is none."""
-        return self._ask("GET", "/note", params={"kind": kind, "key": key})["value"]
+        question = ("note", kind, key)
+        try:
+            return self._absence.remember(
+                question, self._ask("GET", "/note", params={"kind": kind, "key": key})["value"]
+            )  # fmt: skip
+        except StoreAway as error:
+            return self._absence.recall(question, error)
 
     def notes(self, kind: str) -> dict[str, Any]:
         """Read every document of a kind, by key; keys of over 255 characters are shortened to their digest."""
-        return self._ask("GET", "/notes", params={"kind": kind})["notes"]
+        question = ("notes", kind)
+        try:
+            return self._absence.remember(question, self._ask("GET", "/notes", params={"kind": kind})["notes"])
+        except StoreAway as error:
+            return self._absence.recall(question, error)
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _send(self, rows: Sequence[Measurement]) -> None:
+        """Send rows in portions, each all or none."""
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            self._ask("POST", "/rows", body=to_document(rows[start : start + ROWS_AT_ONCE]))
+
+    def _send_note(self, kind: str, key: str, value: Any) -> None:
+        self._ask("PUT", "/note", body={"kind": kind, "key": key, "value": value})
+
+    def _deliver(self) -> None:
+        """Hand over what waited; where the service does not take it, it goes on waiting."""
+        with contextlib.suppress(StoreError):
+            self._absence.deliver(self._send, self._send_note)
 
     def _select(self, *conditions: Any, at_most: int | None = None) -> list[Measurement]:
         """Read every measurement, oldest first."""
@@ -239,7 +282,8 @@ class ServedStore(ProfileStore):
         httpx = _httpx()
         content = None if body is None else json.dumps(body).encode()
         headers = {} if method == "GET" else {"idempotency-key": secrets.token_hex(16)}
-        waits = iter(WAIT_SECONDS)
+        self._absence.check()
+        waits = iter(() if self._absence.is_away else WAIT_SECONDS)
         while True:
             wait, said = next(waits, None), ""
             try:
@@ -247,17 +291,25 @@ class ServedStore(ProfileStore):
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 said = f"{type(error).__name__}: {error}"
                 if wait is None or isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+                    self._absence.left()
                     raise self._away(said) from None
             else:
-                if answer.status_code not in _BUSY or wait is None:
+                if answer.status_code not in _BUSY:
+                    if self._absence.came_back():
+                        self._deliver()
+                        if method == "GET":
+                            continue  # what was delivered may belong to the answer
                     return self._read_answer(answer)
+                if wait is None:
+                    self._absence.left()
+                    raise self._away(f"it answers {answer.status_code}")
                 wait = max(wait, _retry_after(answer))
             time.sleep(wait * random.uniform(1.0, 1.5))
 
-    def _away(self, said: str) -> StoreError:
+    def _away(self, said: str) -> StoreAway:
         """Say that the service did not answer."""
         said = hide_passwords(" ".join(said.split()), [self._text]).replace(self._token or "\0", "***")
-        return StoreError(
+        return StoreAway(
             f"the store {self.place} did not answer ({said[:200]}); what was stored before is safe: see that the "
             "service runs and may be reached (SSL_CERT_FILE names an authority of your own), and run again"
         )

@@ -29,16 +29,18 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(store_url: str, folder: Path, *, with_tokens: bool = True) -> Iterator[Service]:
-    """Serve a store until the block ends."""
+def service(
+    store_url: str, folder: Path, *, with_tokens: bool = True, port: int = 0, tokens: dict[Right, str] | None = None
+) -> Iterator[Service]:
+    """Serve a store until the block ends, on a port that is named or on any, with tokens made anew or before."""
     path = folder / "tokens"
-    made = {right: make_token(path, right, right.name.lower()) for right in Right} if with_tokens else {}
+    made = tokens or ({right: make_token(path, right, right.name.lower()) for right in Right} if with_tokens else {})
     ended = threading.Event()
     with open_store(store_url) as store:
         app = make_app(
             ServiceRequest(store=store, tokens=Tokens(path) if made else None, log=False, ended=ended.is_set)
         )
-        listening = socket.create_server(("127.0.0.1", 0))
+        listening = socket.create_server(("127.0.0.1", port))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
