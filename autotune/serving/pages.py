@@ -139,6 +139,7 @@ class Pages:
         there = self._catalogue.summaries
         rows = [
             {
+                "key": one.id,
                 "profile": one.name, "id": one.id[:8], "device": one.device.label, "adjoint": str(one.adjoint),
                 "cases": one.cases, "measurements": one.rows, "failed": one.failed,
                 "newest": f"{one.newest_at:%Y-%m-%d %H:%M} UTC", "versions": ", ".join(one.versions),

@@ -33,7 +33,7 @@ const PROFILE_COLUMNS = [
 
 function startProfiles() {
   const view = { sort: "newest", descending: true }, state = { words: "", device: "", version: "" };
-  const rows = DATA.profiles.map((one) => ({ ...one, href: profileLink(one.id), said: Object.values(one).join("\n").toLowerCase() }));
+  const rows = DATA.profiles.map((one) => ({ ...one, href: profileLink(one.key), said: Object.values(one).join("\n").toLowerCase() }));
   const draw = () => {
     const words = state.words.toLowerCase().split(/\s+/).filter(Boolean);
     const shown = rows.filter((row) => words.every((word) => row.said.includes(word)) && (!state.device || row.device === state.device)

@@ -153,7 +153,7 @@ def show(browser: Browser, address: str) -> None:
     browser.events.clear()
     browser.call("Page.navigate", url=address)
     until(browser, f"location.href.startsWith({json.dumps(address.split('?')[0])}) && "
-                   "document.documentElement.dataset.ready === 'yes'")  # fmt: skip
+                   "document.documentElement?.dataset.ready === 'yes'")  # fmt: skip
 
 
 @in_browser
@@ -193,7 +193,7 @@ def test_profiles_are_filtered_and_sorted_by_keyboard(running: Service, chromium
         )
     assert chromium.run(names) == ["cpu", GPU]
     link = chromium.run("document.querySelector('#profiles tbody a').getAttribute('href')")
-    assert re.fullmatch(r"/profiles/[0-9a-f]{8}", link)
+    assert re.fullmatch(r"/profiles/[0-9a-f]{16}", link)
     show(chromium, running.address + link)
     assert chromium.run("document.querySelector('h1').textContent") == "spirals:make"
 
