@@ -76,7 +76,7 @@ def store_text() -> tuple[str, Finding | None]:
         return f"{place} (made by the first tune)", None
     try:
         with open_store(read_only=True) as store:
-            count = len(store.profiles())
+            count = len(store.summaries())
     except ProfilesError as error:
         said, _, repair = str(error).partition("; ")
         return f"{place} (does not answer)", Finding(

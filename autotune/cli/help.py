@@ -142,7 +142,7 @@ def complete_profile(incomplete: str) -> list[str]:
 
     try:
         with open_store(read_only=True) as store:
-            return sorted(one.name for one in store.profiles() if one.name.startswith(incomplete))
+            return sorted(one.name for one in store.summaries() if one.name.startswith(incomplete))
     except ProfilesError:
         return []
 

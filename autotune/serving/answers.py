@@ -7,6 +7,7 @@ profile is kept until rows come in.
 import dataclasses
 import functools
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ class Answers:
         self.catalogue = catalogue
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def kept(self, key: Hashable, of: Sequence[ProfileSummary], make: Callable[[], bytes]) -> bytes:
         """Return an answer that was given before about these profiles as they are now, or make it."""
@@ -73,14 +75,12 @@ class Answers:
         found = self._kept.get(full)
         if found is None:
             found = make()
-            self._kept[full] = found
-            self._bytes += len(found)
-            while len(self._kept) > MOST_ANSWERS or (self._bytes > MOST_BYTES and len(self._kept) > 1):
-                try:
+            with self._lock:
+                self._bytes += len(found) - len(self._kept.get(full, b""))
+                self._kept[full] = found
+                while len(self._kept) > MOST_ANSWERS or (self._bytes > MOST_BYTES and len(self._kept) > 1):
                     _, gone = self._kept.popitem(last=False)
-                except KeyError:
-                    break
-                self._bytes -= len(gone)
+                    self._bytes -= len(gone)
         return found
 
     def list_profiles(self, problem: str | None, device: str | None, version: str | None) -> dict[str, Any]:

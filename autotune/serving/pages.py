@@ -9,6 +9,7 @@ import html
 import importlib.resources
 import json
 import string
+import threading
 from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote, urlencode
@@ -66,6 +67,7 @@ class Pages:
         self._answers, self._tunes, self._access = answers, tunes, access
         self._catalogue = answers.catalogue
         self._root = root_path
+        self._prepared = False
 
     def routes(self) -> APIRouter:
         """Make the routes."""
@@ -136,6 +138,7 @@ class Pages:
         if (elsewhere := self._signed_in(request)) is not None:
             return elsewhere
         self._catalogue.refresh()
+        self._prepare()
         there = self._catalogue.summaries
         rows = [
             {
@@ -263,6 +266,12 @@ class Pages:
         return Response(content, media_type=_FILES[name], headers=headers)
 
     # --- parts
+
+    def _prepare(self) -> None:
+        """Make Vega's bundle, which takes seconds, while the reader still looks at the list."""
+        if not self._prepared:
+            self._prepared = True
+            threading.Thread(target=_file, args=("vega.js",), daemon=True).start()
 
     def _find(self, name: str) -> ProfileSummary | Response:
         """Find a profile by its id or by what a person types, or say as a page that there is none."""

@@ -146,9 +146,9 @@ def _bought(choice: Recommendation, other: Recommendation) -> str:
 def list_command(screen: Screen, store_url: str | None, format: Format) -> Exit:
     """List the profiles of a store."""
     with reading(store_url) as store:
-        found = store.profiles()
+        found = store.summaries()
         place = store.place
-    records = [documents.profile_record(profile) for profile in found]
+    records = [documents.summary_record(one) for one in found]
     if format is Format.JSON:
         screen.json(documents.profiles_document(records, place))
     elif format is Format.CSV:
@@ -159,15 +159,15 @@ def list_command(screen: Screen, store_url: str | None, format: Format) -> Exit:
         now = dt.datetime.now(dt.UTC)
         lines = [
             (
-                profile.name,
-                profile.device.kind,
-                profile.adjoint,
-                len(profile.cases),
-                len(profile.measurements),
-                tables.age(profile.newest.measured_at, now),
-                f"#{profile.id[:8]}",
+                one.name,
+                one.device.kind,
+                one.adjoint,
+                one.cases,
+                one.rows,
+                tables.age(one.newest_at, now),
+                f"#{one.id[:8]}",
             )
-            for profile in found
+            for one in found
         ]
         screen.table(("profile", "device", "adjoint", "cases", "rows", "newest", "id"), lines)
         screen.say(f"store: {place}")
