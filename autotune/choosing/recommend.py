@@ -7,7 +7,7 @@ costs time too). What was never measured is said to be so: between measured coun
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from autotune.adjoints import Work, passes, work_of_rows
 from autotune.choosing.describe import Known, describe
@@ -77,7 +77,7 @@ def options(
     return tuple(found)
 
 
-def rank(candidates: Iterable[Option], budget_bytes: int, objective: Objective = Objective.TIME) -> list[Option]:
+def rank(candidates: Iterable[Option], budget_bytes: float, objective: Objective = Objective.TIME) -> list[Option]:
     """Sort the candidates that are certain to fit, best first; equal ones by fewer bytes."""
     fitting = [option for option in candidates if option.peak.high <= budget_bytes]
 
@@ -199,15 +199,18 @@ def _placed(profile: Profile, works: Mapping[Case, Work], case: Case, request: R
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Candidates:
-    """What may be chosen at a case whatever the budget is, and what is known of it.
+    """What may be chosen at a case whatever the budget is, best first, and what is known of it.
 
-    `sizes` are the peaks of what was measured, sorted.
+    `sizes` are the peaks of what was measured, sorted. `described` and `written` hold what was made of options, by
+    their numbers.
     """
 
     place: _WantedCase
-    options: tuple[Option, ...]
+    ranked: tuple[Option, ...]
     known: Known
     sizes: tuple[int, ...]
+    described: dict[int, Recommendation] = dataclasses.field(default_factory=dict)
+    written: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 class Recommender:
@@ -223,18 +226,28 @@ class Recommender:
         self._works = works_of(self._rows)
         self._measured: Forecast | None = None
         self._candidates: dict[str, tuple[_Candidates, ...]] = {}
-        self._described: dict[tuple[Case, Option], Recommendation] = {}
 
     def answer(self, request: RecommendRequest) -> tuple[Recommendation, ...]:
         """Recommend a count at every case that the request names; see `recommend_from`."""
+        return tuple(self._choose(some, request) for some in self._candidates_of(request))
+
+    def write(self, request: RecommendRequest, write: Callable[[Recommendation], str]) -> list[str]:
+        """Write the answer as texts, what no budget changes once.
+
+        Args:
+            request: as for `answer`.
+            write: writes one recommendation; its `budget_bytes` and `margin_bytes` as whole numbers.
+        """
+        return [self._text(some, request, write) for some in self._candidates_of(request)]
+
+    def _candidates_of(self, request: RecommendRequest) -> tuple[_Candidates, ...]:
         key = _key(request)
         candidates = self._candidates.get(key)
         if candidates is None:
             if len(self._candidates) >= MOST_QUESTIONS:
                 self._candidates.clear()
-                self._described.clear()
             candidates = self._candidates[key] = self._list_candidates(request)
-        return tuple(self._choose(some, request) for some in candidates)
+        return candidates
 
     def knows(self, request: RecommendRequest) -> bool:
         """Return whether the candidates are at hand, so that an answer takes no time to speak of."""
@@ -285,26 +298,57 @@ class Recommender:
         ]
         return _Candidates(
             place=place,
-            options=tuple(everything),
+            ranked=tuple(rank(everything, math.inf, request.objective)),
             known=Known(rows=rows, forecast=forecast, evidence=place.evidence, between=place.between),
             sizes=tuple(sorted(row.peak_bytes for row in known if row.peak_bytes)),
         )
 
     def _choose(self, candidates: _Candidates, request: RecommendRequest) -> Recommendation:
         """Choose at one case within the budget."""
-        place = candidates.place
         budget, margin = request.budget_bytes, request.margin_bytes
-        base = Recommendation(case=place.case, status=Fit.NOTHING_FITS, budget_bytes=budget, margin_bytes=margin)
-        ranked = rank(candidates.options, budget, request.objective)
-        if not ranked:
+        number = _best(candidates, budget)
+        if number is None:
             smallest = next((size for size in candidates.sizes if size > budget), None)
-            return dataclasses.replace(base, smallest_bytes=smallest)
-        key = (place.case, ranked[0])
-        described = self._described.get(key)
-        if described is None:
-            described = describe(ranked[0], place.work, self.profile.adjoint, base, known=candidates.known)
-            self._described[key] = described
+            return dataclasses.replace(_nothing(candidates.place, request), smallest_bytes=smallest)
+        described = self._described(candidates, number, request)
         return dataclasses.replace(described, budget_bytes=budget, margin_bytes=margin)
+
+    def _described(self, candidates: _Candidates, number: int, request: RecommendRequest) -> Recommendation:
+        """Describe an option, once."""
+        found = candidates.described.get(number)
+        if found is None:
+            place, base = candidates.place, _nothing(candidates.place, request)
+            option = candidates.ranked[number]
+            found = describe(option, place.work, self.profile.adjoint, base, known=candidates.known)
+            candidates.described[number] = found
+        return found
+
+    def _text(self, candidates: _Candidates, request: RecommendRequest, write: Callable[[Recommendation], str]) -> str:
+        """Write the choice at one case, with the budget put into what was written of the option before."""
+        number = _best(candidates, request.budget_bytes)
+        if number is None:
+            return write(self._choose(candidates, request))
+        text = candidates.written.get(number)
+        if text is None:
+            described = self._described(candidates, number, request)
+            text = write(dataclasses.replace(described, budget_bytes=_BUDGET, margin_bytes=_MARGIN))
+            candidates.written[number] = text
+        return text.replace(str(_BUDGET), str(request.budget_bytes)).replace(str(_MARGIN), str(request.margin_bytes))
+
+
+_BUDGET, _MARGIN = -10_000_000_000_000_001, -10_000_000_000_000_002
+"""What stands for the figures of a budget in a text that is kept."""
+
+
+def _best(candidates: _Candidates, budget_bytes: int) -> int | None:
+    """Find the best option that is certain to fit."""
+    return next((n for n, option in enumerate(candidates.ranked) if option.peak.high <= budget_bytes), None)
+
+
+def _nothing(place: _WantedCase, request: RecommendRequest) -> Recommendation:
+    """Say that nothing fits at a case."""
+    budget, margin = request.budget_bytes, request.margin_bytes
+    return Recommendation(case=place.case, status=Fit.NOTHING_FITS, budget_bytes=budget, margin_bytes=margin)
 
 
 def _key(request: RecommendRequest) -> str:

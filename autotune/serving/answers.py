@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import profiles
 from autotune.choosing import documents
 from autotune.choosing.objective import Objective
-from autotune.choosing.recommend import Recommender, RecommendRequest
+from autotune.choosing.recommend import Recommendation, Recommender, RecommendRequest
 from autotune.machine.budget import learn_margin, resolve_budget
 from autotune.machine.targets import memory_share
 from autotune.serving.catalogue import Catalogue
@@ -136,12 +136,15 @@ class Answers:
         Raises:
             AutotuneError: the profile says nothing about the question.
         """
-        document = documents.recommend_document(known.profile, known.answer(request), self.catalogue.place)
         budget = request.budget_bytes
         step = GIB if budget >= 2 * GIB else budget // 4
         nearby = [dataclasses.replace(request, budget_bytes=budget + by) for by in (-step, step)]
-        records = [documents.nearby_record(known.answer(one), one.budget_bytes) for one in nearby]
-        return dumps(document | {"nearby_budgets": records})
+        # The documents of `recommend --format json`, each recommendation of which is written once and used again.
+        around = dumps(documents.recommend_document(known.profile, (), self.catalogue.place) | {"nearby_budgets": []})
+        found = [dumps(documents.nearby_record((), one.budget_bytes)) for one in nearby]
+        filled = [_filled(text, known.write(one, _written)) for text, one in zip(found, nearby, strict=True)]
+        head, _, tail = around.rpartition(b"[]")
+        return _filled(head, known.write(request, _written)) + b"[" + b", ".join(filled) + b"]" + tail
 
     def plan(self, summary: ProfileSummary, asked: PlanQuestion) -> bytes:
         """Plan for devices from what is stored, as `ckpt-tune plan` does without a problem's file.
@@ -196,6 +199,17 @@ class Answers:
             path = Path(folder) / "study.db"
             write_view(view, path)
             return path.read_bytes()
+
+
+def _written(choice: Recommendation) -> str:
+    return dumps(choice.to_json()).decode()
+
+
+def _filled(document: bytes, recommendations: Sequence[str]) -> bytes:
+    """Put recommendations into a document that has an empty list of them."""
+    name = b'"recommendations": ['
+    before, _, after = document.partition(name + b"]")
+    return before + name + ", ".join(recommendations).encode("utf-8", "replace") + b"]" + after
 
 
 def _is_share(budget: str) -> bool:
