@@ -14,6 +14,8 @@ from autotune.errors import AutotuneError
 from autotune.serving.tokens import Tokens, default_path
 from profiles import ProfileStore, is_loopback, is_served, open_store
 
+MOST_CONNECTIONS = 1000
+"""Connections that are open at once; beyond it a request gets 503."""
 GRACE_SECONDS = 10
 """For how long requests that were begun may go on when the service ends."""
 
@@ -81,7 +83,8 @@ def run_server(asked: ServeRequest, say: Callable[[str], None]) -> None:
                 root_path="", timeout_keep_alive=30, timeout_graceful_shutdown=GRACE_SECONDS,
                 ssl_certfile=None if asked.tls_cert is None else str(asked.tls_cert),
                 ssl_keyfile=None if asked.tls_key is None else str(asked.tls_key),
-                h11_max_incomplete_event_size=64 * 1024,
+                http="h11", h11_max_incomplete_event_size=64 * 1024,  # httptools takes headers of any length
+                limit_concurrency=MOST_CONNECTIONS,
             )  # fmt: skip
             say(_greeting(asked, listening.getsockname()[1], store, tokens))
             Server(config).run(sockets=[listening])
