@@ -35,7 +35,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "repeat": _WHOLE,
     "seed": {"type": ["integer", "null"], "minimum": -(2**63), "maximum": 2**63 - 1},
     "horizon": {"type": ["number", "null"], "minimum": -(2**53), "maximum": 2**53},
-    "set_values": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
+    "set_values": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}},
     "versions": {"type": "object", "additionalProperties": {"type": "string"}},
     "problem_components": {"type": "object", "additionalProperties": {"type": "string"}},
     "measured_at": {"type": "string", "format": "date-time", "pattern": r"^[12][0-9]{3}-.*(Z|[+-][0-9:]+)$"},
@@ -58,6 +58,8 @@ def _column_schema(column: Any) -> dict[str, Any]:
     elif column.name in _SHORT:
         found["maxLength"] = _MOST_CHARACTERS
     unit = f" ({column.unit})" if column.unit else ""
+    if column.name == "set_values":
+        unit = '; a tuple, say, which JSON has no word for, is {"literal": "(1, 2)"}'
     return {**found, "description": f"{column.meaning}{unit}"}
 
 
@@ -97,6 +99,7 @@ def checked_rows(raw: bytes) -> list[Measurement]:
     except (ValueError, RecursionError) as error:
         raise Refusal(400, "bad-request", f"the body is not JSON: {error}") from None
     _bring_whole_numbers_home(document)
+    _check_types(document)
     try:
         rows = from_document(document)
     except (RecordError, RecursionError) as error:
@@ -117,6 +120,46 @@ def checked_rows(raw: bytes) -> list[Measurement]:
         if row.seed is not None and not -(2**63) <= row.seed < 2**63:
             raise Refusal(422, "bad-rows", f"row {number}: seed must fit in 64 bits, found {row.seed}")
     return rows
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "null": (type(None),),
+    "array": (list,), "object": (dict,),
+}  # fmt: skip
+
+
+def _check_types(document: Any) -> None:
+    """Look whether every column holds what its schema says; what holds together is left to the record.
+
+    Raises:
+        Refusal: one does not.
+    """
+    rows = document.get("measurements") if isinstance(document, dict) else None
+    columns = DOCUMENT_SCHEMA["properties"]["measurements"]["items"]["properties"]
+    for number, row in enumerate(rows if isinstance(rows, list) else (), start=1):
+        for name, schema in columns.items() if isinstance(row, dict) else ():
+            if name in row and not _is_of(schema, row[name]):
+                wanted = schema.get("type", schema.get("enum"))
+                found = repr(row[name])[:60]
+                raise Refusal(422, "bad-rows", f"row {number}: {name} is one of {wanted}, found {found}")
+
+
+def _is_of(schema: dict[str, Any], value: Any) -> bool:
+    """Tell whether a value has the type that a schema names, and so its parts."""
+    if "enum" in schema:
+        return value in schema["enum"]
+    named = schema["type"]
+    kinds = (named,) if isinstance(named, str) else named
+    if isinstance(value, bool):
+        return "boolean" in kinds
+    if not any(isinstance(value, _TYPES[kind]) for kind in kinds):
+        return False
+    if isinstance(value, list) and "items" in schema:
+        return all(_is_of(schema["items"], one) for one in value)
+    if isinstance(value, dict) and "additionalProperties" in schema:
+        parts = [one for one in value.values() if not (isinstance(one, dict) and set(one) == {"literal"})]
+        return all(_is_of(schema["additionalProperties"], one) for one in parts)
+    return True
 
 
 def _bring_whole_numbers_home(document: Any) -> None:
