@@ -67,7 +67,7 @@ def make_app(asked: ServiceRequest) -> Any:
         looking.cancel()
 
     app = FastAPI(
-        title="ckpt-tune", version=version, root_path=asked.root_path, lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="ckpt-tune", version=version, lifespan=lifespan, docs_url=None, redoc_url=None,
         openapi_url=f"{API}/openapi.json",
         description="What a team knows of the memory and time of its models, by the count of checkpoints.",
     )  # fmt: skip
@@ -82,8 +82,8 @@ def make_app(asked: ServiceRequest) -> Any:
     app.include_router(api_routes(answers, tunes, access, asked.ended), prefix=API)
     app.include_router(store_routes(catalogue, access, version), prefix=API)
     app.include_router(page_routes(answers, tunes, access, asked.root_path), include_in_schema=False)
-    _document(app)
-    return Guard(app, Limits(open_to_all=asked.tokens is None, log=asked.log))
+    _document(app, asked.root_path)
+    return Guard(app, Limits(open_to_all=asked.tokens is None, log=asked.log, root_path=asked.root_path))
 
 
 async def _look_again(catalogue: Catalogue) -> None:
@@ -104,7 +104,7 @@ def place_for_clients(store: ProfileStore) -> str:
     return f"{url.get_backend_name()} {PurePath(str(url.database or 'in memory')).name}"
 
 
-def _document(app: FastAPI) -> None:
+def _document(app: FastAPI, root_path: str) -> None:
     """Complete the OpenAPI document: problems, and rows as they are exported."""
 
     def openapi() -> dict[str, Any]:
@@ -115,8 +115,8 @@ def _document(app: FastAPI) -> None:
             schemas["Measurements"] = DOCUMENT_SCHEMA
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
-            if app.root_path:
-                made["servers"] = [{"url": app.root_path}]
+            if root_path:
+                made["servers"] = [{"url": root_path}]
             app.openapi_schema = made
         return app.openapi_schema
 

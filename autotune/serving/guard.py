@@ -41,12 +41,16 @@ Send = Callable[[Message], Awaitable[None]]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a request may be, and who may ask: `open_to_all` says that there are no tokens."""
+    """How much a request may be, and who may ask: `open_to_all` says that there are no tokens.
+
+    `root_path` is the path below which a proxy shows the service, whether it takes it off or not.
+    """
 
     open_to_all: bool
     body_bytes: int = MOST_BODY_BYTES
     seconds: float = REQUEST_SECONDS
     log: bool = True
+    root_path: str = ""
 
 
 class Guard:
@@ -62,6 +66,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "root_path": self._limits.root_path}
         began, sent = time.perf_counter(), {"status": 0, "bytes": 0}
         headers = dict(scope["headers"])
 

@@ -1,5 +1,6 @@
 """The pages of the service: signed in or not, in a real browser, in either theme, on narrow screens, by keyboard."""
 
+import asyncio
 import html.parser
 import json
 import re
@@ -11,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from autotune.serving.tokens import Right
+from autotune.serving.app import ServiceRequest, make_app
+from autotune.serving.tokens import Right, Tokens, make_token
 from autotune.tuning.announce import UNDER_WAY_NOTE
 from profiles import Status, open_store
 from tests.autotune.serving.service import Service, service
@@ -117,6 +119,32 @@ def test_signing_in_leads_nowhere_else(wanted: str, tmp_path: Path) -> None:
     with service(str(tmp_path / "profiles.db"), tmp_path) as found:
         form = {"token": found.tokens[Right.READ], "next": wanted}
         assert httpx.post(f"{found.address}/sign-in", data=form).headers["location"] == "/"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_proxy_shows_the_service_below_a_path(kept: bool, tmp_path: Path) -> None:
+    """Whether it keeps the path or takes it off: pages and the document lead below it, and so does the cookie."""
+    tokens = tmp_path / "tokens"
+    token = make_token(tokens, Right.READ, "a")
+
+    async def ask() -> None:
+        with open_store(str(tmp_path / "profiles.db")) as store:
+            app = make_app(ServiceRequest(store=store, tokens=Tokens(tokens), root_path="/tuner", log=False))
+            before = "/tuner" if kept else ""
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://team") as client:
+                answer = await client.get(f"{before}/tunes")
+                assert answer.headers["location"] == "/tuner/sign-in?next=%2Ftunes"
+                answer = await client.post(f"{before}/sign-in", data={"token": token, "next": "/tunes"})
+                assert answer.headers["location"] == "/tuner/tunes"
+                assert "path=/tuner" in answer.headers["set-cookie"].lower()
+                assert "secure" in answer.headers["set-cookie"].lower()
+                session = answer.headers["set-cookie"].partition(";")[0]
+                page = (await client.get(f"{before}/tunes", headers={"cookie": session})).text
+                assert set(re.findall(r'(?:href|src|action)="(/[^/"]*)', page)) == {"/tuner"}
+                document = (await client.get(f"{before}/api/v1/openapi.json")).json()
+                assert document["servers"] == [{"url": "/tuner"}]
+
+    asyncio.run(ask())
 
 
 def test_files_of_the_pages_are_those_alone(running: Service) -> None:
