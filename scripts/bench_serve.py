@@ -123,10 +123,11 @@ def figures(kind: str, taken: list[float], seconds: float) -> dict[str, object]:
 def kill_in_mid_load(url: str, port: int, said: Path, seconds: float) -> dict[str, object]:
     """Write rows while the service is killed again and again; count what was acknowledged and what is there."""
     acknowledged: list[list[str]] = [[] for _ in range(WRITERS)]
-    ended = threading.Event()
+    ended, opened = threading.Event(), threading.Barrier(WRITERS + 1)
 
     def write(number: int) -> None:
         with open_store(f"http://127.0.0.1:{port}") as store:
+            opened.wait(120)
             for repeat in range(10**6):
                 if ended.is_set():
                     return
@@ -140,6 +141,7 @@ def kill_in_mid_load(url: str, port: int, said: Path, seconds: float) -> dict[st
         process, _ = stack.enter_context(serving(url, port, said))
         for thread in threads:
             thread.start()
+        opened.wait(120)
         for _ in range(KILLS):
             time.sleep(seconds / (KILLS + 1))
             process.send_signal(signal.SIGKILL)
@@ -149,6 +151,8 @@ def kill_in_mid_load(url: str, port: int, said: Path, seconds: float) -> dict[st
         ended.set()
         for thread in threads:
             thread.join()
+        with open_store(f"http://127.0.0.1:{port}"):
+            pass  # delivers what waited for the service
     with open_store(url) as store:
         there = [row.key for row in store.measurements(problem_name="killed:make")]
     sent = [key for keys in acknowledged for key in keys]
@@ -225,6 +229,7 @@ def main() -> int:
     options = parser.parse_args()
     found = []
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_DATA_HOME"] = folder  # where rows wait for a service that is away
         found += measure("SQLite", str(Path(folder) / "profiles.db"), options, Path(folder))
         if options.postgresql:
             with open_store(options.postgresql) as store:
