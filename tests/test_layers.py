@@ -32,7 +32,7 @@ ONLY_IN = {
     "typer": {
         "autotune/cli/app.py",
         "autotune/cli/common.py",
-        *(f"autotune/cli/commands/{n}.py" for n in ("profiles", "targets", "worker")),
+        *(f"autotune/cli/commands/{n}.py" for n in ("profiles", "report", "targets", "worker")),
     },
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "altair": {

@@ -21,7 +21,7 @@ import jax
 import jax.lax as lax
 import jax.numpy as jnp
 
-from ..compat import DROPS_UNUSED_CARRY, Primitive, ad, batching, let_checks_out, mlir, refuse_in_remat
+from ..compat import DROPS_UNUSED_CARRY, Primitive, ad, batching, let_checks_out, mlir, pruned, refuse_in_remat
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import is_inexact, pick, scatter
 from ..traced.batching import batch_jaxpr, batched_outputs, vmap_flat
@@ -29,7 +29,7 @@ from ..traced.kernel import in_one_kernel
 from . import sweeps
 from . import windows as windowed
 from .checks import checked
-from .observe import Observer, call_site, observer
+from .observe import Observer, Pass, call_site, observer, pass_observer
 from .program import Loop, Program, groups
 from .tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
 
@@ -109,6 +109,7 @@ def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: P
     if not any(moving.carry):
         outputs = loop_p.bind(*primals, program=program)
         return outputs, [zero_tangent(x) for x in outputs]
+    show_advance(program)
     keep = needed(program, moving)
     program = program.with_room(sum(sizes_of(pick(program.body.out_avals[: program.state], keep.stored))))
     outputs, stored, _ = windowed.run_storing(program, primals, sweeps.Visited(program, keep.stored))
@@ -117,6 +118,15 @@ def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: P
         program, pick(along, given.all), (consts, stored, outputs[program.state :]), (given, moving, keep)
     )
     return outputs, scatter(moved, moving.carry, [zero_tangent(x) for x in outputs])
+
+
+def show_advance(program: Program) -> None:
+    """Show a step of the forward sweep to whoever observes passes."""
+    shown = pass_observer()
+    if shown is not None and not program.nested:
+        jaxpr, read = pruned(program.body, (True,) * len(program.body.out_avals))
+        moving = (False,) * program.body_consts + (True,) * (program.state + program.buffers)
+        shown(Pass(kind="advance", jaxpr=jaxpr, moving=tuple(pick(moving, read))))
 
 
 def bind_tangents(
@@ -208,6 +218,9 @@ def _transpose(
     sums = [jnp.zeros(a.shape, a.dtype) for a in pick(avals[: program.body_consts], flags.consts)]
     tape = Tape(program, flags, keep, buffers)
     of_state, of_buffers, sums = windowed.reverse(program, tape, consts, stored, (of_state, of_buffers, sums))
+    if (shown := pass_observer()) is not None and not program.nested:
+        for one in tape.passes():
+            shown(one)
     found = scatter([*sums, *of_state, *of_buffers], flags.all, [None] * len(avals))
     linear = [x if x is None else _once_p.bind(x) for x in pick(found, given.all)]
     return [*linear, *none[len(linear) :]]

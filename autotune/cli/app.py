@@ -12,6 +12,7 @@ import typer
 
 from autotune.choosing.objective import Objective
 from autotune.cli.commands.profiles import profiles_app
+from autotune.cli.commands.report import report
 from autotune.cli.commands.targets import targets_app
 from autotune.cli.commands.worker import worker
 from autotune.cli.common import (
@@ -346,18 +347,7 @@ def schedule(
     raise typer.Exit(schedule_command(Screen(), steps, checkpoints, expected, out=out, format=format))
 
 
-@app.command()
-@guarded
-def report(
-    profile: ProfileName,
-    out: Annotated[Path, typer.Option(help="The folder; files of an earlier report in it are replaced.")],
-    budget: Annotated[str | None, typer.Option(help="Mark the budget, and what is recommended within it.")] = None,
-    store: Store = None,
-) -> None:
-    """Write CSV, figures and one self-contained HTML page of a profile."""
-    from autotune.cli.commands.recommend import report_command
-
-    raise typer.Exit(report_command(Screen(), profile, out, budget, store))
+app.command()(report)
 
 
 @app.command()

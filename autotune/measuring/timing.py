@@ -8,11 +8,13 @@ from typing import Any
 
 from autotune.machine.device import DeviceInfo
 from autotune.machine.lock import device_lock
-from autotune.measuring.runners import SubprocessRunner
+from autotune.measuring.runners import ProbeRequest, SubprocessRunner
 from autotune.measuring.trial import RunSettings
+from autotune.measuring.wire import encode
+from autotune.problem.costs import StepCosts, decode_costs
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-_BUSY = ("compile", "key", "observe")
+_BUSY = ("compile", "key", "observe", "costs")
 """What keeps a CPU busy, and is never timed itself."""
 
 
@@ -49,6 +51,10 @@ class WorkerMachine(SubprocessRunner):
         info = super().device_info()
         self._lock.know(info)
         return info
+
+    def step_costs(self, question: ProbeRequest) -> StepCosts | None:
+        """Count in a worker what a step costs at least; see `autotune.problem.counting.step_costs`."""
+        return decode_costs(self._probe("costs", **encode(question)))
 
     def _lock_for(self, op: str) -> contextlib.AbstractContextManager[Any]:
         return self._lock(shared=True) if op in _BUSY else super()._lock_for(op)

@@ -11,6 +11,7 @@ have been edited since the tune began.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -184,6 +185,13 @@ class Worker:
                 adjoint=AdjointName(request["adjoint"]) if request["adjoint"] else None,
             )
         )  # fmt: skip
+
+    def _do_costs(self, request: dict[str, Any]) -> Any:
+        """Count what a step costs at least; nothing is compiled or run."""
+        from autotune.problem.counting import step_costs
+
+        found = step_costs(self._same_problem(request), request["horizon"], request["tolerance"])
+        return None if found is None else dataclasses.asdict(found)
 
     def _do_transfer(self, request: dict[str, Any]) -> Any:
         """Time the transfers of a tier."""

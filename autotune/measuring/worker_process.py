@@ -252,7 +252,8 @@ _STACK_LINE = re.compile(r"\s*(@\s|\*\*\*|0x)")
 _DOING = {
     "hello": "starting jax", "drop": "forgetting programs",
     "compile": "tracing and compiling", "call": "the first call", "time": "a timed call",
-    "observe": "counting steps", "key": "fingerprinting", "device": "reading the device",
+    "observe": "counting steps", "costs": "counting operations", "key": "fingerprinting",
+    "device": "reading the device",
 }  # fmt: skip
 
 

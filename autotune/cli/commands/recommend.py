@@ -1,4 +1,4 @@
-"""The commands that read stored profiles: `recommend`, `profiles`, `report`."""
+"""The commands that read stored profiles: `recommend`, `profiles`."""
 
 import dataclasses
 import datetime as dt
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import profiles
 from autotune.choosing.recommend import Fit, Recommendation, RecommendRequest, recommend_from
-from autotune.choosing.report import write_report
 from autotune.cli import tables
 from autotune.cli.opening import reading, store_exists
 from autotune.cli.screen import Exit, Format, Screen
@@ -249,19 +248,4 @@ def delete_command(screen: Screen, name: str, store_url: str | None) -> Exit:
         profile = store.profile(name)
         count = store.delete(profile)
         screen.say(f"deleted {count} measurements of {profile.qualified_name} from {store.place}")
-    return Exit.DONE
-
-
-def report_command(screen: Screen, name: str, folder: Path, budget: str | None, store_url: str | None) -> Exit:
-    """Write the report of a profile; with a budget it marks what is recommended there."""
-    with reading(store_url) as store:
-        profile = store.profile(name)
-    chosen: tuple[Recommendation, ...] = ()
-    if budget is not None:
-        resolved = resolve_budget(budget, described_device(profile.device), rows=profile.measurements)
-        chosen = recommend_from(
-            profile, RecommendRequest(budget_bytes=resolved.bytes, margin_bytes=resolved.margin_bytes)
-        )
-    for path in write_report(profile, folder, chosen):
-        screen.line(f"wrote {path}")
     return Exit.DONE
