@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from profiles.analysis.plan import MEASURED, PlanRow
 from profiles.units import format_bytes, format_seconds
 
-_HEADS = ("device", "case", "JAX may use", "checkpoints", "peak", "recompute", "evidence", "enough", "a call")
+_HEADS = ("device", "case", "JAX may use", "checkpoints", "peak", "recompute", "evidence", "enough")
 _NOTE = (
     "JAX may use: what it takes of the device, less a margin. Enough: the least memory with which the recompute "
     "factor is at most {limit:g}. Evidence: whether the bytes were measured on the device, planned by its compiler, or "
-    "carried over from this profile."
+    "carried over from this profile. Dotted lines in the figure of memory against recomputation stand at what JAX may "
+    "use."
 )
 _BOUND_NOTE = (
     " At least: a bound, by operations and bytes that no call can do without at the device's stated peak rates; what a "
@@ -27,18 +28,19 @@ def hardware_card(rows: Sequence[PlanRow], max_recompute: float = 2.0) -> str:
     """
     if not rows:
         return ""
+    timed = any(row.run_seconds is not None for row in rows)
     bounded = any(row.least_seconds is not None for row in rows)
     priced = any(row.least_cost is not None for row in rows)
-    heads = [*_HEADS, *["a call, at least"] * bounded, *["1,000 calls, at least"] * priced]
+    heads = [*_HEADS, *["a call"] * timed, *["a call, at least"] * bounded, *["1,000 calls, at least"] * priced]
     head = "".join(f"<th{_kind(name)}>{html.escape(name)}</th>" for name in heads)
-    lines = "".join(_line(row, bounded, priced) for row in rows)
+    lines = "".join(_line(row, timed, bounded, priced) for row in rows)
     note = _NOTE.format(limit=max_recompute) + _BOUND_NOTE * bounded
     return f"""  <section class="card wide" id="hardware"><h2>Devices side by side</h2>
     <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>
     <p class="under">{html.escape(note)}</p></section>"""
 
 
-def _line(row: PlanRow, bounded: bool, priced: bool) -> str:
+def _line(row: PlanRow, timed: bool, bounded: bool, priced: bool) -> str:
     """Write one row."""
     usable, enough = format_bytes(row.usable_bytes), _maybe(row.needed_bytes)
     if row.checkpoints is None:
@@ -49,7 +51,9 @@ def _line(row: PlanRow, bounded: bool, priced: bool) -> str:
         cells = [_cell(f"{row.checkpoints:,}", "strong"), _cell(_maybe(row.peak_bytes)), _cell(factor)]
     seconds = "" if row.run_seconds is None else format_seconds(row.run_seconds)
     scaled = row.run_seconds is not None and row.evidence != MEASURED
-    cells += [_cell(row.evidence, "text"), _cell(enough), _cell(seconds + " (scaled)" * scaled)]
+    cells += [_cell(row.evidence, "text"), _cell(enough)]
+    if timed:
+        cells.append(_cell(seconds + " (scaled)" * scaled))
     if bounded:
         cells.append(_cell("" if row.least_seconds is None else f"≥ {format_seconds(row.least_seconds)}"))
     if priced:

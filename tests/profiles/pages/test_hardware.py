@@ -27,6 +27,7 @@ def test_a_device_shows_what_fits_and_how_that_is_known() -> None:
         assert text in card
     assert "nothing fits: the smallest needs 1 GiB" in card
     assert "at least" not in card.lower()
+    assert "a call" not in card
     assert hardware_card([]) == ""
 
 
