@@ -1,4 +1,5 @@
 from .api import recommend as recommend
+from .api import summary as summary
 from .api import tune as tune
 from .api import write_study as write_study
 from .choosing.recommend import Fit as Fit
@@ -26,6 +27,7 @@ from .runtime.auto import AutoChoice as AutoChoice
 from .runtime.auto import AutoRequest as AutoRequest
 from .runtime.auto import auto_adjoint as auto_adjoint
 from .runtime.auto import auto_choice as auto_choice
+from .runtime.explain import explain_memory as explain_memory
 from .runtime.monitor import AdjointSchedule as AdjointSchedule
 from .runtime.monitor import StepMonitor as StepMonitor
 from .search.space import Listed as Listed

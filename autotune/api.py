@@ -1,16 +1,19 @@
-"""The library form of the commands `tune` and `recommend`: the same work without a screen. And a profile as a study."""
+"""The library form of the commands `tune` and `recommend`; a profile as a study, and a choice as a flat dict."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from autotune.choosing.recommend import Recommendation, RecommendRequest, recommend_from
+from autotune.errors import AutotuneError
 from autotune.machine.budget import resolve_budget
 from autotune.measuring.executor import ExecutorMachine
 from autotune.measuring.rows import WHY_NOTE
 from autotune.measuring.trial import Trial
+from autotune.runtime.auto import AutoChoice, choice_of
 from autotune.tuning.lab import described_device, make_machine, make_machines
 from autotune.tuning.prepare import study_name
 from autotune.tuning.request import DEFAULT_BUDGET, TuneRequest
@@ -48,8 +51,11 @@ def tune(
     store: str | None = None,
     executor: Executor | None = None,
     request: TuneRequest | None = None,
+    progress: bool | None = None,
 ) -> TuneResult:
     """Tune a problem, as `ckpt-tune tune` does.
+
+    In a notebook the cell shows what runs, what is left and the best so far while it runs; elsewhere nothing is shown.
 
     Args:
         problem: the factory, or the command line's name for it.
@@ -61,6 +67,7 @@ def tune(
         executor: who measures, as many units at once as `request.workers` says; processes of this host where None.
             What it runs starts processes of its own for trials. The caller shuts it down.
         request: everything else (adjoint, margin, counts, device, seed, …); the arguments above are laid over it.
+        progress: show progress in the notebook's cell; where this runs in one, if None.
 
     Raises:
         AutotuneError: the problem cannot be loaded or run, or the budget cannot be resolved.
@@ -82,9 +89,22 @@ def tune(
         else:
             machine = make_machine(asked.settings, search_path=search_path)
         try:
-            return run_tune(asked, store=opened, machine=machine, progress=Silent())
+            with _shown(progress) as listener:
+                return run_tune(asked, store=opened, machine=machine, progress=listener)
         finally:
             machine.close()
+
+
+@contextlib.contextmanager
+def _shown(progress: bool | None) -> Iterator[Any]:
+    """Give what listens to a tune: the cell of a notebook, or nothing."""
+    from autotune.cli.notebook import NotebookProgress, in_notebook
+
+    if not (in_notebook() if progress is None else progress):
+        yield Silent()
+        return
+    with NotebookProgress() as shown:
+        yield shown
 
 
 def write_study(profile: str, path: str | Path, *, budget: str | int | None = None, store: str | None = None) -> str:
@@ -146,3 +166,38 @@ def recommend(
         allow_extrapolation=allow_extrapolation,
     )
     return recommend_from(profile, asked)
+
+
+def summary(chosen: Recommendation | AutoChoice | Any, *, prefix: str = "") -> dict[str, int | float | str | bool]:
+    """Write a choice as one flat dict of plain values, which any experiment logger takes.
+
+        wandb.config.update(autotune.summary(adjoint, prefix="ckpt_tune/"))
+        mlflow.log_params(autotune.summary(recommendation))
+
+    Keys are those of the JSON of `recommend`, those of `set_values` as `set.KEY`; what is not known has no key. Bytes
+    and seconds are numbers, evidence and status are words.
+
+    Args:
+        chosen: a recommendation, an `AutoChoice`, or an adjoint of `auto_adjoint`.
+        prefix: what every key begins with.
+
+    Raises:
+        AutotuneError: it is an adjoint that `auto_adjoint` did not make.
+    """
+    choice = chosen if isinstance(chosen, AutoChoice) else choice_of(chosen)
+    extra = {} if choice is None else {"problem": choice.problem.name, "source": choice.source}
+    said = chosen if choice is None else choice.recommendation
+    if not isinstance(said, Recommendation):
+        raise AutotuneError(
+            f"summary of {type(chosen).__name__}: nothing is known of it; hand over a Recommendation, an AutoChoice, "
+            "or the adjoint that auto_adjoint returned"
+        )
+    document = said.to_json()
+    swept = {f"set.{key}": value for key, value in document.pop("set_values").items()}
+    known = {key: value for key, value in {**extra, **document, **swept}.items() if value not in (None, "")}
+    return {f"{prefix}{key}": _plain(value) for key, value in known.items()}
+
+
+def _plain(value: Any) -> int | float | str | bool:
+    """Keep numbers and truth values; write everything else, words of an enumeration too, as a text."""
+    return value if type(value) in (int, float, bool) else str(value)

@@ -93,6 +93,7 @@ from .records.values import stored_values as stored_values
 from .store.engine import default_url as default_url
 from .store.engine import is_sqlite_file as is_sqlite_file
 from .store.engine import parse_url as parse_url
+from .store.spool import Spool as Spool
 from .store.store import ProfileStore as ProfileStore
 from .store.store import open_store as open_store
 from .store.urls import STORE_VARIABLE as STORE_VARIABLE

@@ -21,7 +21,8 @@ class Family:
     """A problem.
 
     `build(adjoint)` gives the loss, `make(key)` its arguments; `counts` are the checkpoints to compare at, `steps`
-    about how many steps the solve makes.
+    about how many steps the solve makes. `together` builds the loss of solves that `jax.vmap` maps as one solve
+    of a larger state.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Family:
     counts: tuple[int, ...]
     steps: int
     adaptive: bool = False
+    together: Callable[[Any], Loss] | None = None
 
 
 def _mlp(key: jax.Array, width_in: int, width: int, width_out: int | None = None) -> tuple[jax.Array, ...]:
@@ -139,8 +141,11 @@ def _cde(adjoint: Any) -> Loss:
     return _loss(terms, diffrax.Tsit5(), adjoint, (4.0, 0.01), max_steps=408)
 
 
+_SINGLE = ConstantSteps(diffrax.Tsit5(), 200)
+
+
 def _vmapped(adjoint: Any) -> Loss:
-    single = ConstantSteps(diffrax.Tsit5(), 200)(adjoint)
+    single = _SINGLE(adjoint)
 
     def loss(params, y0):
         return jnp.sum(jax.vmap(single, in_axes=(None, 0))(params, y0))
@@ -202,7 +207,14 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(name="sde", build=_sde, make=_with_mlp((16,), 32), counts=(4, 8, 16, 32, 100), steps=400),
     Family(name="cde", build=_cde, make=_with_mlp((16,), 32, 48), counts=(4, 8, 16, 32, 100), steps=400),
-    Family(name="vmapped_batch", build=_vmapped, make=_with_mlp((64, 8), 64), counts=(4, 8, 16, 32, 100), steps=200),
+    Family(
+        name="vmapped_batch",
+        build=_vmapped,
+        make=_with_mlp((64, 8), 64),
+        counts=(4, 8, 16, 32, 100),
+        steps=200,
+        together=_SINGLE,
+    ),
     Family(
         name="long_tiny",
         build=ConstantSteps(diffrax.Ralston(), 20_000, 0.001, _oscillator),

@@ -18,13 +18,13 @@ fail() {
 }
 
 is_supported() {
-    "$1" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+    "$1" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null
 }
 
 # Prints a Python of a supported version; fails with what was found instead.
 find_python() {
     local name found=""
-    for name in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3 python; do
+    for name in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3.14 python3 python; do
         command -v "$name" >/dev/null || continue
         if is_supported "$name"; then
             command -v "$name"
@@ -32,7 +32,7 @@ find_python() {
         fi
         found="$found $name ($("$name" --version 2>&1 | head -n 1))"
     done
-    fail "$1" "needs Python 3.11, 3.12 or 3.13; found:${found:- none}. Install one, or name it: PYTHON=/path/to/python3.11 bash scripts/$1"
+    fail "$1" "needs Python 3.11 to 3.14; found:${found:- none}. Install one, or name it: PYTHON=/path/to/python3.11 bash scripts/$1"
 }
 
 # Prints the newest Python at hand that the second lane may have: 3.13, else 3.12, by its name or as pyenv keeps it.
@@ -84,7 +84,7 @@ set_up() {
     wanted=$({ cat "$root/pyproject.toml" "$constraints"; echo "$root ${pins[*]}"; } | cksum)
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
     local folder=${venv##*/}
-    echo "$name: installing ckpt-tune[$extra] into $folder (the first time downloads about 400 MB; log: $folder/install.log)" >&2
+    echo "$name: installing ckpt-tune[$extra] into $folder (the first time downloads about 600 MB; log: $folder/install.log)" >&2
     if ! "$python" -m pip install --disable-pip-version-check --no-input -e "$root[$extra]" "${pins[@]}" >"$log" 2>&1; then
         grep -E '^ *(ERROR|error)' "$log" | head -n 3 >&2
         if grep -qiE 'NewConnectionError|ConnectTimeout|Network is unreachable|name resolution|ProxyError|No matching distribution' "$log"; then

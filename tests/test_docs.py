@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from autotune.cli import app
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-ROOT = typer.main.get_command(app.app)
+ROOT_APP = app.app
+ROOT = typer.main.get_command(ROOT_APP)
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 CODE = re.findall(r"`(ckpt-tune [^`]+)`", README)
 SHELL = [line[2:] for kind, text in BLOCKS if kind == "console" for line in text.splitlines() if line[:2] == "$ "]
@@ -174,6 +176,57 @@ def test_every_command_and_option_has_help() -> None:
         assert command.help, name
         for parameter in (one for one in command.params if not getattr(one, "hidden", False)):
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_an_example_that_it_takes(name: str) -> None:
+    """Each example of the help calls its own command, with options that it has, and stands in what `--help` prints."""
+    from autotune.cli.help import EXAMPLES
+
+    examples = EXAMPLES[name.removeprefix("ckpt-tune ")]
+    shown = CliRunner().invoke(ROOT_APP, [*name.split()[1:], "--help"], env={"COLUMNS": "80"}).output
+    for line in examples:
+        assert f"\n  {line}\n" in shown
+        for part in line.split(" || "):
+            _, command = command_of(part)
+            words = shlex.split(part)
+            assert {word for word in words if word.startswith("--")} <= set(options_of(command))
+    assert command_of(examples[0])[0] == name
+    assert set(EXAMPLES) <= {full.removeprefix("ckpt-tune ") for full in COMMANDS}
+
+
+@pytest.mark.parametrize("group", ["", "profiles", "targets"])
+def test_the_summaries_of_commands_fit_their_lines(group: str) -> None:
+    """At 80 columns none ends in dots, and none is broken over two lines."""
+    shown = CliRunner().invoke(ROOT_APP, [*group.split(), "--help"], env={"COLUMNS": "80"}).output
+    lines = shown.partition("Commands:\n")[2].rstrip().splitlines()
+    assert len(lines) >= 3
+    for line in lines:
+        assert re.fullmatch(r"  [a-z-]+ +[A-Z].*\.", line), line
+        assert not line.endswith("..."), line
+
+
+def test_the_options_of_tune_stand_in_groups() -> None:
+    """None but `--help` is left without one, and every group that is shown has a line."""
+    from autotune.cli.help import GROUPS
+
+    shown = CliRunner().invoke(ROOT_APP, ["tune", "--help"], env={"COLUMNS": "100"}).output
+    sections = dict(re.findall(r"^(\w[\w ]+):\n((?:  .*\n)+)", shown, re.MULTILINE))
+    assert set(GROUPS) <= set(sections)
+    assert re.findall(r"--[a-z-]+", sections["Options"]) == ["--help"]
+    written = {name for name in options_of(COMMANDS["ckpt-tune tune"]) if name.startswith("--")}
+    assert written - {"--help"} <= set(re.findall(r"(?<=  )--[a-z0-9-]+", shown))
+
+
+def test_the_version_names_what_a_report_of_a_fault_needs() -> None:
+    """Our version first, then Python's and those of the packages that decide what is measured."""
+    import jax
+
+    shown = CliRunner().invoke(ROOT_APP, ["--version"]).output
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert shown.splitlines()[0] == f"ckpt-tune {project['version']}"
+    assert f"jax {jax.__version__}" in shown
+    assert "Python 3." in shown
 
 
 GUIDES = ("ARCHITECTURE.md", "CONTRIBUTING.md")

@@ -32,7 +32,8 @@ ONLY_IN = {
     "typer": {
         "autotune/cli/app.py",
         "autotune/cli/common.py",
-        *(f"autotune/cli/commands/{n}.py" for n in ("profiles", "report", "targets", "worker")),
+        "autotune/cli/help.py",
+        *(f"autotune/cli/commands/{n}.py" for n in ("device", "profiles", "report", "targets", "worker")),
     },
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "altair": {
@@ -237,7 +238,7 @@ def test_every_import_is_of_a_declared_dependency() -> None:
     """What the packages import is in the standard library, in the project, or in pyproject.toml."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
-    imported_as = {"vl-convert-python": "vl_convert"}
+    imported_as = {"vl-convert-python": "vl_convert", "ipython": "IPython"}
     names = {imported_as.get(name, name) for entry in declared for name in [re.split(r"[\[<>=]", entry)[0]]}
     used = {one.top for path in FILES for one in imports(path.read_text(), package_of(path))}
     assert used - set(sys.stdlib_module_names) - set(PACKAGES) <= names

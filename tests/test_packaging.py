@@ -88,6 +88,8 @@ def test_the_wheel_says_what_pyproject_says(wheel: Path) -> None:
         assert line in texts["METADATA"].splitlines()
     assert "ckpt-tune = autotune.cli:main" in texts["entry_points.txt"]
     assert "Apache License" in texts["LICENSE"]
+    assert "Vega" in texts["notices.txt"]
+    assert "Requires-Python: <3.15,>=3.11" in texts["METADATA"].splitlines()
 
 
 def test_the_installed_command_prints_its_help_and_the_commands(environment: Path) -> None:

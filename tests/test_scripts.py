@@ -63,7 +63,7 @@ def test_without_any_python_the_scripts_say_which_they_need(script: str, clone: 
     ended = run(script, clone, tools)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"{script}: needs Python 3.11, 3.12 or 3.13; found: none.")
+    assert line.startswith(f"{script}: needs Python 3.11 to 3.14; found: none.")
     assert f"PYTHON=/path/to/python3.11 bash scripts/{script}" in line
 
 
@@ -184,6 +184,45 @@ def test_an_example_trains_within_its_budget(name: str, tmp_path: Path) -> None:
     words = ended.stdout.split()
     assert words[-4] == "MiB,"
     assert float(words[-5]) <= float(words[-1].removesuffix("MiB"))
+
+
+EXAMPLES = {
+    "hyperparameter_search": ("--trials", "3", "--steps", "20"),
+    "numpyro_ode": ("--samples", "40"),
+    "optimistix_fit": (),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_with_another_library_ends_well(name: str, tmp_path: Path) -> None:
+    """Optuna's trials end or are refused, NumPyro and Optimistix find the rates that the data were made with."""
+    store = {"CKPT_TUNE_STORE": str(tmp_path / "profiles.db")}
+    ended = python(f"scripts/examples/{name}.py", *EXAMPLES[name], **store)
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    if name == "hyperparameter_search":
+        assert sum("checkpoints" in line or "nothing of" in line for line in lines) == 3
+    if name == "numpyro_ode":
+        found = {line.split(":")[0]: float(line.split()[1]) for line in lines if "±" in line}
+        assert found == pytest.approx({"infection": 0.5, "recovery": 0.2}, abs=0.05)
+    if name == "optimistix_fit":
+        assert float(lines[-1].split()[-1]) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    """The second start reads weights and step from the file and the count from the store, and measures nothing."""
+    store = {"CKPT_TUNE_STORE": str(tmp_path / "profiles.db")}
+    first, second, whole = (
+        python("scripts/examples/restart.py", "--until", until, "--file", tmp_path / file, **store)
+        for until, file in (("25", "a.eqx"), ("50", "a.eqx"), ("50", "b.eqx"))
+    )
+    assert "step    0" in first.stdout
+    assert "from a probe" in first.stdout, first.stderr
+    assert "step   25" in second.stdout
+    assert "from a profile" in second.stdout, second.stderr
+    assert second.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
 
 
 @pytest.mark.slow

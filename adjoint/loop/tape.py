@@ -8,9 +8,13 @@ import jax
 import jax.tree_util as jtu
 
 from ..compat import Jaxpr, call, pruned, trace
+from ..tiers.tiers import sizes_of
 from ..traced.analysis import Flags, is_inexact, nonzero_cotangents, perturbed_outputs, pick, reached_inputs, scatter
 from .observe import Pass
 from .program import Program, groups
+
+SMALL_DERIVED_BYTES = 2 * 1024
+"""Where all checkpoints together hold no more of the derived leaves, these are held: computing them costs more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,14 +127,25 @@ def needed(program: Program, tangents: Flagged) -> Needed:
         while True:
             reached = reached_inputs(program.body, (*state, *[False] * program.buffers))
             _, more, more_buffers = groups(reached, sizes)
-            wider = [a or b or c for a, b, c in zip(state, more, _read_by_rebuild(program, state), strict=True)]
+            wider = [a or b for a, b in zip(state, more, strict=True)]
             buffers = [a or b for a, b in zip(buffers, more_buffers, strict=True)]
             if wider == state:
-                break
+                if _derived_bytes(program, state) <= SMALL_DERIVED_BYTES:
+                    stored = state
+                    break
+                wider = [a or b for a, b in zip(state, _read_by_rebuild(program, state), strict=True)]
+                stored = [a and not b for a, b in zip(state, program.derived, strict=True)]
+                if wider == state:
+                    break
             state = wider
-        stored = [a and not b for a, b in zip(state, program.derived, strict=True)]
         program.findings[key] = Needed(tuple(state), tuple(buffers), tuple(stored))
     return program.findings[key]
+
+
+def _derived_bytes(program: Program, state: Sequence[bool]) -> int:
+    """Return what all checkpoints together take for the derived leaves among the flagged."""
+    both = [a and b for a, b in zip(program.derived, state, strict=True)]
+    return program.checkpoints * sum(sizes_of(pick(program.body.out_avals[: program.state], both)))
 
 
 def _read_by_rebuild(program: Program, state: Sequence[bool]) -> list[bool]:

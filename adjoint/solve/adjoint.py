@@ -5,6 +5,7 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
@@ -18,7 +19,8 @@ from ..loop.program import Derived
 from ..tiers.tiers import TierName, tier_options
 from .accepted import adapts, bind_accepted, fits, leaves_no_gap, shown
 from .compat import solve_loop, solve_progress, time_step
-from .stages import WrittenOut, arrange
+from .noise import Remembering, points, remembers
+from .stages import TapeName, WrittenOut, arrange, checked_tape
 
 FEWEST_ACCEPTED = 4
 """With fewer accepted steps than this, a solve says nothing about how many will follow."""
@@ -61,10 +63,14 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
         tier_bytes: bytes that the tier may hold at once.
         directory: where the file of `tier="disk"` lies.
         transfer_cost: seconds of handing over and fetching one state over those of one step.
+        tape: what the one step that is being reversed keeps of the stages of an explicit Runge-Kutta method. It costs
+            bytes once, not for each checkpoint. "keep": everything, each stage is evaluated once; "recompute": each
+            stage's state, stages are evaluated twice; "auto": everything where that takes no more than about what
+            Diffrax's adjoint takes. Gradients agree to rounding. Other methods have no choice.
 
     Raises:
-        ValueError: on solving, for `checkpoints` below 1, for a tier that cannot be had, and for a term with an
-            `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
+        ValueError: on solving, for `checkpoints` below 1, for an unknown `tape`, for a tier that cannot be had, and for
+            a term with an `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
         RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
         TypeError: on differentiating in forward mode.
         NotImplementedError: with a tier, on `vmap` of `grad` of an adaptive solve, and as
@@ -78,6 +84,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
     tier_bytes: int | None = eqx.field(default=None, static=True)
     directory: str | None = eqx.field(default=None, static=True)
     transfer_cost: float = eqx.field(default=1.0, static=True)
+    tape: TapeName = eqx.field(default="auto", static=True)
 
     def loop(
         self,
@@ -100,12 +107,18 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
                 "Use `VirtualBrownianTree`, or `adjoint=diffrax.ForwardMode()`."
             )
         own = {"solver": kwargs["solver"], "stepsize_controller": kwargs["stepsize_controller"]}
-        kwargs["solver"], last_slope = arrange(kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"])
+        kwargs["solver"], last_slope = arrange(
+            kwargs["solver"], terms, kwargs["t0"], init_state.y, kwargs["args"], checked_tape(self.tape)
+        )
         kwargs["event"] = shown(kwargs["event"], own)
         written = kwargs["solver"] if isinstance(kwargs["solver"], WrittenOut) else None
         passed_state = init_state.solver_state
         if written is not None:
             init_state = _with_slope(written, terms, init_state, kwargs, passed_solver_state)
+        noisy = remembers(kwargs["solver"], terms, kwargs["stepsize_controller"])
+        if noisy:
+            kwargs["solver"] = Remembering(kwargs["solver"])
+            init_state = _with_noise(terms, init_state, kwargs["t1"])
         run = functools.partial(
             solve_loop, self, terms=terms, saveat=saveat, init_state=init_state, max_steps=max_steps, **kwargs
         )
@@ -123,11 +136,9 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
         if expected is None:
             expected = _constant_steps(kwargs["stepsize_controller"], kwargs["t1"], init_state)
             exact = expected is not None and kwargs["event"] is None
-        derived = None
-        if last_slope is not None and not passed_solver_state and leaves_no_gap(kwargs["stepsize_controller"]):
-            derived = Derived(
-                lambda state: last_slope(state.solver_state), functools.partial(_slope, terms, kwargs["args"])
-            )
+        if passed_solver_state or not leaves_no_gap(kwargs["stepsize_controller"]):
+            last_slope = None
+        derived = _derived(terms, kwargs["args"], last_slope, noisy)
         windows = tier_options(self.tier, self.windows, self.tier_bytes, self.directory, self.transfer_cost)
         adaptive = adapts(kwargs["stepsize_controller"])
         accepted = functools.partial(_estimate, kwargs["t0"], kwargs["t1"], max_steps)
@@ -159,6 +170,8 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
             )
 
         final_state, stats = run(inner_while_loop=checkpointed_while_loop, outer_while_loop=outer)
+        if noisy:
+            final_state = eqx.tree_at(_solver_state, final_state, final_state.solver_state[0], is_leaf=_is_none)
         if written is not None and written.fsal:
             first = passed_state[0] & (final_state.num_accepted_steps == 0)
             final_state = eqx.tree_at(lambda s: s.solver_state, final_state, (first, final_state.solver_state))
@@ -179,6 +192,39 @@ def _with_slope(solver: Any, terms: Any, state: Any, kwargs: Any, passed: bool) 
         lambda: slope,
     )
     return eqx.tree_at(lambda s: s.solver_state, state, slope)
+
+
+def _with_noise(terms: Any, state: Any, t1: Any) -> Any:
+    """Put where the Brownian paths stand beside the solver's state."""
+    start = state.tprev
+    # A solve of no length makes no step: then no path is evaluated, as with Diffrax.
+    blank = lambda: jtu.tree_map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: points(terms, start)))
+    stand = lax.cond(unvmap_any(start < t1), lambda: points(terms, start), blank)
+    return eqx.tree_at(_solver_state, state, (state.solver_state, stand), is_leaf=_is_none)
+
+
+def _derived(terms: Any, args: Any, last_slope: Any, noisy: bool) -> Derived | None:
+    """Return what checkpoints need not hold: the slope at a state's time, and where the noise stands."""
+    if last_slope is None and not noisy:
+        return None
+
+    def select(state):
+        own, stand = state.solver_state if noisy else (state.solver_state, None)
+        return None if last_slope is None else last_slope(own), stand
+
+    def rebuild(state):
+        slope = None if last_slope is None else _slope(terms, args, state)
+        return slope, points(terms, time_step(state)[0]) if noisy else None
+
+    return Derived(select, rebuild)
+
+
+def _solver_state(state: Any) -> Any:
+    return state.solver_state
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 def _slope(terms: Any, args: Any, state: Any) -> Any:

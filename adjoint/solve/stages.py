@@ -12,7 +12,7 @@ vector fields get a plain loop over the stages (`MOST_EQUATIONS`), and large vec
 import collections
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import diffrax
 import equinox as eqx
@@ -25,9 +25,14 @@ import numpy as np
 from ..compat import unvmap_any
 from ..loop.observe import pass_observer
 from .compat import tableau_of, vector_field_is_expensive
+from .delegating import Delegating
+
+TapeName = Literal["auto", "keep", "recompute"]
+"""What a reversed step keeps of its stages."""
 
 LARGEST_FIELD = 300
-"""Vector fields whose traced program has more equations than this keep Diffrax's loop."""
+"""Vector fields whose traced program has more equations than this keep Diffrax's loop, or where the stages are to be
+kept all the same, get a plain one."""
 
 MOST_EQUATIONS = 170
 """With more equations than this over all stages they are looped over, where the state is small: a loop over few numbers
@@ -85,49 +90,22 @@ def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jtu.tree_leaves(tree))
 
 
-class WrittenOut(diffrax.AbstractAdaptiveSolver):
+class WrittenOut(Delegating):
     """An explicit Runge-Kutta solver of Diffrax with its stages written out, or looped over plainly.
 
     The state is the last slope for solvers whose first stage is the last of the step before (FSAL), else None.
     """
 
-    solver: Any
     fsal: bool = eqx.field(static=True)
     separate: bool = eqx.field(static=True)
     """Keep XLA from fusing one stage into the next, where a stencil would make it compute the first one many times."""
     rolled: bool = eqx.field(static=True)
     """Loop over the stages, so that the program holds one copy of the vector field instead of one for each stage."""
 
-    @property
-    def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The wrapped solver's."""
-        return self.solver.term_structure
-
-    @property
-    def interpolation_cls(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The wrapped solver's."""
-        return self.solver.interpolation_cls
-
-    def order(self, terms: Any) -> int | None:
-        """Return the wrapped solver's."""
-        return self.solver.order(terms)
-
-    def strong_order(self, terms: Any) -> Any:
-        """Return the wrapped solver's."""
-        return self.solver.strong_order(terms)
-
-    def error_order(self, terms: Any) -> Any:
-        """Return the wrapped solver's."""
-        return self.solver.error_order(terms)
-
     def init(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any) -> Any:
         """Return the slope at the start, or None."""
         del t1
         return terms.vf(t0, y0, args) if self.fsal else None
-
-    def func(self, terms: Any, t0: Any, y0: Any, args: Any) -> Any:
-        """Return what the wrapped solver does."""
-        return self.solver.func(terms, t0, y0, args)
 
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: Any, made_jump: Any
@@ -273,7 +251,18 @@ class Stages(NamedTuple):
     last_slope: Callable[[Any], Any] | None
 
 
-def arrange(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> Stages:
+def checked_tape(tape: Any) -> TapeName:
+    """Return what `tape` says.
+
+    Raises:
+        ValueError: it is no `TapeName`.
+    """
+    if tape not in get_args(TapeName):
+        raise ValueError(f"`tape` must be one of {', '.join(map(repr, get_args(TapeName)))}, got {tape!r}.")
+    return tape
+
+
+def arrange(solver: Any, terms: Any, t0: Any, y0: Any, args: Any, tape: TapeName = "auto") -> Stages:
     """Write out the stages of a solver where that is known to be the same method and pays.
 
     Args:
@@ -282,21 +271,23 @@ def arrange(solver: Any, terms: Any, t0: Any, y0: Any, args: Any) -> Stages:
         t0: start of the solve.
         y0: initial state.
         args: the vector field's arguments.
+        tape: "keep" writes them out whatever they take, "recompute" leaves them to Diffrax's checkpointed loop.
 
     Returns:
         A `WrittenOut`, or the solver as it is: where it is not a plain explicit Runge-Kutta method, where the user has
-        chosen how its stages are looped over, where the vector field is large.
+        chosen how its stages are looped over, where the vector field is large and `tape` is "auto".
     """
     tableau = tableau_of(solver)
     if tableau is None or not jtu.tree_leaves(y0) or vector_field_is_expensive(terms, t0, y0, args):
         return Stages(solver, None)
-    field = _measure(terms, t0, y0, args)
     shown = pass_observer() is not None  # then what counts is what a step computes, not how fast it is
-    if field is None or not (shown or _pays(field, tableau, y0)):
+    field = _measure(terms, t0, y0, args) if tape != "recompute" or shown else None
+    if field is None or (tape == "auto" and not shown and not _pays(field, tableau, y0)):
         # Diffrax's state is (first step?, last slope).
         return Stages(solver, (lambda state: state[1]) if tableau.fsal else None)
     stages = tableau.num_stages
     small = _elements(y0) <= FEW_ELEMENTS and stages * field.kept_bytes <= SMALL_TAPE_BYTES
-    rolled = small and stages * field.equations > MOST_EQUATIONS and not shown
+    rolled = (small and stages * field.equations > MOST_EQUATIONS) or field.equations > LARGEST_FIELD
+    rolled = rolled and not shown
     separate = _elements(y0) >= SMALLEST_SEPARATE and not field.breaks_fusion and not shown
     return Stages(WrittenOut(solver, tableau.fsal, separate, rolled), (lambda state: state) if tableau.fsal else None)

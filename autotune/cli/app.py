@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from autotune.choosing.objective import Objective
+from autotune.cli.commands.device import device
 from autotune.cli.commands.profiles import profiles_app
 from autotune.cli.commands.report import report
 from autotune.cli.commands.targets import targets_app
@@ -65,18 +66,15 @@ from autotune.cli.common import (
     XlaFlags,
     guarded,
 )
+from autotune.cli.help import App, version_text
 from autotune.cli.screen import Exit, Format, Screen
 from autotune.errors import AutotuneError
 from profiles import AdjointName
 
-app = typer.Typer(
+app = App(
     name="ckpt-tune",
     cls=Commands,
     help="Choose the number of checkpoints for differentiating through ODE/SDE/CDE solves from a memory budget.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(targets_app, name="targets")
@@ -84,9 +82,7 @@ app.add_typer(targets_app, name="targets")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import importlib.metadata
-
-        typer.echo(f"ckpt-tune {importlib.metadata.version('ckpt-tune')}")
+        typer.echo(version_text())
         raise typer.Exit
 
 
@@ -123,40 +119,7 @@ def _root(
     }
 
 
-@app.command()
-@guarded
-def device(
-    platform: Platform = None,
-    device: Device = 0,
-    x64: X64 = False,
-    catalogue: Annotated[bool, typer.Option("--catalogue", help="List the devices that are known instead.")] = False,
-    format: FormatOption = Format.TABLE,
-) -> None:
-    """Show what is here: device, memory, what holds it, limits, versions, and what the backend does not report."""
-    if catalogue:
-        from autotune.cli.commands.plan import catalogue_command
-
-        raise typer.Exit(catalogue_command(Screen(), format))
-    from autotune.cli import tables
-    from autotune.machine.cache import compilation_cache
-    from autotune.measuring.trial import RunSettings
-    from autotune.tuning.lab import make_machine
-    from profiles import default_url, without_password
-
-    machine = make_machine(RunSettings(platform=platform, device=device, x64=x64, own_environment=True))
-    try:
-        info = machine.device_info()
-    finally:
-        machine.close()
-    screen = Screen()
-    places = {"compilation_cache": str(compilation_cache({})), "store": without_password(default_url())}
-    document = info.to_json() | places
-    if format is Format.JSON:
-        screen.json(document)
-    elif format is Format.CSV:
-        screen.csv([document])
-    else:
-        tables.show_device(screen, info, cache=document["compilation_cache"], store=document["store"])
+app.command()(device)
 
 
 @app.command()
@@ -202,7 +165,7 @@ def tune(
     format: FormatOption = Format.TABLE,
     quiet: Quiet = False,
 ) -> None:
-    """Find the checkpoint count that is fastest within a memory budget, and keep every measurement."""
+    """Find the fastest checkpoint count within a memory budget. Every measurement is kept."""
     from autotune.cli.commands.tune import TuneCommand, check_tiers, read_cluster
     from autotune.cli.set_option import set_option
     from autotune.machine.tiers import read_tiers
@@ -279,7 +242,7 @@ def recommend(
     format: FormatOption = Format.TABLE,
     quiet: Quiet = False,
 ) -> None:
-    """Recommend a count for a budget from a stored profile, and say what more and less memory would buy."""
+    """Recommend a count from a stored profile. Says what more and less memory would buy, too."""
     from autotune.choosing.recommend import RecommendRequest
     from autotune.cli.commands import recommend as commands
     from autotune.cli.set_option import set_option
@@ -319,7 +282,7 @@ def check(
     x64: X64 = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Check whether the stored choice still holds for this code, device and versions: exit 0, else 4."""
+    """Check whether the stored choice still holds. Code, device and versions are compared: exit 0, else 4."""
     from autotune.cli.commands.check import check_command
     from autotune.measuring.trial import RunSettings
 
@@ -340,7 +303,7 @@ def schedule(
     out: Annotated[Path | None, typer.Option(help="Write the tree as PNG and SVG to this folder.")] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show where our adjoint places its checkpoints and in which order it sweeps."""
+    """Show where our adjoint places its checkpoints, and its sweeps."""
     from autotune.cli.schedule_view import schedule_command
 
     expected = None if online else steps if expected_steps is None else expected_steps
@@ -366,7 +329,7 @@ def plan(
     store: Store = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Plan for other devices: what fits, at what recompute factor, and what memory would be enough."""
+    """Plan for other devices: what fits, at what recompute factor. Says what memory would be enough, too."""
     import profiles
     from autotune.cli.commands.plan import PlanOptions, plan_command
     from autotune.machine.budget import parse_bytes
@@ -398,7 +361,7 @@ def compare(
     store: Store = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show two profiles side by side, with what changed between them."""
+    """Show two profiles side by side, with what changed."""
     from autotune.cli.commands.plan import compare_command
 
     raise typer.Exit(compare_command(Screen(), (before, after), store, out, format))

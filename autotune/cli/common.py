@@ -14,12 +14,23 @@ import typer
 import typer.core
 
 from autotune.choosing.objective import Objective
+from autotune.cli.help import complete_problem, complete_profile
 from autotune.cli.screen import Exit, Format, Screen
 from autotune.errors import AutotuneError
 from profiles import AdjointName, ProfilesError, hide_passwords, named_stores
 
-Problem = Annotated[str, typer.Argument(help="FILE.py:factory or package.module:factory.", metavar="PROBLEM")]
-ProfileName = Annotated[str, typer.Argument(help="A profile's name, as `profiles list` shows it.", metavar="PROFILE")]
+Problem = Annotated[
+    str,
+    typer.Argument(
+        help="FILE.py:factory or package.module:factory.", metavar="PROBLEM", autocompletion=complete_problem
+    ),
+]
+ProfileName = Annotated[
+    str,
+    typer.Argument(
+        help="A profile's name, as `profiles list` shows it.", metavar="PROFILE", autocompletion=complete_profile
+    ),
+]
 Budget = Annotated[str, typer.Option(help="Bytes of one call, its arguments included: 6GiB, 80% of the device, auto.")]
 Margin = Annotated[float | None, typer.Option(help="Share of the budget that is left alone, 0 to 1.")]
 Horizon = Annotated[list[str] | None, typer.Option(help="Horizons to sweep, comma-separated, repeatable.")]

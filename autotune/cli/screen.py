@@ -118,7 +118,7 @@ class TuneScreen:
         self._screen = screen
         self._live: Live | None = None
         self._started = time.monotonic()
-        self._running = ""
+        self._running = "reading the problem and the device"
         self._done = 0
         self._left: tuple[int, float | None] = (0, None)
         self._best: Measurement | None = None
@@ -152,13 +152,7 @@ class TuneScreen:
 
     def started(self, trials: Sequence[Trial]) -> None:
         """Show that a batch begins."""
-        counts = ", ".join(map(str, sorted(trial.checkpoints for trial in trials)))
-        doing = "timing" if any(trial.rung is Rung.RUN for trial in trials) else "compiling"
-        self._running = f"{doing} {counts} checkpoints{_place(trials[0])}"
-        if trials[0].settings.own_environment:
-            self._running = f"final run under your own settings: {counts} checkpoints{_place(trials[0])}"
-        if self._live is None:
-            self._screen.say(self._running)
+        self.say(doing(trials))
 
     def finished(self, measurement: Measurement) -> None:
         """Show that a trial is measured and stored."""
@@ -170,6 +164,10 @@ class TuneScreen:
         self._screen.say(f"  {outcome(measurement)}")
 
     def _status(self) -> Text:
+        return Text(self.status(), overflow="ellipsis")
+
+    def status(self) -> str:
+        """Say in one line what runs, what is left, and the best so far."""
         parts = [f"{self._running}", f"{self._done} done"]
         left, seconds = self._left
         if left:
@@ -178,7 +176,16 @@ class TuneScreen:
             parts.append(
                 f"fastest {format_seconds(self._best.run_median_seconds)} at {self._best.checkpoints} checkpoints"
             )
-        return Text(f"[{_clock(time.monotonic() - self._started)}] " + "; ".join(parts), overflow="ellipsis")
+        return f"[{_clock(time.monotonic() - self._started)}] " + "; ".join(parts)
+
+
+def doing(trials: Sequence[Trial]) -> str:
+    """Say in one line what is done with a batch."""
+    counts = ", ".join(map(str, sorted(trial.checkpoints for trial in trials)))
+    if trials[0].settings.own_environment:
+        return f"final run under your own settings: {counts} checkpoints{_place(trials[0])}"
+    rung = "timing" if any(trial.rung is Rung.RUN for trial in trials) else "compiling"
+    return f"{rung} {counts} checkpoints{_place(trials[0])}"
 
 
 def outcome(row: Measurement) -> str:

@@ -36,8 +36,10 @@ def maybe_seconds(seconds: float | None) -> str | None:
     return None if seconds is None else format_seconds(seconds)
 
 
-def show_device(screen: Screen, info: "DeviceInfo", *, cache: str, store: str) -> None:
-    """Show one device in one screen."""
+def show_device(
+    screen: Screen, info: "DeviceInfo", *, cache: str, store: str, more: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Show one device in one screen; `more` are lines below it."""
     host = info.host
     rows: list[tuple[str, str | None]] = [
         ("device", f"{info.kind} ({info.platform} {info.index} of {info.count})"),
@@ -63,7 +65,7 @@ def show_device(screen: Screen, info: "DeviceInfo", *, cache: str, store: str) -
         for b in info.live_buffers
     ]
     rows += [("unknown", reason) for reason in info.unknown]
-    screen.table(("", ""), [row for row in rows if row[1] is not None])
+    screen.table(("", ""), [row for row in (*rows, *more) if row[1] is not None])
 
 
 def show_front(screen: Screen, rows: Sequence[Measurement], case: Case, *, title: str) -> None:

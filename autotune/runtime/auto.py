@@ -37,6 +37,8 @@ from profiles import (
 
 logger = logging.getLogger("autotune")
 
+_CHOICE = "_autotune_choice"
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AutoChoice:
@@ -63,7 +65,9 @@ class AutoChoice:
     def adjoint(self) -> Any:
         """The adjoint to hand to `diffeqsolve`."""
         said = self.recommendation
-        return make_adjoint(AdjointName.OURS, self.checkpoints, said.expected_steps, said.tier, said.directory)
+        made = make_adjoint(AdjointName.OURS, self.checkpoints, said.expected_steps, said.tier, said.directory)
+        object.__setattr__(made, _CHOICE, self)  # no field, so that programs are compiled for the count alone
+        return made
 
     def __str__(self) -> str:
         from profiles import format_bytes, format_seconds
@@ -151,6 +155,11 @@ def auto_choice(ask: AutoRequest, *, store: str | None = None) -> AutoChoice:
     choice = dataclasses.replace(choice, cost_seconds=time.monotonic() - started)
     logger.info("%s", choice)
     return choice
+
+
+def choice_of(adjoint: Any) -> AutoChoice | None:
+    """Return the choice that an adjoint of `auto_adjoint` was made by; None for any other, and for a copy of one."""
+    return getattr(adjoint, _CHOICE, None)
 
 
 def _objective(text: str) -> Objective:

@@ -21,10 +21,6 @@ from profiles.pages.hardware import hardware_card
 from profiles.pages.page_data import embed, page_data, provenance
 from profiles.records.records import Profile
 
-_NOTICE = (
-    "Vega, Vega-Lite, Vega-Embed and their parts: University of Washington Interactive Data Lab, BSD 3-Clause licence; "
-    "D3: Mike Bostock, ISC licence"
-)
 SCRIPTS = ("units.js", "tables.js", "charts.js", "page.js")
 """The parts of the page's script, in the order in which they need each other."""
 
@@ -122,7 +118,7 @@ def vega() -> str:
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     # Inside a script element neither may stand; in JavaScript the escaped ones mean the same.
     bundle = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    return f'/* {_NOTICE} */\n(() => {{ "use strict";\n{bundle}\n}})();'
+    return f'/* {_asset("notices.txt")} */\n(() => {{ "use strict";\n{bundle}\n}})();'
 
 
 def _asset(name: str) -> str:

@@ -16,7 +16,7 @@ FOLDER = Path(adjoint.__file__).parent
 ADAPTERS = {"compat.py", "solve/compat.py"}
 OTHERS = {"equinox", "diffrax", "jax", "jaxlib", "optimistix", "lineax"}
 NAMES = {
-    "equinox.internal": {"unvmap_any", "unvmap_max", "while_loop", "nondifferentiable_backward"},
+    "equinox.internal": {"unvmap_any", "unvmap_max", "while_loop", "nondifferentiable", "nondifferentiable_backward"},
     "equinox.internal._loop.common": {"_Buffer", "_select_if_vmap"},
     "jax.extend.core": {"Primitive", "jaxpr_as_fun"},
     "jax.interpreters.ad": {"Zero", "primitive_jvps", "primitive_transposes"},
@@ -28,6 +28,9 @@ NAMES = {
     "jax._src.sharding_impls": {"ShardingContext"},
     "jax.custom_derivatives": {"SymbolicZero"},
     "diffrax._integrate": {"loop", "State"},
+    "diffrax._brownian.tree": {"_levy_diff"},
+    "diffrax._custom_types": {"levy_tree_transpose"},
+    "diffrax._misc": {"linear_rescale"},
 }
 
 

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from autotune.cli.common import FormatOption, ProfileName, Store, guarded
+from autotune.cli.help import App
 from autotune.cli.screen import Format, Screen
 
-profiles_app = typer.Typer(help="List, show, export, import and delete stored profiles.", no_args_is_help=True)
+profiles_app = App(help="List, show, export, import and delete stored profiles.")
 
 
 @profiles_app.command("list")
@@ -23,7 +24,7 @@ def list_profiles(store: Store = None, format: FormatOption = Format.TABLE) -> N
 @profiles_app.command("show")
 @guarded
 def show_profile(profile: ProfileName, store: Store = None, format: FormatOption = Format.TABLE) -> None:
-    """Show the points and fronts of a profile, and where and when they were measured."""
+    """Show the points and fronts of a profile. Says where and when they were measured."""
     from autotune.cli.commands.recommend import show_command
 
     raise typer.Exit(show_command(Screen(), profile, store, format))

@@ -34,7 +34,7 @@ def report(
     catalogue: Annotated[Path | None, typer.Option(help="TOML with devices or prices of your own.")] = None,
     store: Store = None,
 ) -> None:
-    """Write CSV, figures and one self-contained HTML page of a profile."""
+    """Write a profile as CSV, figures and one HTML page."""
     names = [name.strip() for name in (devices or "").split(",") if name.strip()]
     options = ReportOptions(name=profile, folder=out, budget=budget, devices=names, catalogue=catalogue)
     raise typer.Exit(report_command(Screen(), options, store))

@@ -5,12 +5,11 @@ from typing import Annotated
 import typer
 
 from autotune.cli.common import FormatOption, guarded
+from autotune.cli.help import App
 from autotune.cli.screen import Format, Screen
 from autotune.errors import AutotuneError
 
-targets_app = typer.Typer(
-    help="List, install and remove the compilers for devices that are not here.", no_args_is_help=True
-)
+targets_app = App(help="Manage the compilers for devices that are not here.")
 
 Kinds = Annotated[list[str], typer.Argument(help="gpu, tpu, or both.", metavar="KIND...")]
 
@@ -18,7 +17,7 @@ Kinds = Annotated[list[str], typer.Argument(help="gpu, tpu, or both.", metavar="
 @targets_app.command("list")
 @guarded
 def list_targets(format: FormatOption = Format.TABLE) -> None:
-    """List the compilers that are there: for which jax and Python, in which version, how large, and where."""
+    """List the compilers that are there. For which jax and Python, in which version, how large, and where."""
     from autotune.machine.compilers import KINDS, installed
     from profiles import format_bytes
 
@@ -50,7 +49,7 @@ def list_targets(format: FormatOption = Format.TABLE) -> None:
 @targets_app.command("install")
 @guarded
 def install_targets(kinds: Kinds) -> None:
-    """Install compilers with pip into a folder of ours, in step with the installed jax: 0.7 GB a kind."""
+    """Install compilers with pip: 0.7 GB a kind. They go into a folder of ours, in step with the installed jax."""
     from autotune.machine.compilers import install
     from profiles import format_bytes
 

@@ -23,7 +23,7 @@ def worker(
         list[str] | None, typer.Option("--problem", "--store", "--idle", "--parent", "--search", hidden=True)
     ] = None,
 ) -> None:
-    """Measure with one device of this host for the tunes of a Dask scheduler (`tune --cluster`)."""
+    """Measure with one device for the tunes of a Dask scheduler. Those are started with `tune --cluster`."""
     from autotune.measuring.cluster import Certificates, WorkerRequest, run_worker
 
     if of_a_study or "://" not in address:

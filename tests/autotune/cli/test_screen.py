@@ -215,3 +215,9 @@ def test_a_quiet_terminal_has_no_moving_line() -> None:
         shown.say("looking")
         shown.finished(a_row(4, 0.5))
     assert written.getvalue() == ""
+
+
+def test_the_moving_line_says_something_before_anything_was_said() -> None:
+    """The first seconds of a tune, in which the problem is loaded, have words too."""
+    line = TuneScreen(Screen())._status().plain
+    assert line == "[0:00] reading the problem and the device; 0 done"
