@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from autotune.choosing.objective import Objective
+from autotune.cli.commands.device import show_device
 from autotune.cli.commands.profiles import profiles_app
 from autotune.cli.commands.targets import targets_app
 from autotune.cli.commands.worker import worker
@@ -65,6 +66,7 @@ from autotune.cli.common import (
     guarded,
 )
 from autotune.cli.screen import Exit, Format, Screen
+from autotune.cli.streams import run
 from autotune.errors import AutotuneError
 from profiles import AdjointName
 
@@ -112,6 +114,9 @@ def _root(
     except AutotuneError as error:
         Screen().fail(str(error))
         raise typer.Exit(Exit.USER_ERROR) from None
+    except OSError as error:
+        Screen().fail(f"the folder in which the command runs cannot be read: {error.strerror}; go to another one")
+        raise typer.Exit(Exit.USER_ERROR) from None
     context.default_map = {
         name: {
             params[option].name: [value] if params[option].multiple and not isinstance(value, list) else value
@@ -122,40 +127,7 @@ def _root(
     }
 
 
-@app.command()
-@guarded
-def device(
-    platform: Platform = None,
-    device: Device = 0,
-    x64: X64 = False,
-    catalogue: Annotated[bool, typer.Option("--catalogue", help="List the devices that are known instead.")] = False,
-    format: FormatOption = Format.TABLE,
-) -> None:
-    """Show what is here: device, memory, what holds it, limits, versions, and what the backend does not report."""
-    if catalogue:
-        from autotune.cli.commands.plan import catalogue_command
-
-        raise typer.Exit(catalogue_command(Screen(), format))
-    from autotune.cli import tables
-    from autotune.machine.cache import compilation_cache
-    from autotune.measuring.trial import RunSettings
-    from autotune.tuning.lab import make_machine
-    from profiles import default_url, without_password
-
-    machine = make_machine(RunSettings(platform=platform, device=device, x64=x64, own_environment=True))
-    try:
-        info = machine.device_info()
-    finally:
-        machine.close()
-    screen = Screen()
-    places = {"compilation_cache": str(compilation_cache({})), "store": without_password(default_url())}
-    document = info.to_json() | places
-    if format is Format.JSON:
-        screen.json(document)
-    elif format is Format.CSV:
-        screen.csv([document])
-    else:
-        tables.show_device(screen, info, cache=document["compilation_cache"], store=document["store"])
+app.command("device")(show_device)
 
 
 @app.command()
@@ -275,6 +247,7 @@ def recommend(
     platform: Platform = None,
     device: Device = 0,
     x64: X64 = False,
+    timeout: Timeout = 600.0,
     format: FormatOption = Format.TABLE,
     quiet: Quiet = False,
 ) -> None:
@@ -301,7 +274,7 @@ def recommend(
         budget=budget,
         margin=margin,
         request=request,
-        settings=RunSettings(platform=platform, device=device, x64=x64, own_environment=True),
+        settings=RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout, own_environment=True),
         force=force,
     )
     raise typer.Exit(commands.recommend_command(Screen(quiet=quiet), options, store, format))
@@ -316,13 +289,14 @@ def check(
     platform: Platform = None,
     device: Device = 0,
     x64: X64 = False,
+    timeout: Timeout = 600.0,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Check whether the stored choice still holds for this code, device and versions: exit 0, else 4."""
     from autotune.cli.commands.check import check_command
     from autotune.measuring.trial import RunSettings
 
-    settings = RunSettings(platform=platform, device=device, x64=x64, own_environment=True)
+    settings = RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout, own_environment=True)
     raise typer.Exit(check_command(Screen(), problem, adjoint, settings=settings, store_url=store, format=format))
 
 
@@ -416,4 +390,4 @@ def compare(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    run(app)
