@@ -54,7 +54,10 @@ ONLY_IN = {
     },
     "vl_convert": {"profiles/figures/rendering.py", "profiles/pages/page.py"},
     "sqlalchemy": {
-        *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "schema", "store")),
+        *(
+            f"profiles/store/{name}.py"
+            for name in ("engine", "listing", "migrations", "patience", "schema", "store", "writing")
+        ),
     },
 }
 """Libraries that few files may import."""

@@ -68,6 +68,7 @@ from autotune.cli.common import (
 )
 from autotune.cli.help import App, version_text
 from autotune.cli.screen import Exit, Format, Screen
+from autotune.cli.streams import run
 from autotune.errors import AutotuneError
 from profiles import AdjointName
 
@@ -108,6 +109,9 @@ def _root(
         options = read_options(*found, known - {"help"})
     except AutotuneError as error:
         Screen().fail(str(error))
+        raise typer.Exit(Exit.USER_ERROR) from None
+    except OSError as error:
+        Screen().fail(f"the folder in which the command runs cannot be read: {error.strerror}; go to another one")
         raise typer.Exit(Exit.USER_ERROR) from None
     context.default_map = {
         name: {
@@ -239,6 +243,7 @@ def recommend(
     platform: Platform = None,
     device: Device = 0,
     x64: X64 = False,
+    timeout: Timeout = 600.0,
     format: FormatOption = Format.TABLE,
     quiet: Quiet = False,
 ) -> None:
@@ -265,7 +270,7 @@ def recommend(
         budget=budget,
         margin=margin,
         request=request,
-        settings=RunSettings(platform=platform, device=device, x64=x64, own_environment=True),
+        settings=RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout, own_environment=True),
         force=force,
     )
     raise typer.Exit(commands.recommend_command(Screen(quiet=quiet), options, store, format))
@@ -280,13 +285,14 @@ def check(
     platform: Platform = None,
     device: Device = 0,
     x64: X64 = False,
+    timeout: Timeout = 600.0,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Check whether the stored choice still holds. Code, device and versions are compared: exit 0, else 4."""
     from autotune.cli.commands.check import check_command
     from autotune.measuring.trial import RunSettings
 
-    settings = RunSettings(platform=platform, device=device, x64=x64, own_environment=True)
+    settings = RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout, own_environment=True)
     raise typer.Exit(check_command(Screen(), problem, adjoint, settings=settings, store_url=store, format=format))
 
 
@@ -369,4 +375,4 @@ def compare(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    run(app)

@@ -15,6 +15,7 @@ from profiles import (
     Measurement,
     Profile,
     Status,
+    Summary,
     format_bytes,
     format_seconds,
     pareto_front,
@@ -187,6 +188,20 @@ def profile_record(profile: Profile) -> dict[str, Any]:
         "measurements": len(profile.measurements),
         "failed": len(profile.measurements) - len(ok),
         "newest": profile.newest.measured_at.isoformat(timespec="seconds"),
+    }
+
+
+def summary_record(profile: Summary) -> dict[str, Any]:
+    """Write the summary of a profile as `profile_record` sums its rows up."""
+    return {
+        "name": profile.qualified_name,
+        "problem": profile.problem_name,
+        "device": profile.device.kind,
+        "adjoint": str(profile.adjoint),
+        "cases": profile.cases,
+        "measurements": profile.measurements,
+        "failed": profile.failed,
+        "newest": profile.newest.isoformat(timespec="seconds"),
     }
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autotune.adjoints import make_adjoint
-from autotune.errors import AutotuneError, from_user, one_line
+from autotune.errors import AutotuneError, from_user, one_line, text_of
 from autotune.machine import host as _host
 from autotune.machine.device import DeviceInfo, allocator_text, device_info
 from autotune.machine.targets import Target
@@ -356,7 +356,8 @@ def failure(error: BaseException) -> dict[str, Any]:
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an exception, or what it wraps, says that the device or the host ran out of memory."""
     while error is not None:
-        if isinstance(error, MemoryError) or str(error).startswith(_OUT_OF_MEMORY) or "std::bad_alloc" in str(error):
+        text = text_of(error)
+        if isinstance(error, MemoryError) or text.startswith(_OUT_OF_MEMORY) or "std::bad_alloc" in text:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -105,6 +105,7 @@ def tune_target(
         AutotuneError: the compilers are missing, the problem cannot be loaded, or its steps are unknown.
     """
     search_path(target.compilers)  # refused before anything runs
+    store.check_writable()
     prepared = prepare_target(request, target, store=store, machine=machine, say=progress.say)
     return TargetTuning(prepared, target, store, machine, progress).run()
 
