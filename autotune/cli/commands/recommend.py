@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import profiles
-from autotune.choosing.recommend import Fit, Recommendation, RecommendRequest, recommend_from, recommend_within
+from autotune.choosing.recommend import Fit, Recommendation, RecommendRequest, recommend_within
 from autotune.cli import tables
 from autotune.cli.opening import changing, reading
 from autotune.cli.screen import Exit, Format, Screen
