@@ -2,9 +2,13 @@
 
 import contextlib
 import contextvars
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import jax
 
 Observer = Callable[[str, int], None]
 
@@ -35,6 +39,20 @@ def observe_steps(callback: Observer) -> Iterator[None]:
 def observer() -> Observer | None:
     """Return the callback of the innermost `observe_steps` that is being traced in, None outside."""
     return _observer.get()
+
+
+def report_steps(watcher: Observer, count: Any) -> None:
+    """Have a loop's number of steps reported when the program that is being traced gets there.
+
+    Args:
+        watcher: from `observer`.
+        count: integer scalar.
+    """
+    jax.debug.callback(functools.partial(_report, watcher, call_site()), count)
+
+
+def _report(watcher: Observer, site: str, count: Any) -> None:
+    watcher(site, int(count))
 
 
 def call_site() -> str:
