@@ -34,7 +34,7 @@ from ..tiers.tiers import TierOptions
 from ..traced.analysis import Flags, pick, scatter
 from .counted import Counted
 
-within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjointwithin_body", default=False)
+within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
 
 SMALL_BYTES = 64 * 1024
