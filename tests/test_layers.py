@@ -64,7 +64,7 @@ ONLY_IN = {
 ADAPTERS = {"adjoint/compat.py", "adjoint/solve/compat.py", "autotune/problem/probe_adjoint.py"}
 """The only files that touch what other libraries do not promise to keep."""
 ROOMS = {
-    "adjoint": ("theory", "tiers", "traced", "loop", "solve"),
+    "adjoint": ("theory", "tiers", "traced", "loop", "scan", "solve"),
     "profiles": ("records", "store", "analysis", "figures", "pages"),
     "autotune": (
         "machine", "problem", "measuring", "model", "search", "choosing", "tuning", "planning", "runtime", "cli",

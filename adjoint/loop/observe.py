@@ -6,10 +6,13 @@ This is how a tuner learns the length of a solve, and what its steps cost at lea
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
+
+import jax
 
 Observer = Callable[[str, int], None]
 
@@ -81,6 +84,20 @@ def pass_observer() -> Callable[[Pass], None] | None:
 def observer() -> Observer | None:
     """Return the callback of the innermost `observe_steps` that is being traced in, None outside."""
     return _observer.get()
+
+
+def report_steps(watcher: Observer, count: Any) -> None:
+    """Have a loop's number of steps reported when the program that is being traced gets there.
+
+    Args:
+        watcher: from `observer`.
+        count: integer scalar.
+    """
+    jax.debug.callback(functools.partial(_report, watcher, call_site()), count)
+
+
+def _report(watcher: Observer, site: str, count: Any) -> None:
+    watcher(site, int(count))
 
 
 def call_site() -> str:
