@@ -12,7 +12,6 @@ those of the scan nested by hand. Prints the table of README.md.
 import argparse
 import csv
 import functools
-import math
 import random
 import statistics
 import sys
@@ -132,15 +131,18 @@ def temp_bytes(run: Any) -> int:
 
 
 def at_most(program: Program, limit: int, state: int) -> tuple[int, Any]:
-    """Find the largest count whose temporary bytes are within a limit, by the bytes of a state; compiled."""
-    count = max(limit // state, 1)
-    for _ in range(6):
+    """Find the largest count whose temporary bytes are within a limit, to an eighth; compiled."""
+    low, high, found = 1, max(limit // state, 1), None
+    while low <= high:
+        count = (low + high) // 2
         run = compiled(program, functools.partial(checkpointed_scan, checkpoints=count))
-        excess = temp_bytes(run) - limit
-        if excess <= 0:
-            return count, run
-        count = max(count - math.ceil(excess / state), 1)
-    raise SystemExit("no count found within the bytes of the nested scan")
+        if temp_bytes(run) <= limit:
+            found, low = (count, run), count + 1 + count // 8
+        else:
+            high = count - 1
+    if found is None:
+        raise SystemExit("no count found within the bytes of the nested scan")
+    return found
 
 
 def measure(name: str, rounds: int) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ forward-over-reverse has to pass through it.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from ..compat import DROPS_UNUSED_CARRY, Primitive, ad, batching, let_checks_out
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import is_inexact, pick, scatter
 from ..traced.batching import batch_jaxpr, batched_outputs, vmap_flat
-from ..traced.kernel import in_one_kernel
+from ..traced.kernel import along_tangents, in_one_kernel
 from . import sweeps
 from . import windows as windowed
 from .checks import checked
@@ -143,20 +143,6 @@ def arrange(
 def tape_of(program: Program, flags: Flagged, keep: Needed, buffers: Sequence[Any] | None) -> Tape:
     """Return one visited step as the backward pass needs it."""
     return (Tape if program.counted is None else program.counted.tape)(program, flags, keep, buffers)
-
-
-def along_tangents(
-    fun: Callable[..., Sequence[Any]], primals: Sequence[Any], tangents: Sequence[Any]
-) -> tuple[list[Any], list[Any]]:
-    """Differentiate plain JAX along the tangents that are not zero; as a jvp rule."""
-    moves = [type(t) is not ad.Zero for t in tangents]
-
-    def along(*moving):
-        return list(fun(*scatter(moving, moves, primals)))
-
-    outputs, moved = jax.jvp(along, pick(primals, moves), pick(tangents, moves))
-    zero = [jax.typeof(t).dtype == jax.dtypes.float0 for t in moved]
-    return outputs, [zero_tangent(x) if z else t for x, t, z in zip(outputs, moved, zero, strict=True)]
 
 
 def bind_tangents(

@@ -209,7 +209,9 @@ class BlockTape(Tape):
             outputs = evaluate(taped.forward, scan.place(first + k), carry)
             return k + 1, outputs[: len(carry)], store(tapes, outputs[len(carry) :], k)
 
-        empty = [jnp.zeros((scan.block, *a.shape), a.dtype) for a in taped.taped]
+        # Tied to the block at hand: room that is the same for every block is made once, and copied for each.
+        none, _ = lax.optimization_barrier(([jnp.zeros(a.shape, a.dtype) for a in taped.taped], first))
+        empty = [jnp.broadcast_to(x, (scan.block, *x.shape)) for x in none]
         _, _, tapes = lax.while_loop(lambda state: state[0] < count, tape_one, (INT(0), carry, empty))
 
         def back_one(state):
