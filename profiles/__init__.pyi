@@ -1,3 +1,5 @@
+from .analysis.cells import quoted_cell as quoted_cell
+from .analysis.cells import unquoted_cell as unquoted_cell
 from .analysis.compare import Change as Change
 from .analysis.compare import ComparedPoint as ComparedPoint
 from .analysis.compare import Comparison as Comparison
@@ -45,7 +47,9 @@ from .errors import DeviceError as DeviceError
 from .errors import NoSuchProfile as NoSuchProfile
 from .errors import ProfilesError as ProfilesError
 from .errors import RecordError as RecordError
+from .errors import StoreAwayError as StoreAwayError
 from .errors import StoreError as StoreError
+from .errors import StoreNameError as StoreNameError
 from .errors import StoreVersionError as StoreVersionError
 from .errors import TableError as TableError
 from .figures.budgets import plan_figure as plan_figure
@@ -88,6 +92,7 @@ from .records.records import digest as digest
 from .records.records import profile_id as profile_id
 from .records.records import profile_key as profile_key
 from .records.summary import ProfileSummary as ProfileSummary
+from .records.summary import summary_record as summary_record
 from .records.values import Literal as Literal
 from .records.values import clean_text as clean_text
 from .records.values import plain_value as plain_value
@@ -96,14 +101,16 @@ from .records.values import read_values as read_values
 from .records.values import stored_value as stored_value
 from .records.values import stored_values as stored_values
 from .store.engine import default_url as default_url
+from .store.engine import file_of as file_of
 from .store.engine import is_sqlite_file as is_sqlite_file
 from .store.engine import parse_url as parse_url
+from .store.engine import url_of_file as url_of_file
 from .store.migrations import SCHEMA_VERSION as SCHEMA_VERSION
 from .store.names import choose_profile as choose_profile
+from .store.places import user_folder as user_folder
 from .store.served import TOKEN_VARIABLE as TOKEN_VARIABLE
 from .store.served import ServedStore as ServedStore
 from .store.served import is_loopback as is_loopback
-from .store.served import summary_record as summary_record
 from .store.spool import Spool as Spool
 from .store.store import PROFILE_NAMES as PROFILE_NAMES
 from .store.store import ProfileStore as ProfileStore

@@ -33,7 +33,7 @@ ONLY_IN = {
         "autotune/cli/app.py",
         "autotune/cli/common.py",
         "autotune/cli/help.py",
-        *(f"autotune/cli/commands/{n}.py" for n in ("device", "profiles", "serve", "targets", "worker")),
+        *(f"autotune/cli/commands/{n}.py" for n in ("device", "profiles", "report", "serve", "targets", "worker")),
     },
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "altair": {
@@ -54,7 +54,10 @@ ONLY_IN = {
     },
     "vl_convert": {"profiles/figures/rendering.py", "profiles/pages/page.py"},
     "sqlalchemy": {
-        *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "overview", "schema", "store")),
+        *(
+            f"profiles/store/{name}.py"
+            for name in ("engine", "migrations", "overview", "patience", "schema", "store", "writing")
+        ),
     },
     "httpx": {"profiles/store/served.py"},
     "fastapi": {f"autotune/serving/{n}.py" for n in ("access", "api", "app", "pages", "problems", "storing")},
@@ -64,7 +67,7 @@ ONLY_IN = {
 ADAPTERS = {"adjoint/compat.py", "adjoint/solve/compat.py", "autotune/problem/probe_adjoint.py"}
 """The only files that touch what other libraries do not promise to keep."""
 ROOMS = {
-    "adjoint": ("theory", "tiers", "traced", "loop", "solve"),
+    "adjoint": ("theory", "tiers", "traced", "loop", "scan", "solve"),
     "profiles": ("records", "store", "analysis", "figures", "pages"),
     "autotune": (
         "machine", "problem", "measuring", "model", "search", "choosing", "tuning", "planning", "runtime",

@@ -123,17 +123,24 @@ def _abstract(*avals: Any, jaxpr: Jaxpr) -> list[Any]:
     return list(jaxpr.out_avals)
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: Jaxpr) -> tuple[list[Any], list[Any]]:
-    """Differentiate the operations themselves: known and unknown ones must be told apart."""
+def along_tangents(
+    fun: Callable[..., Sequence[Any]], primals: Sequence[Any], tangents: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Give the jvp rule of plain JAX: its own operations are differentiated, along the tangents that are not zero."""
     moves = [type(t) is not ad.Zero for t in tangents]
 
     def along(*moving):
-        return call(jaxpr, *scatter(moving, moves, primals))
+        return list(fun(*scatter(moving, moves, primals)))
 
     outputs, moved = jax.jvp(along, pick(primals, moves), pick(tangents, moves))
     zero = [jax.typeof(t).dtype == jax.dtypes.float0 for t in moved]
     none = [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in outputs]
     return outputs, [nothing if z else t for t, z, nothing in zip(moved, zero, none, strict=True)]
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: Jaxpr) -> tuple[list[Any], list[Any]]:
+    """Differentiate the operations themselves: known and unknown ones must be told apart."""
+    return along_tangents(functools.partial(call, jaxpr), primals, tangents)
 
 
 def _batch(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, jaxpr: Jaxpr) -> tuple[list[Any], list[int | None]]:

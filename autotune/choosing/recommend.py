@@ -129,6 +129,18 @@ def recommend_from(profile: Profile, request: RecommendRequest) -> tuple[Recomme
     return Recommender(profile).answer(request)
 
 
+def recommend_within(
+    profile: Profile, request: RecommendRequest, budgets: Iterable[int]
+) -> list[tuple[Recommendation, ...]]:
+    """Recommend as `recommend_from` does within each of several budgets; what they share is worked out once.
+
+    Raises:
+        AutotuneError: the profile says nothing about the request, or only by extrapolation that was not allowed.
+    """
+    recommender = Recommender(profile)
+    return [recommender.answer(dataclasses.replace(request, budget_bytes=budget)) for budget in budgets]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _WantedCase:
     """A case that a request names, its steps, and how far these were measured."""
@@ -223,6 +235,9 @@ class Recommender:
         """Keep a profile; laws are fitted when they are first needed."""
         self.profile = profile
         self._rows = _current_rows(profile)
+        self._by_cell: dict[Cell, list[Measurement]] = {}
+        for row in self._rows:
+            self._by_cell.setdefault(cell_of(row), []).append(row)
         self._works = works_of(self._rows)
         self._measured: Forecast | None = None
         self._candidates: dict[str, tuple[_Candidates, ...]] = {}
@@ -268,8 +283,8 @@ class Recommender:
         Raises:
             AutotuneError: nothing was measured under the flags of the request, or no count says anything of it.
         """
-        rows, name = self._rows, self.profile.adjoint
-        variants = {cell_of(row).variant for row in rows if cell_of(row).variant.set_values == place.case.set_values}
+        rows, by_cell, name = self._rows, self._by_cell, self.profile.adjoint
+        variants = {cell.variant for cell in by_cell if cell.variant.set_values == place.case.set_values}
         variants = _under_flags(variants, request)
         if request.tiers is not None:
             variants = {variant for variant in variants if variant.tier is None or variant.tier.name in request.tiers}
@@ -283,7 +298,9 @@ class Recommender:
         everything = [
             option
             for cell in cells
-            for option in options(forecast, cell, name=name, work=place.work, counts=counts(cell), rows=rows)
+            for option in options(
+                forecast, cell, name=name, work=place.work, counts=counts(cell), rows=by_cell.get(cell, ())
+            )
         ]
         if not everything and place.evidence is not Evidence.MEASURED:
             raise AutotuneError(
@@ -293,9 +310,8 @@ class Recommender:
         if request.measured_only and request.objective is Objective.TIME and place.evidence is Evidence.MEASURED:
             everything = [option for option in everything if option.timed] or everything
         # Of what was measured: below it the laws promise nothing. What lies within a budget failed, or is elsewhere.
-        known = [
-            row for row in rows if row.status is Status.OK and cell_of(row).variant.set_values == place.case.set_values
-        ]
+        mine = [some for cell, some in by_cell.items() if cell.variant.set_values == place.case.set_values]
+        known = [row for some in mine for row in some if row.status is Status.OK]
         return _Candidates(
             place=place,
             ranked=tuple(rank(everything, math.inf, request.objective)),

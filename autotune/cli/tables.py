@@ -96,7 +96,8 @@ RECOMMENDATION_COLUMNS = (
     "horizon", "tolerance", "set_values", "xla_flags", "tier", "windows", "transfer_cost", "directory",
     "status", "budget_bytes", "margin_bytes", "checkpoints", "expected_steps", "steps", "accepted",
     "peak_bytes", "peak_low_bytes", "peak_high_bytes", "peak_source", "run_seconds", "recompute_factor",
-    "peak_evidence", "seconds_evidence", "recompute_evidence", "evidence", "between", "smallest_bytes", "message",
+    "peak_evidence", "seconds_evidence", "recompute_evidence", "evidence", "between", "least_seconds",
+    "smallest_bytes", "message",
 )  # fmt: skip
 
 

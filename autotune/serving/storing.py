@@ -56,6 +56,19 @@ class Rows(BaseModel):
     profile: Annotated[str, Field(max_length=64, pattern=_TEXT)] | None = None
 
 
+class Keys(BaseModel):
+    """Keys of rows that may be stored."""
+
+    model_config = ConfigDict(extra="forbid")
+    keys: list[Annotated[str, Field(max_length=64, pattern=_TEXT)]] = Field(max_length=100_000)
+
+
+class Known(BaseModel):
+    """Which of the keys are those of stored rows, sorted."""
+
+    known: list[str]
+
+
 class Deleted(BaseModel):
     """How many rows are gone."""
 
@@ -184,16 +197,27 @@ def store_routes(catalogue: Catalogue, access: Access, version: str) -> APIRoute
 
     @routes.post("/rows", dependencies=[write], response_model=Stored, responses=refusals(413), openapi_extra=body)
     async def put_rows(request: Request, idempotency_key: Once = None) -> Response:
-        """Store rows, all or none, each in the place of the row that has its key."""
+        """Store rows, all or none, each in the place of the row that has its key.
+
+        A list without rows finds out whether rows would be stored.
+        """
         raw = await request.body()
 
         def work() -> dict[str, int]:
             rows = checked_rows(raw)
+            if not rows:
+                store.check_writable()
+                return {"stored": 0}
             stored = store.put_all(rows)
             catalogue.written((row.problem.name for row in rows), {profile_id(row) for row in rows})
             return {"stored": stored}
 
         return written(await remembered.once(request, idempotency_key, work))
+
+    @routes.post("/rows/known", dependencies=[read], response_model=Known, responses=refusals(413))
+    def list_known(keys: Keys) -> Response:
+        """Say which rows are stored, by their keys."""
+        return written({"known": sorted(store.known_keys(keys.keys))})
 
     @routes.post("/rows/delete", dependencies=[delete], response_model=Deleted, responses=refusals(413))
     async def delete_rows(request: Request, rows: Rows, idempotency_key: Once = None) -> Response:

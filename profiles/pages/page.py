@@ -17,6 +17,7 @@ import vl_convert
 
 from profiles.analysis.extras import ReportExtras
 from profiles.figures.rendering import VEGA_LITE
+from profiles.pages.hardware import hardware_card
 from profiles.pages.page_data import embed, page_data, provenance
 from profiles.records.records import Profile
 
@@ -91,7 +92,8 @@ def render_page(
     Returns:
         The text of an HTML file.
     """
-    data = page_data(profile, budget_bytes=budget_bytes, extras=extras or ReportExtras())
+    extras = extras or ReportExtras()
+    data, hardware = page_data(profile, budget_bytes=budget_bytes, extras=extras), extras.hardware
     device, count = profile.device, len(profile.measurements)
     devices = device.kind if device.count == 1 else f"{device.count} x {device.kind}"
     adjoint = "ckpt-tune's adjoint" if profile.adjoint == "ours" else "Diffrax's adjoint"
@@ -102,7 +104,7 @@ def render_page(
         subtitle=html.escape(f"{count:,} measurement{'s' * (count != 1)} on {devices}, {adjoint}"),
         newest=html.escape(profile.newest.measured_at.strftime("%Y-%m-%d")),
         setting_name=html.escape(data["setting_name"]),
-        cards="\n".join(_card(card) for card in CARDS if card.name in data["charts"]),
+        cards="\n".join([*(_card(card) for card in CARDS if card.name in data["charts"]), hardware_card(hardware)]),
         thinned=html.escape(data["thinned"] and f" {data['thinned']}; tables, fronts and choices know them all."),
         provenance=listed,
         data=embed(data),

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-from profiles.errors import StoreError
+from profiles.errors import StoreAwayError
 from profiles.records.records import Measurement
 from profiles.store.spool import Spool
 
@@ -25,7 +25,7 @@ MOST_ANSWERS = 64
 """Answers that are remembered, the newest."""
 
 
-class StoreAway(StoreError):
+class StoreAway(StoreAwayError):
     """The service did not answer."""
 
 

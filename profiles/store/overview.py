@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from profiles.errors import RecordError
 from profiles.records.flat import time_of
 from profiles.records.records import AdjointName, DeviceKey, ProblemKey, Status, profile_key
 from profiles.records.summary import ProfileSummary
@@ -30,6 +31,9 @@ def summaries(connection: sa.Connection, labels: Mapping[str, Any], problem_name
         connection: to the store.
         labels: the names that people gave, by profile id.
         problem_name: only those of this problem.
+
+    Raises:
+        ValueError: a row was damaged.
     """
     rows = MEASUREMENTS.c
     split = [rows[name] for name in (*_KEY_COLUMNS, *_CASE_COLUMNS, "versions")]
@@ -42,32 +46,42 @@ def summaries(connection: sa.Connection, labels: Mapping[str, Any], problem_name
     groups: dict[str, list[dict[str, Any]]] = {}
     for found in connection.execute(statement).mappings():
         group = dict(found)
-        group["problem"] = ProblemKey(name=group["problem_name"], components=json.loads(group["problem_components"]))
-        group["device"] = DeviceKey(
-            platform=group["device_platform"], kind=group["device_kind"], count=group["device_count"],
-            memory_bytes=group["device_memory_bytes"], planned=bool(group["device_planned"]),
-        )  # fmt: skip
-        id_ = profile_key(group["problem"], group["device"], AdjointName(group["adjoint"]))
-        groups.setdefault(id_, []).append(group)
+        try:
+            groups.setdefault(_read(group), []).append(group)
+        except (RecordError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"a row of {group['problem_name']!r}: {error}") from error
     found = [_summary(some, labels.get(id_)) for id_, some in groups.items()]
     found.sort(key=lambda one: one.newest_at, reverse=True)
     return sorted(found, key=lambda one: one.name)
 
 
+def _read(group: dict[str, Any]) -> str:
+    """Read what a group's rows share, and return the id of their profile."""
+    group["problem"] = ProblemKey(name=group["problem_name"], components=json.loads(group["problem_components"]))
+    group["device"] = DeviceKey(
+        platform=group["device_platform"], kind=group["device_kind"], count=group["device_count"],
+        memory_bytes=group["device_memory_bytes"], planned=bool(group["device_planned"]),
+    )  # fmt: skip
+    group["versions"] = {f"{name} {number}" for name, number in json.loads(group["versions"]).items()}
+    group["case"] = _case(group)
+    group["newest_at"] = time_of(str(group["newest_at"]))
+    group["adjoint"] = AdjointName(group["adjoint"])
+    return profile_key(group["problem"], group["device"], group["adjoint"])
+
+
 def _summary(groups: list[dict[str, Any]], label: Any) -> ProfileSummary:
     """Bring the groups of one profile together."""
     newest = max(groups, key=lambda group: group["newest_at"])
-    versions = {f"{name} {number}" for group in groups for name, number in json.loads(group["versions"]).items()}
     return ProfileSummary(
         name=str(label or newest["problem_name"]),
         problem=newest["problem"],
         device=newest["device"],
-        adjoint=AdjointName(newest["adjoint"]),
-        cases=len({_case(group) for group in groups}),
+        adjoint=newest["adjoint"],
+        cases=len({group["case"] for group in groups}),
         rows=sum(group["rows"] for group in groups),
         failed=sum(int(group["failed"]) for group in groups),
-        newest_at=time_of(newest["newest_at"]),
-        versions=tuple(sorted(versions)),
+        newest_at=newest["newest_at"],
+        versions=tuple(sorted(set().union(*(group["versions"] for group in groups)))),
     )
 
 

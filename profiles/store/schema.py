@@ -5,16 +5,15 @@ back exactly on every database: text for what a database would round, re-zone or
 float; times; mappings; samples), 64-bit integers for bytes, doubles for the rest.
 """
 
-import datetime as dt
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
-from profiles.errors import StoreError
+from profiles.errors import RecordError
 from profiles.records.flat import COLUMNS, NULLABLE_TEXT, Column, Kind, flatten, time_of, time_text, unflatten
-from profiles.records.records import Measurement, digest
+from profiles.records.records import Measurement
 
 METADATA = sa.MetaData()
 
@@ -97,28 +96,15 @@ def from_row(row: Mapping[str, Any]) -> Measurement:
 
     Raises:
         RecordError: the row is not a measurement.
-        ValueError: a text that should be JSON is not.
     """
     values = dict(row)
     for column in COLUMNS:
-        value = values[column.name]
-        if column.kind in (Kind.MAPPING, Kind.REALS) or (column.kind is Kind.NUMBER and value is not None):
-            values[column.name] = json.loads(value)
-        elif column.kind is Kind.TIME:
-            values[column.name] = time_of(str(value))
+        value = values.get(column.name)
+        try:
+            if column.kind in (Kind.MAPPING, Kind.REALS) or (column.kind is Kind.NUMBER and value is not None):
+                values[column.name] = json.loads(str(value))
+            elif column.kind is Kind.TIME:
+                values[column.name] = time_of(str(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RecordError(f"{column.name} is no {column.kind}: {str(value)[:80]!r}") from error
     return unflatten(values)
-
-
-def note_row(kind: str, key: str, value: Any) -> dict[str, str]:
-    """Write a document as a row of its table."""
-    try:
-        text = json.dumps(value, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"a note of kind {kind!r} must be JSON: {error}") from error
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    return {"kind": kind, "key": note_key(key), "value": text, "written_at": now}
-
-
-def note_key(key: str) -> str:
-    """Fit a note's key in its column."""
-    return key if len(key) <= 255 else digest(key)

@@ -24,17 +24,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from profiles.errors import AmbiguousProfile, NoSuchProfile, RecordError, StoreError, StoreVersionError
+from profiles.errors import (
+    AmbiguousProfile,
+    NoSuchProfile,
+    RecordError,
+    StoreError,
+    StoreNameError,
+    StoreVersionError,
+)
 from profiles.records.exchange import from_document, to_document
-from profiles.records.flat import time_of, time_text
-from profiles.records.records import AdjointName, DeviceKey, Measurement, ProblemKey, Profile, Status, profile_id
-from profiles.records.summary import ProfileSummary
+from profiles.records.flat import time_text
+from profiles.records.records import Measurement, Profile, Status, profile_id
+from profiles.records.summary import ProfileSummary, summary_of
 from profiles.store.absence import Absence, StoreAway
 from profiles.store.migrations import SCHEMA_VERSION
 from profiles.store.names import choose_profile
-from profiles.store.schema import note_row
 from profiles.store.store import ProfileStore
 from profiles.store.urls import hide_passwords, without_password
+from profiles.store.writing import KEYS_AT_ONCE, note_row
 
 if TYPE_CHECKING:
     import httpx
@@ -120,6 +127,14 @@ class ServedStore(ProfileStore):
         found = self._rows(self._ask("GET", "/rows", params={"key": key}))
         return found[0] if found else None
 
+    def known_keys(self, keys: Iterable[str]) -> set[str]:
+        """Return which of some keys are those of stored rows."""
+        listed, found = list(keys), set()
+        for start in range(0, len(listed), KEYS_AT_ONCE):
+            body = {"keys": listed[start : start + KEYS_AT_ONCE]}
+            found.update(self._ask("POST", "/rows/known", body=body)["known"])
+        return found
+
     def measurements(
         self,
         *,
@@ -151,6 +166,11 @@ class ServedStore(ProfileStore):
         self._check_writable()
         body = {"keys": keys, "profile": rows.id if isinstance(rows, Profile) else label_of}
         return int(self._ask("POST", "/rows/delete", body=body)["deleted"])
+
+    def check_writable(self) -> None:
+        """Find out whether this store takes rows from whoever has this token; see `ProfileStore.check_writable`."""
+        self._check_writable()
+        self._ask("POST", "/rows", body=to_document([]))
 
     # --- profiles ---------------------------------------------------------------------------------------------------
 
@@ -337,41 +357,12 @@ class ServedStore(ProfileStore):
         raise StoreError(f"the store {self.place}: {detail}")
 
 
-def summary_record(summary: ProfileSummary) -> dict[str, Any]:
-    """Write a summary as plain JSON values; `summary_of` reads it back."""
-    device = summary.device
-    return {
-        "name": summary.name,
-        "problem": {"name": summary.problem.name, "components": dict(summary.problem.components)},
-        "device": {
-            "platform": device.platform, "kind": device.kind, "count": device.count,
-            "memory_bytes": device.memory_bytes, "planned": device.planned,
-        },
-        "adjoint": str(summary.adjoint), "cases": summary.cases, "rows": summary.rows, "failed": summary.failed,
-        "newest_at": time_text(summary.newest_at), "versions": list(summary.versions),
-    }  # fmt: skip
-
-
-def summary_of(record: Mapping[str, Any]) -> ProfileSummary:
-    """Read what `summary_record` wrote."""
-    return ProfileSummary(
-        name=record["name"],
-        problem=ProblemKey(**record["problem"]),
-        device=DeviceKey(**record["device"]),
-        adjoint=AdjointName(record["adjoint"]),
-        cases=record["cases"],
-        rows=record["rows"],
-        failed=record["failed"],
-        newest_at=time_of(record["newest_at"]),
-        versions=tuple(record["versions"]),
-    )
-
-
 def _address(text: str, place: str) -> tuple[str, str]:
     """Split an address into where requests go and the token.
 
     Raises:
-        StoreError: it is none, or a token would be sent in the clear to another host.
+        StoreNameError: it is none.
+        StoreError: a token would be sent in the clear to another host.
     """
     try:
         parts = urlsplit(text)
@@ -379,7 +370,7 @@ def _address(text: str, place: str) -> tuple[str, str]:
     except ValueError:
         host, port, parts = None, None, urlsplit("")
     if not host or parts.query or parts.fragment:
-        raise StoreError(f"the store {place!r} is not the address of a service: write https://HOST:8787")
+        raise StoreNameError(f"the store {place!r} is not the address of a service: write https://HOST:8787")
     token = unquote(parts.password or "") or os.environ.get(TOKEN_VARIABLE, "").strip()
     if token and parts.scheme.lower() == "http" and not is_loopback(host):
         raise StoreError(
