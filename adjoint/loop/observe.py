@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-Observer = Callable[[str, int], None]
+Observer = Callable[[str, int, int | None], None]
 
 _observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("adjoint_observer", default=None)
 _OWN = str(Path(__file__).parents[1])
@@ -19,8 +19,9 @@ def observe_steps(callback: Observer) -> Iterator[None]:
     Such a loop runs forward only: its gradient is zero, so that finding out how long a solve is costs one forward pass.
 
     Args:
-        callback: called while the program runs, with the line of code that made the loop (`file.py:line`) and the
-            number of steps (under `jax.vmap` the largest over the lanes). `jax.effects_barrier()` waits for it.
+        callback: called while the program runs, with the line of code that made the loop (`file.py:line`), the number
+            of steps (under `jax.vmap` the largest over the lanes) and the loop's bound, None for none.
+            `jax.effects_barrier()` waits for it.
 
     Yields:
         Nothing.

@@ -52,13 +52,13 @@ def bind_loop(loop: Loop) -> Any:
     if watcher is not None and observed(loop):
         cut = [lax.stop_gradient(x) if is_inexact(jax.typeof(x)) else x for x in loop.operands]
         count, outputs = sweeps.run(loop.program, cut)
-        jax.debug.callback(functools.partial(_report, watcher, call_site()), count)
+        jax.debug.callback(functools.partial(_report, watcher, call_site(), loop.program.max_steps), count)
         return loop.result(outputs)
     return loop.result(loop_p.bind(*loop.operands, program=loop.program))
 
 
-def _report(watcher: Observer, site: str, count: Any) -> None:
-    watcher(site, int(count))
+def _report(watcher: Observer, site: str, max_steps: int | None, count: Any) -> None:
+    watcher(site, int(count), max_steps)
 
 
 #
