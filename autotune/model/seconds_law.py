@@ -4,6 +4,9 @@ A law with physical terms, `a + F * advances + U * taped` (an advance is an unta
 pass one reversed step; F and U differ by 3 to 7), fitted to all cells of a variant, times a correction: a Gaussian
 process over the logarithms of count and steps, whose kernel falls off exponentially. The correction carries what the
 law leaves out (writing checkpoints costs time, caches end), so nothing here takes seconds to be monotone in the count.
+
+Where the program takes another path (`autotune.adjoints.Work.path`) seconds may jump, and samples of one path correct
+no other. The law is fitted to the path that has most of them; of the others it says by how much more they may differ.
 """
 
 import math
@@ -21,31 +24,45 @@ SAMPLE_NOISE = 0.03
 """Standard deviation, as a log ratio, of one median of interleaved rounds on a quiet machine."""
 MOST_NOISE = 0.1
 """What the standard error of a median is taken for at most, so that samples count at all on a noisy machine."""
+PATH_SPREAD = 0.25
+"""Standard deviation, as a log ratio, by which a path as a whole may leave the law of another, before it was timed."""
 REACH = 1.5
 """How far, in units of ln(count) + ln(steps), a sample says something about its neighbours."""
 
 
 Costs = Callable[[Case, int], tuple[float, int]]
 """Advances and taped passes of a case and count."""
+Paths = Callable[[Case, int], int]
+"""The path that the program takes at a case and count."""
 
 
 class SecondsLaw:
     """`a + F * advances + U * taped`, corrected near the samples."""
 
-    def __init__(self, samples: Mapping[tuple[Case, int], Sequence[float]], count_passes: Costs) -> None:
+    def __init__(
+        self,
+        samples: Mapping[tuple[Case, int], Sequence[float]],
+        count_passes: Costs,
+        path: Paths = lambda case, checkpoints: 0,
+    ) -> None:
         self._count_passes = count_passes
+        self._path = path
         keys = list(samples)
+        paths = [path(*key) for key in keys]
+        self._main = max(paths, key=lambda one: (paths.count(one), -one))
         seconds = np.array([float(np.median(samples[key])) for key in keys])
         terms = np.array([self._terms(*key) for key in keys])
         # Relative errors count alike, so rows are divided by their seconds; no cost is negative.
         scale = np.maximum(terms.max(axis=0), 1.0)  # a column is all zero where no gradient is taken
-        weights, _ = scipy.optimize.nnls(terms / scale / seconds[:, None], np.ones(len(keys)))
+        fitted = np.array([one == self._main for one in paths])
+        relative = terms[fitted] / scale / seconds[fitted, None]
+        weights, _ = scipy.optimize.nnls(relative, np.ones(len(relative)))
         self._weights = weights / scale
         self._fewest_seconds = float((seconds / terms[:, 1:3].sum(axis=1)).min())
         law = np.maximum(terms @ self._weights, 1e-12)
         self._places = np.array([self._place(*key) for key in keys])
         noise = np.array([_noise(samples[key]) for key in keys])
-        kernel = _kernel(self._places, self._places) + np.diag(noise**2)
+        kernel = self._kernel(self._places, self._places) + np.diag(noise**2)
         self._inverse = np.linalg.inv(kernel)
         self._pull = self._inverse @ np.log(seconds / law)
 
@@ -59,8 +76,9 @@ class SecondsLaw:
     def at(self, case: Case, checkpoints: int) -> Range:
         """Forecast the median seconds of one call, within one standard deviation."""
         law = max(float(self._terms(case, checkpoints) @ self._weights), 1e-12)
-        near = _kernel(np.array([self._place(case, checkpoints)]), self._places)[0]
-        variance = PRIOR_SPREAD**2 - float(near @ self._inverse @ near)
+        place = np.array([self._place(case, checkpoints)])
+        near = self._kernel(place, self._places)[0]
+        variance = float(self._kernel(place, place)[0, 0]) - float(near @ self._inverse @ near)
         spread = math.sqrt(max(variance, 0.0))
         likely = law * math.exp(float(near @ self._pull))
         return Range(likely * math.exp(-spread), likely, likely * math.exp(spread))
@@ -69,14 +87,19 @@ class SecondsLaw:
         advances, taped = self._count_passes(case, checkpoints)
         return np.array([1.0, advances, taped, min(checkpoints, taped)])
 
-    def _place(self, case: Case, checkpoints: int) -> tuple[float, float]:
-        return math.log(checkpoints), math.log(max(1, self._count_passes(case, checkpoints)[1]))
+    def _place(self, case: Case, checkpoints: int) -> tuple[float, float, int]:
+        steps = max(1, self._count_passes(case, checkpoints)[1])
+        return math.log(checkpoints), math.log(steps), self._path(case, checkpoints)
 
+    def _kernel(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Compute the covariance of log ratios: exponential in the distance, so that the curve may have kinks.
 
-def _kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Compute the covariance of log ratios: exponential in the distance, so that the curve may have kinks."""
-    distance = np.abs(left[:, None, :] - right[None, :, :]).sum(axis=-1)
-    return PRIOR_SPREAD**2 * np.exp(-distance / REACH)
+        Nothing follows from one path to another.
+        """
+        distance = np.abs(left[:, None, :2] - right[None, :, :2]).sum(axis=-1)
+        same = left[:, None, 2] == right[None, :, 2]
+        beside = PATH_SPREAD**2 * (left[:, None, 2] != self._main)
+        return same * (PRIOR_SPREAD**2 * np.exp(-distance / REACH) + beside)
 
 
 def _noise(samples: Sequence[float]) -> float:
