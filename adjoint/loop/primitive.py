@@ -52,7 +52,7 @@ def bind_loop(loop: Loop) -> Any:
     if watcher is not None and observed(loop):
         cut = [lax.stop_gradient(x) if is_inexact(jax.typeof(x)) else x for x in loop.operands]
         count, outputs = sweeps.run(loop.program, cut)
-        report_steps(watcher, count)
+        report_steps(watcher, count, loop.program.max_steps)
         return loop.result(outputs)
     return loop.result(loop_p.bind(*loop.operands, program=loop.program))
 

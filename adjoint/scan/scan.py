@@ -128,5 +128,5 @@ def _run(scan: TracedScan, asked: Any, windows: TierOptions | None, watched: boo
     watcher = observer()
     if watched and watcher is not None:
         operands = [lax.stop_gradient(x) if is_inexact(jax.typeof(x)) else x for x in operands]
-        report_steps(watcher, scan.length)
+        report_steps(watcher, scan.length, scan.length)
     return loop_p.bind(*operands, program=program)[1:]

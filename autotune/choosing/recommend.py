@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from autotune.adjoints import Work, passes, work_of_rows
 from autotune.choosing.describe import Known, describe
 from autotune.choosing.objective import Objective as Objective
+from autotune.choosing.outlook import outlook as outlook
 from autotune.choosing.recommendation import Evidence as Evidence
 from autotune.choosing.recommendation import Fit as Fit
 from autotune.choosing.recommendation import Option as Option
@@ -20,7 +21,7 @@ from autotune.errors import AutotuneError
 from autotune.model.cells import Cell, Variant, cell_of
 from autotune.model.forecast import Forecast
 from autotune.model.steps_law import StepsLaw
-from autotune.search.space import grid_counts
+from autotune.search.space import candidate_counts
 from profiles import AdjointName, Case, Measurement, Profile, Scalar, Status
 
 TIE = 0.02
@@ -50,7 +51,7 @@ def options(
     lost = [row for row in here if row.status is not Status.OK]
     timed = {row.checkpoints for row in here if row.status is Status.OK and row.run_seconds}
     if counts is None:
-        grid = grid_counts(work.steps, at_most=48) if work else ()
+        grid = candidate_counts(work, at_most=48) if work else ()
         enclosed = [count for count in grid if work and forecast.encloses(cell, count, work)]
         counts = sorted({*enclosed, *forecast.counts_to_choose(cell, work)})
     memory_ends = min((row.checkpoints for row in lost if row.status is Status.OUT_OF_MEMORY), default=math.inf)
@@ -278,7 +279,8 @@ def _recommend_at(
         smallest = min(sizes, default=None)
         return dataclasses.replace(base, smallest_bytes=smallest)
     known = Known(rows=stored.rows, forecast=stored.forecast, evidence=place.evidence, between=place.between)
-    return describe(ranked[0], place.work, name, base, known=known)
+    said = describe(ranked[0], place.work, name, base, known=known)
+    return outlook(said, [*ranked, *(o for o in everything if o not in ranked)], place.work, name)
 
 
 def _under_flags(variants: set[Variant], request: RecommendRequest) -> set[Variant]:
