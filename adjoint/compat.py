@@ -8,7 +8,7 @@ depends on which.
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.core
@@ -21,6 +21,7 @@ from equinox.internal import while_loop as _equinox_while_loop
 from equinox.internal._loop.common import _Buffer, _select_if_vmap
 from jax._src.callback import _callback_op_sharding
 from jax._src.checkify import checkify_jaxpr, error_checks
+from jax._src.lax.lax import _convert_element_type
 from jax._src.sharding_impls import ShardingContext
 from jax.experimental import checkify
 from jax.extend.core import Primitive as Primitive
@@ -87,6 +88,84 @@ def trace_hoisted(fun: Callable[..., Sequence[Any]], structs: Sequence[Any]) -> 
     # Traced twice, because a jaxpr that keeps tracers of an outer transformation alive may not be a primitive's
     # parameter.
     return jax.make_jaxpr(explicit)(*map(struct_of, consts), *map(struct_of, structs)), consts
+
+
+class TracedScan(NamedTuple):
+    """A `jax.lax.scan` that was traced and not bound.
+
+    `step` takes `consts` closed-over values, `rows` rows of xs and the carry, and returns the carry and rows of ys, all
+    strongly typed. `operands` are the closed-over values, xs and the carry; `finish` makes of the final carry and the
+    stacked ys what the function gave that was traced.
+    """
+
+    step: Jaxpr
+    consts: int
+    rows: int
+    length: int
+    reverse: bool
+    unroll: int
+    operands: list[Any]
+    finish: Callable[[Sequence[Any]], list[Any]]
+
+
+def trace_scan(fun: Callable[..., Sequence[Any]], args: Sequence[Any]) -> tuple[TracedScan | None, Callable[[], list]]:
+    """Trace a function of flat arrays that calls `jax.lax.scan` once, whose checks and promotions are so JAX's own.
+
+    Args:
+        fun: takes `args`, returns a flat sequence of arrays.
+        args: arrays.
+
+    Returns:
+        The scan, None where JAX made none of it; a function that evaluates all of it as it is.
+    """
+    whole = jax.make_jaxpr(fun)(*args)
+    jaxpr, scan_p = whole.jaxpr, jax.extend.core.primitives.scan_p
+    places = [k for k, eqn in enumerate(jaxpr.eqns) if eqn.primitive is scan_p]
+
+    def plain():
+        return jax.core.eval_jaxpr(jaxpr, whole.consts, *args)
+
+    if len(places) != 1:
+        return None, plain
+    (place,) = places
+    eqn = jaxpr.eqns[place]
+    later = jaxpr.eqns[place + 1 :]
+    read = dict.fromkeys(x for x in (*(x for e in later for x in e.invars), *jaxpr.outvars) if not hasattr(x, "val"))
+    own = {x for e in jaxpr.eqns[place:] for x in e.outvars}
+    kept = [x for x in read if x not in own]
+    before = jaxpr.replace(eqns=jaxpr.eqns[:place], outvars=[*eqn.invars, *kept])
+    found = jax.core.eval_jaxpr(before, whole.consts, *args)
+    operands, values = found[: len(eqn.invars)], found[len(eqn.invars) :]
+    used = [x in read for x in eqn.outvars]
+    inputs = [x for x, there in zip(eqn.outvars, used, strict=True) if there]
+    after = jaxpr.replace(constvars=[], invars=[*inputs, *kept], eqns=later)
+
+    def finish(outputs):
+        weak = [_as_weak_as(x, var.aval) for x, var in zip(outputs, eqn.outvars, strict=True)]
+        return jax.core.eval_jaxpr(after, [], *(x for x, there in zip(weak, used, strict=True) if there), *values)
+
+    params = eqn.params
+    if "num_consts" in params:
+        consts, carry = params["num_consts"], params["num_carry"]
+    else:  # from JAX 0.12 on
+        consts, carry = (len(part) for part in params["ft_in"].unpack()[:2])
+    inner, rows = params["jaxpr"], len(operands) - consts - carry
+
+    def rows_first(values):
+        return [*values[:consts], *values[consts + carry :], *values[consts : consts + carry]]
+
+    def step(*values):
+        moved = [*values[:consts], *values[consts + rows :], *values[consts : consts + rows]]
+        return [as_array(x) for x in call(inner, *moved)]
+
+    traced = trace(step, rows_first(inner.in_avals))
+    length, reverse, unroll = (params[name] for name in ("length", "reverse", "unroll"))
+    return TracedScan(traced, consts, rows, length, reverse, unroll, rows_first(operands), finish), plain
+
+
+def _as_weak_as(x: Any, aval: Any) -> Any:
+    """Give an array the weak type that JAX would have given it."""
+    return _convert_element_type(x, aval.dtype, weak_type=True) if aval.weak_type else x
 
 
 def call(jaxpr: Jaxpr, *args: Any) -> list[Any]:

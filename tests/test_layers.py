@@ -33,7 +33,7 @@ ONLY_IN = {
         "autotune/cli/app.py",
         "autotune/cli/common.py",
         "autotune/cli/help.py",
-        *(f"autotune/cli/commands/{n}.py" for n in ("device", "profiles", "targets", "worker")),
+        *(f"autotune/cli/commands/{n}.py" for n in ("device", "profiles", "report", "targets", "worker")),
     },
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "altair": {
@@ -54,14 +54,17 @@ ONLY_IN = {
     },
     "vl_convert": {"profiles/figures/rendering.py", "profiles/pages/page.py"},
     "sqlalchemy": {
-        *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "schema", "store")),
+        *(
+            f"profiles/store/{name}.py"
+            for name in ("engine", "listing", "migrations", "patience", "schema", "store", "writing")
+        ),
     },
 }
 """Libraries that few files may import."""
 ADAPTERS = {"adjoint/compat.py", "adjoint/solve/compat.py", "autotune/problem/probe_adjoint.py"}
 """The only files that touch what other libraries do not promise to keep."""
 ROOMS = {
-    "adjoint": ("theory", "tiers", "traced", "loop", "solve"),
+    "adjoint": ("theory", "tiers", "traced", "loop", "scan", "solve"),
     "profiles": ("records", "store", "analysis", "figures", "pages"),
     "autotune": (
         "machine", "problem", "measuring", "model", "search", "choosing", "tuning", "planning", "runtime", "cli",

@@ -29,6 +29,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "neural_sde": {"horizon": 0.4, "batch": 3, "hidden": 4, "width": 4},
     "robertson": {"horizon": 10.0, "tolerance": 1e-4, "experiments": 2},
     "neural_cde": {"horizon": 8, "tolerance": 1e-3, "batch": 2, "hidden": 4, "width": 4},
+    "recurrent": {"horizon": 12, "batch": 3, "hidden": 4},
+    "heated_plate": {"horizon": 12, "grid": 12},
 }
 SLOW = pytest.mark.slow
 ADAPTIVE = (
@@ -37,7 +39,9 @@ ADAPTIVE = (
     pytest.param("robertson", marks=SLOW),
     pytest.param("neural_cde", marks=SLOW),
 )
-FIXED_STEPS = ("reaction_diffusion", "neural_sde")
+SCANNED = ("recurrent", "heated_plate")
+"""Problems of a scan, not of a solve."""
+FIXED_STEPS = ("reaction_diffusion", "neural_sde", *SCANNED)
 
 
 def load(name: str) -> ModuleType:

@@ -31,6 +31,7 @@ def without_checks(program: Program, enabled: Any) -> Program:
         program,
         **{name: _unchecked(getattr(program, name), enabled) for name in ("cond", "body", "predict", "rebuild")},
         findings={},
+        counted=None,
     )
 
 

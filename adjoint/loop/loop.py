@@ -1,12 +1,13 @@
 """The checkpointed while loop as its users call it: arguments checked, functions traced, the loop bound."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ..theory.limits import Count, Room, asked_for, integer
 from ..theory.schedule import default_checkpoints
 from ..tiers.tiers import TierName, TierOptions, tier_options
 from .placement import NEVER
@@ -21,7 +22,8 @@ def checkpointed_while_loop(
     body_fun: Callable[[T], T],
     init_val: T,
     *,
-    checkpoints: int | None = None,
+    checkpoints: Count | None = None,
+    checkpoint_bytes: int | str | None = None,
     max_steps: int | None = None,
     expected_steps: Any = None,
     buffers: Callable[[T], Any] | None = None,
@@ -42,10 +44,14 @@ def checkpointed_while_loop(
         body_fun: takes the carry, returns one of the same structure, shapes and dtypes.
         init_val: the carry, any PyTree of arrays and Python scalars.
         checkpoints: states held at once, the initial state included, at least 1. Each costs the bytes of the carry's
-            changing leaves, buffers apart. None: `default_checkpoints(max_steps)`, or one for every step where all
-            states together take at most 64 KiB.
-        max_steps: bound on the number of steps, None for none. Needed where `checkpoints` is None. Steps are counted in
-            32 bits, so one of 2**31 or more is none.
+            changing leaves, buffers apart. "all": one for each of `max_steps`. None: `default_checkpoints(max_steps)`,
+            or one for every step where all states together take at most 64 KiB.
+        checkpoint_bytes: in the place of `checkpoints`, what all of them may take: bytes, or a text such as "2GiB". As
+            many are held as fit, at most `max_steps`. A state is that of the loop which is differentiated: under
+            `grad` of `jax.vmap` that of the whole batch, under `jax.vmap` of `grad` that of one lane, so that all
+            lanes together take as many times the bytes; under `jax.shard_map` that of one shard.
+        max_steps: bound on the number of steps, None for none. Needed where no checkpoints are named, and for "all".
+            Steps are counted in 32 bits, so one of 2**31 or more is none.
         expected_steps: a prediction of how many steps will be made, an int or a traced integer scalar (a new value is
             no new compile; under `vmap` the largest over the lanes counts). It never changes the result, only where
             checkpoints are placed: being right saves the last few to 35 % of the steps, being wrong costs time only.
@@ -65,8 +71,9 @@ def checkpointed_while_loop(
         The final carry.
 
     Raises:
-        ValueError: fewer than one checkpoint; neither `checkpoints` nor `max_steps`; `max_steps` not an integer or
-            negative; a body that changes the carry's structure, shapes or dtypes; a tier that cannot be had.
+        ValueError: fewer than one checkpoint, or bytes for less than one; neither checkpoints nor `max_steps`;
+            `max_steps` not an integer or negative; a body that changes the carry's structure, shapes or dtypes; a tier
+            that cannot be had.
         TypeError: on differentiating in forward mode.
         NotImplementedError: with `tier="disk"`, on `vmap` of `grad` (`grad` of `vmap` works), on forward over reverse,
             and inside `jax.checkpoint` where JAX is older than 0.11.
@@ -75,7 +82,7 @@ def checkpointed_while_loop(
         cond_fun,
         body_fun,
         init_val,
-        limits=(checkpoints, max_steps, expected_steps),
+        limits=(asked_for(checkpoints, checkpoint_bytes), max_steps, expected_steps),
         buffers=buffers,
         windows=tier_options(tier, windows, tier_bytes, directory, transfer_cost),
     )
@@ -86,7 +93,7 @@ def checkpointed_loop(
     body_fun: Callable[[T], T],
     init_val: T,
     *,
-    limits: tuple[int | None, int | None, Any],
+    limits: tuple[Any, int | None, Any],
     buffers: Callable[[T], Any] | None,
     predict: Callable[[T], Any] | None = None,
     derived: Derived | None = None,
@@ -100,7 +107,7 @@ def checkpointed_loop(
         cond_fun: as there.
         body_fun: as there.
         init_val: as there.
-        limits: checkpoints, max_steps and expected_steps, as there.
+        limits: how many states may be held (`adjoint.theory.limits.asked_for`), max_steps and expected_steps, as there.
         buffers: as there.
         predict: takes the carry (buffers not to be read), returns how many steps it now looks as if the loop will make
             in all, an integer scalar, 0 where that is not known yet. None for never.
@@ -115,9 +122,9 @@ def checkpointed_loop(
     Raises:
         ValueError: as there.
     """
-    checkpoints, max_steps, expected_steps = limits
-    chosen = checkpoints is not None
-    checkpoints, max_steps = _checked(checkpoints, max_steps)
+    asked, max_steps, expected_steps = limits
+    chosen = asked is not None
+    checkpoints, max_steps, room = _checked(asked, max_steps)
     if max_steps == 0:
         return jax.tree_util.tree_map(jnp.array, init_val)
     if max_steps is not None:
@@ -134,30 +141,36 @@ def checkpointed_loop(
         chosen=chosen,
         windows=windows,
     )
+    if room is not None:
+        loop = dataclasses.replace(loop, program=dataclasses.replace(loop.program, checkpoint_bytes=room))
     return (bind_loop if bind is None else bind)(loop)
 
 
-def _checked(checkpoints: Any, max_steps: Any) -> tuple[int, int | None]:
-    """Check the user's limits; return the count of checkpoints and the bound, None where there is none."""
+def _checked(asked: Any, max_steps: Any) -> tuple[int, int | None, int | None]:
+    """Check the user's limits.
+
+    Returns:
+        The count of checkpoints, the bound on steps, None where there is none, and the bytes that decide the count,
+        None where it was given.
+    """
     if max_steps is not None:
-        max_steps = _integer("max_steps", max_steps)
+        max_steps = integer("max_steps", max_steps)
         if max_steps < 0:
             raise ValueError(f"`max_steps` must be at least 0, got {max_steps}.")
-    if checkpoints is None:
-        if max_steps is None:
-            raise ValueError(
-                "Must specify either `max_steps` or `checkpoints` in `checkpointed_while_loop(..., checkpoints=None, "
-                "max_steps=None)`. JAX needs to know how much memory to allocate for the backward pass."
-            )
+    if asked == "all" and max_steps is None:
+        raise ValueError(
+            '`checkpoints="all"` needs `max_steps`. '
+            "JAX needs to know how much memory to allocate for the backward pass."
+        )
+    if asked is None and max_steps is None:
+        raise ValueError(
+            "Must specify either `max_steps` or `checkpoints` in `checkpointed_while_loop(..., checkpoints=None, "
+            "max_steps=None)`. JAX needs to know how much memory to allocate for the backward pass."
+        )
+    room = asked.room_bytes if isinstance(asked, Room) else None
+    if asked is None:
         checkpoints = default_checkpoints(max(max_steps, 1))
-    checkpoints = _integer("checkpoints", checkpoints)
-    if checkpoints < 1:
-        raise ValueError(f"Must have at least one checkpoint, got `checkpoints={checkpoints}`.")
+    else:
+        checkpoints = 1 if room is not None else max(max_steps, 1) if asked == "all" else asked
     # Steps are counted in 32 bits; no loop gets so far as a bound beyond them.
-    return checkpoints, max_steps if max_steps is None or max_steps < NEVER else None
-
-
-def _integer(name: str, value: Any) -> int:
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return int(value)
-    raise ValueError(f"`{name}` must be an integer or None, got {value!r}.")
+    return checkpoints, max_steps if max_steps is None or max_steps < NEVER else None, room

@@ -14,14 +14,14 @@ forward-over-reverse has to pass through it.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
 
-from ..compat import DROPS_UNUSED_CARRY, Primitive, ad, batching, let_checks_out, mlir, refuse_in_remat
+from ..compat import DROPS_UNUSED_CARRY, Primitive, ad, batching, let_checks_out, mlir, pruned, refuse_in_remat
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import is_inexact, pick, scatter
 from ..traced.batching import batch_jaxpr, batched_outputs, vmap_flat
@@ -29,7 +29,7 @@ from ..traced.kernel import in_one_kernel
 from . import sweeps
 from . import windows as windowed
 from .checks import checked
-from .observe import Observer, call_site, observer
+from .observe import Pass, observer, pass_observer, report_steps
 from .program import Loop, Program, groups
 from .tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
 
@@ -52,13 +52,9 @@ def bind_loop(loop: Loop) -> Any:
     if watcher is not None and observed(loop):
         cut = [lax.stop_gradient(x) if is_inexact(jax.typeof(x)) else x for x in loop.operands]
         count, outputs = sweeps.run(loop.program, cut)
-        jax.debug.callback(functools.partial(_report, watcher, call_site(), loop.program.max_steps), count)
+        report_steps(watcher, count, loop.program.max_steps)
         return loop.result(outputs)
     return loop.result(loop_p.bind(*loop.operands, program=loop.program))
-
-
-def _report(watcher: Observer, site: str, max_steps: int | None, count: Any) -> None:
-    watcher(site, int(count), max_steps)
 
 
 #
@@ -68,6 +64,8 @@ def _report(watcher: Observer, site: str, max_steps: int | None, count: Any) -> 
 
 def run_loop(*args: Any, program: Program) -> list[Any]:
     """Run a loop on its operands; returns the final state and buffers."""
+    if program.counted is not None:
+        return in_one_kernel(lambda *given: program.counted.run(program, given), *args)
     return in_one_kernel(lambda *given: sweeps.run(program, given)[1], *args)
 
 
@@ -99,7 +97,8 @@ def tangents_along(program: Program, tangents: Sequence[Any]) -> tuple[list[Any]
     """Cut the tangents of a loop's operands to those of the body's inputs, and flag those that are not zero."""
     _, consts, _, _, state, buffers = groups(tangents, program.sizes)
     along = [*consts, *state, *buffers]
-    return along, inexact_only(program, [type(t) is not ad.Zero for t in along])
+    given = inexact_only(program, [type(t) is not ad.Zero for t in along])
+    return along, given if program.counted is None else program.counted.taken(given)
 
 
 def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
@@ -109,14 +108,55 @@ def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: P
     if not any(moving.carry):
         outputs = loop_p.bind(*primals, program=program)
         return outputs, [zero_tangent(x) for x in outputs]
+    show_advance(program)
     keep = needed(program, moving)
-    program = program.with_room(sum(sizes_of(pick(program.body.out_avals[: program.state], keep.stored))))
-    outputs, stored, _ = windowed.run_storing(program, primals, sweeps.Visited(program, keep.stored))
+    if program.counted is not None and program.counted.keeps_tapes(program, moving, keep):
+        return along_tangents(functools.partial(run_loop, program=program), primals, tangents)
+    program, primals, visited, keep = arrange(program, primals, moving, keep)
+    outputs, stored, _ = windowed.run_storing(program, primals, visited)
     consts = sweeps.operands_of(program, primals).body_consts
     moved = bind_tangents(
         program, pick(along, given.all), (consts, stored, outputs[program.state :]), (given, moving, keep)
     )
     return outputs, scatter(moved, moving.carry, [zero_tangent(x) for x in outputs])
+
+
+def show_advance(program: Program) -> None:
+    """Show a step of the forward sweep to whoever observes passes."""
+    shown = pass_observer()
+    if shown is not None and not program.nested:
+        jaxpr, read = pruned(program.body, (True,) * len(program.body.out_avals))
+        moving = (False,) * program.body_consts + (True,) * (program.state + program.buffers)
+        shown(Pass(kind="advance", jaxpr=jaxpr, moving=tuple(pick(moving, read))))
+
+
+def arrange(
+    program: Program, primals: Sequence[Any], moving: Flagged, keep: Needed
+) -> tuple[Program, Sequence[Any], sweeps.Visited, Needed]:
+    """Choose what is held, once it is known what moves: the program, its operands, what is visited and needed."""
+    if program.counted is not None:
+        return program.counted.arrange(program, primals, moving, keep)
+    program = program.with_room(sum(sizes_of(pick(program.body.out_avals[: program.state], keep.stored))))
+    return program, primals, sweeps.Visited(program, keep.stored), keep
+
+
+def tape_of(program: Program, flags: Flagged, keep: Needed, buffers: Sequence[Any] | None) -> Tape:
+    """Return one visited step as the backward pass needs it."""
+    return (Tape if program.counted is None else program.counted.tape)(program, flags, keep, buffers)
+
+
+def along_tangents(
+    fun: Callable[..., Sequence[Any]], primals: Sequence[Any], tangents: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Differentiate plain JAX along the tangents that are not zero; as a jvp rule."""
+    moves = [type(t) is not ad.Zero for t in tangents]
+
+    def along(*moving):
+        return list(fun(*scatter(moving, moves, primals)))
+
+    outputs, moved = jax.jvp(along, pick(primals, moves), pick(tangents, moves))
+    zero = [jax.typeof(t).dtype == jax.dtypes.float0 for t in moved]
+    return outputs, [zero_tangent(x) if z else t for x, t, z in zip(outputs, moved, zero, strict=True)]
 
 
 def bind_tangents(
@@ -183,7 +223,7 @@ def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagg
     zeros = [jnp.zeros(a.shape, a.dtype) for a in program.body.in_avals]
     tangents = pick(scatter(args[: sum(given.all)], given.all, zeros), moving.all)
     of_consts, of_state, of_buffers = groups(tangents, [sum(moving.consts), sum(moving.state), sum(moving.buffers)])
-    tape = Tape(program, moving, keep, buffers)
+    tape = tape_of(program, moving, keep, buffers)
     moved_state, moved_buffers = windowed.push_forward(program, tape, consts, stored, (of_state, of_buffers, of_consts))
     return [*moved_state, *moved_buffers]
 
@@ -206,8 +246,11 @@ def _transpose(
     ]
     of_state, of_buffers = groups(carry, [sum(flags.state), sum(flags.buffers)])
     sums = [jnp.zeros(a.shape, a.dtype) for a in pick(avals[: program.body_consts], flags.consts)]
-    tape = Tape(program, flags, keep, buffers)
+    tape = tape_of(program, flags, keep, buffers)
     of_state, of_buffers, sums = windowed.reverse(program, tape, consts, stored, (of_state, of_buffers, sums))
+    if (shown := pass_observer()) is not None and not program.nested:
+        for one in tape.passes():
+            shown(one)
     found = scatter([*sums, *of_state, *of_buffers], flags.all, [None] * len(avals))
     linear = [x if x is None else _once_p.bind(x) for x in pick(found, given.all)]
     return [*linear, *none[len(linear) :]]
@@ -241,6 +284,12 @@ batching.defvectorized(_once_p)
 
 def batch_loop(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
     """Make one loop over the whole batch; what no lane changes on its own stays unbatched."""
+    if program.counted is not None:
+        places, carry_places = program.counted.lanes_at(program)
+        args = [x if d is None else jnp.moveaxis(x, d, to) for x, d, to in zip(args, dims, places, strict=True)]
+        operands, batched, carry_f = program.counted.batched(axis, args, [d is not None for d in dims], program)
+        outputs = loop_p.bind(*operands, program=batched)
+        return outputs, [to if f else None for f, to in zip(carry_f, carry_places, strict=True)]
     args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
     cond_f, body_f, predict_f, expected_f, state_f, buffer_f = groups([d is not None for d in dims], program.sizes)
     cond_c, body_c, predict_c, (expected,), state, buffers = groups(args, program.sizes)

@@ -32,12 +32,17 @@ from ..compat import (
 )
 from ..tiers.tiers import TierOptions
 from ..traced.analysis import Flags, pick, scatter
+from .counted import Counted
 
-_within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
+within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
 
 SMALL_BYTES = 64 * 1024
 """Where no count is given and a solve's states all together are at most so large, all of them are held."""
+
+
+MOST_CHECKPOINTS = 2**20
+"""Checkpoints that bytes buy at most where nothing bounds the steps."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +77,10 @@ class Program:
     """Traced inside the body of another of our loops: forward mode is allowed, for forward-over-reverse needs it."""
     windows: TierOptions | None
     """The tier that holds the first states of windows; None where everything is on the device."""
+    checkpoint_bytes: int | None = None
+    """What checkpoints may take together, where their number follows from it; None where a number was given."""
+    counted: Counted | None = None
+    """What is known of a loop whose length is, None for others."""
     findings: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     """Answers of `adjoint.traced.analysis`, by question."""
 
@@ -86,15 +95,32 @@ class Program:
         return self.max_steps is not None and self.checkpoints >= self.max_steps
 
     def with_room(self, step_bytes: int) -> "Program":
-        """Return the program with a slot for every step, where nobody chose a count and all of them are small.
+        """Return the program with as many checkpoints as there is room for, where their number was not given.
+
+        These are as many as `checkpoint_bytes` hold; or one for every step, where nobody chose a count and all of them
+        are small.
 
         Args:
             step_bytes: what is held of one step.
+
+        Raises:
+            ValueError: `checkpoint_bytes` do not hold one.
         """
+        if self.checkpoint_bytes is not None:
+            return dataclasses.replace(self, checkpoints=self._fitting(self.checkpoint_bytes, step_bytes))
         if self.chosen or self.windows is not None or self.max_steps is None:
             return self
         small = self.max_steps * step_bytes <= SMALL_BYTES
         return dataclasses.replace(self, checkpoints=self.max_steps) if small else self
+
+    def _fitting(self, room: int, step_bytes: int) -> int:
+        if step_bytes > room:
+            raise ValueError(
+                f"`checkpoint_bytes={room}` holds no state: one takes {step_bytes} bytes. Ask for at least as many."
+            )
+        if step_bytes == 0:
+            return 1 if self.max_steps is None else self.max_steps
+        return min(room // step_bytes, MOST_CHECKPOINTS if self.max_steps is None else self.max_steps)
 
 
 def groups(values: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
@@ -119,12 +145,13 @@ class Derived:
 
 
 @contextlib.contextmanager
-def _tracing_body() -> Iterator[None]:
-    token = _within_body.set(True)
+def tracing_body() -> Iterator[None]:
+    """Mark what is traced inside as part of the body of one of our loops."""
+    token = within_body.set(True)
     try:
         yield
     finally:
-        _within_body.reset(token)
+        within_body.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +209,7 @@ def _body_on_leaves(cond_fun: Callable, body_fun: Callable, carry: _Carry, leave
         return isinstance(node, Buffer) and node._tag is tag
 
     value = carry.wrapped(leaves, active, tag)
-    with _tracing_body():
+    with tracing_body():
         result = body_fun(value)
     bare = [jtu.tree_map(lambda x: x._array if ours(x) else x, tree, is_leaf=ours) for tree in (value, result)]
     if jtu.tree_structure(value, is_leaf=ours) != jtu.tree_structure(result, is_leaf=ours):
@@ -340,7 +367,7 @@ def trace_loop(
         chosen=chosen,
         max_steps=max_steps,
         exact=exact,
-        nested=_within_body.get(),
+        nested=within_body.get(),
         windows=None if max_steps is not None and checkpoints >= max_steps else windows,
     )
     operands = [*cond_consts, *body_consts, *predict_consts, expected, *state, *moving_buffers]

@@ -33,6 +33,7 @@ from .primitive import (
     differentiate,
     observed,
     run_loop,
+    show_advance,
     tangents_along,
     zero_tangent,
 )
@@ -218,6 +219,7 @@ def _jvp(
     if obstacle is not None:
         _say_once(obstacle)
         return differentiate(solve_primals, solve_tangents, program=program)
+    show_advance(program)
     keep = needed(replay.program, moving_replay)
     recorded = [program.body.out_avals[leaf] for leaf in replay.leaves]
     held = pick(replay.program.body.out_avals[: replay.program.state], keep.stored)

@@ -8,6 +8,7 @@ themselves are differentiated, `adjoint.loop.recorded` finds out and replays eve
 The last pass of a solve may be a rejected one, if an event or `max_steps` ends it. It is replayed as such.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ..loop.primitive import bind_loop
 from ..loop.program import SMALL_BYTES, Derived, Loop, trace_loop
 from ..loop.recorded import Recorded, Replay, bind_recorded
 from ..loop.sweeps import index
+from ..theory.limits import Room
 from ..theory.schedule import default_checkpoints
 from .compat import solve_loop
 
@@ -164,22 +166,24 @@ def accepted_steps_from(state: Any, controller: Any, max_steps: int | None) -> i
     return math.ceil(times / (LARGEST_RECORD_SHARE * held)) if held else None
 
 
-def fits(state: Any, controller: Any, checkpoints: int | None, max_steps: int | None) -> bool:
+def fits(state: Any, controller: Any, asked: Any, max_steps: int | None) -> bool:
     """Return whether a solve may reject steps, and the record of the others is small enough beside the checkpoints.
 
     Args:
         state: the solve's initial state.
         controller: its step size controller.
-        checkpoints: their number, None for the default.
+        asked: how many states may be held (`adjoint.theory.limits.asked_for`).
         max_steps: bound on the passes, None for none: then there is no place for a record.
     """
     least = accepted_steps_from(state, controller, max_steps)
     if least is None or max_steps is None:
         return False
-    if checkpoints is None:
+    if isinstance(asked, Room):
+        return asked.room_bytes // max(_held_bytes(state), 1) >= least
+    if asked is None:
         small = max_steps * (_held_bytes(state) + _entry_bytes(state, controller)) <= SMALL_BYTES
         return small or default_checkpoints(max_steps) >= least
-    return checkpoints >= least
+    return asked == "all" or asked >= least
 
 
 def _held_bytes(state: Any) -> int:
@@ -287,7 +291,7 @@ def bind_accepted(
     record = [firsts + place.index for place in there[-recorded:]]
     jumped = [at.made_jump.index] if jumps else []
     replay = Replay(
-        program=replayed.program,
+        program=dataclasses.replace(replayed.program, checkpoint_bytes=program.checkpoint_bytes),
         counter=at.num_accepted_steps.index,
         passes=at.num_steps.index,
         times=(at.tprev.index, at.tnext.index, *jumped),

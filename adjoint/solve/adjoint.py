@@ -16,6 +16,7 @@ from ..compat import forward_only_loop, nondifferentiable_backward, unvmap_any
 from ..loop.loop import checkpointed_loop, checkpointed_while_loop
 from ..loop.placement import INT, NEVER
 from ..loop.program import Derived
+from ..theory.limits import Count, asked_for
 from ..tiers.tiers import TierName, tier_options
 from .accepted import adapts, bind_accepted, fits, leaves_no_gap, shown
 from .compat import solve_loop, solve_progress, time_step
@@ -51,9 +52,11 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
     eighth of the checkpoints (one time for each of `max_steps`). The log says so once (INFO).
 
     Attributes:
-        checkpoints: states held at once, the initial state included, at least 1. None:
-            `default_checkpoints(max_steps)`, about sqrt(2 max_steps), or every state where `max_steps` of them take at
-            most 64 KiB.
+        checkpoints: states held at once, the initial state included, at least 1; "all" for one at each of `max_steps`.
+            None: `default_checkpoints(max_steps)`, about sqrt(2 max_steps), or every state where `max_steps` of them
+            take at most 64 KiB.
+        checkpoint_bytes: in the place of `checkpoints`, what all of them may take: bytes, or a text such as "2GiB"; see
+            `adjoint.checkpointed_while_loop`.
         expected_steps: a prediction of the number of accepted steps, an int or a traced integer scalar (a new value is
             no new compile). It never changes the result. None: for constant steps it is computed from t0, t1 and dt0
             while the program runs; otherwise it is estimated as the solve goes on.
@@ -69,15 +72,15 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
             Diffrax's adjoint takes. Gradients agree to rounding. Other methods have no choice.
 
     Raises:
-        ValueError: on solving, for `checkpoints` below 1, for an unknown `tape`, for a tier that cannot be had, and for
-            a term with an `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
+        ValueError: on solving, for `checkpoints` below 1 or bytes for less than one state, for an unknown `tape`, for a
+            tier that cannot be had, and for a term with an `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
         RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
         TypeError: on differentiating in forward mode.
         NotImplementedError: with a tier, on `vmap` of `grad` of an adaptive solve, and as
             `adjoint.checkpointed_while_loop`.
     """
 
-    checkpoints: int | None = eqx.field(default=None, converter=_plain_integer)
+    checkpoints: Count | None = eqx.field(default=None, converter=_plain_integer)
     expected_steps: int | Int[Array, ""] | None = None
     tier: TierName | None = eqx.field(default=None, static=True)
     windows: int | None = eqx.field(default=None, static=True)
@@ -85,6 +88,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
     directory: str | None = eqx.field(default=None, static=True)
     transfer_cost: float = eqx.field(default=1.0, static=True)
     tape: TapeName = eqx.field(default="auto", static=True)
+    checkpoint_bytes: int | str | None = eqx.field(default=None, static=True)
 
     def loop(
         self,
@@ -122,7 +126,8 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
         run = functools.partial(
             solve_loop, self, terms=terms, saveat=saveat, init_state=init_state, max_steps=max_steps, **kwargs
         )
-        if self.checkpoints is None and max_steps is None:
+        asked = asked_for(self.checkpoints, self.checkpoint_bytes)
+        if asked is None and max_steps is None:
             final_state, stats = run(inner_while_loop=forward_only_loop, outer_while_loop=forward_only_loop)
             message = (
                 "Cannot reverse-mode autodifferentiate when using `diffeqsolve(..., max_steps=None, "
@@ -146,7 +151,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
 
         def outer(cond_fun, body_fun, init_val, *, max_steps, buffers):
             bind = None
-            if fits(init_val, own["stepsize_controller"], self.checkpoints, max_steps):
+            if fits(init_val, own["stepsize_controller"], asked, max_steps):
                 bind = functools.partial(
                     bind_accepted,
                     state=init_val,
@@ -160,7 +165,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
                 cond_fun,
                 body_fun,
                 init_val,
-                limits=(self.checkpoints, max_steps, expected),
+                limits=(asked, max_steps, expected),
                 buffers=buffers,
                 exact=exact,
                 predict=predict,

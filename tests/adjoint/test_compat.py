@@ -25,6 +25,7 @@ NAMES = {
     "jax.interpreters.partial_eval": {"dce_jaxpr", "dce_rules", "partial_eval_jaxpr_custom_rules"},
     "jax._src.callback": {"_callback_op_sharding"},
     "jax._src.checkify": {"checkify_jaxpr", "error_checks"},
+    "jax._src.lax.lax": {"_convert_element_type"},
     "jax._src.sharding_impls": {"ShardingContext"},
     "jax.custom_derivatives": {"SymbolicZero"},
     "diffrax._integrate": {"loop", "State"},

@@ -5,7 +5,7 @@ import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 
-from adjoint import checkpointed_while_loop
+from adjoint import checkpointed_scan, checkpointed_while_loop
 
 
 def _solve(adjoint, w, horizon):
@@ -18,6 +18,13 @@ def _loop(adjoint, w, horizon):
     return checkpointed_while_loop(
         lambda c: c[0] < horizon, step, (0, jnp.ones(3)), max_steps=int(horizon), checkpoints=adjoint.checkpoints
     )[1]
+
+
+def _scan(adjoint, w, horizon):
+    step = lambda y, x: (jnp.tanh(w * y + x), None)
+    return checkpointed_scan(step, jnp.ones(3), jnp.linspace(0.0, 1.0, int(horizon)), checkpoints=adjoint.checkpoints)[
+        0
+    ]
 
 
 def make_loss_of_solve(*, adjoint, horizon=10):
@@ -38,6 +45,16 @@ def make_gradient_of_solve(*, adjoint, horizon=10):
 def make_gradient_of_loop(*, adjoint, horizon=10):
     """As it should be, with a plain loop."""
     return jax.grad(lambda w: jnp.sum(_loop(adjoint, w, horizon))), (jnp.float32(0.3),)
+
+
+def make_loss_of_scan(*, adjoint, horizon=10):
+    """The gradient of a scan was forgotten."""
+    return lambda w: jnp.sum(_scan(adjoint, w, horizon)), (jnp.float32(0.3),)
+
+
+def make_gradient_of_scan(*, adjoint, horizon=10):
+    """As it should be, with a scan."""
+    return jax.grad(lambda w: jnp.sum(_scan(adjoint, w, horizon))), (jnp.float32(0.3),)
 
 
 def make_gradient_of_something_else(*, adjoint, horizon=10):

@@ -40,8 +40,16 @@ def test_a_backward_pass_is_seen_in_the_trace(factory: str, expected: bool, name
     assert seen(factory, name).differentiated is expected
 
 
-@pytest.mark.parametrize(("factory", "expected"), [("make_loss_of_loop", False), ("make_gradient_of_loop", True)])
-def test_a_plain_loops_backward_pass_is_seen_too(factory: str, expected: bool) -> None:
+@pytest.mark.parametrize(
+    ("factory", "expected"),
+    [
+        ("make_loss_of_loop", False),
+        ("make_gradient_of_loop", True),
+        ("make_loss_of_scan", False),
+        ("make_gradient_of_scan", True),
+    ],
+)
+def test_the_backward_pass_of_plain_loops_and_scans_is_seen_too(factory: str, expected: bool) -> None:
     """Its steps are observed either way."""
     found = seen(factory)
     assert found.differentiated is expected
