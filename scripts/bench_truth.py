@@ -132,8 +132,8 @@ class ByHand:
         most = MOST_RECOMPUTED * 2 * self.accepted
         return [count for count in wanted if executed_steps(self.accepted, count, self.accepted) <= most]
 
-    def time(self, counts: Sequence[int], keep: Sequence[int]) -> None:
-        """Time counts in shuffled rounds; those to `keep` to the end, others while they may still be the best."""
+    def time(self, counts: Sequence[int], keep: Sequence[int], budgets: Sequence[int]) -> None:
+        """Time counts in shuffled rounds; those to `keep` to the end, others while they may be the best of a budget."""
         order, names = random.Random(0), list(counts)
         for count in names:
             self.side(count).once()
@@ -145,8 +145,12 @@ class ByHand:
                 self.side(count).samples.append(self.side(count).once())
             turn += 1
             if turn == 2:  # what is far from the best is not the best
-                fastest = min(min(self.side(count).samples) for count in names)
-                names = [n for n in names if n in keep or min(self.side(n).samples) <= 2 * fastest]
+                kept = set(keep)
+                for budget in budgets:
+                    within = [n for n in names if self.side(n).planned_bytes <= budget]
+                    fastest = min((min(self.side(n).samples) for n in within), default=0.0)
+                    kept |= {n for n in within if min(self.side(n).samples) <= 2 * fastest}
+                names = [n for n in names if n in kept]
             if time.perf_counter() - started > 10 * ENOUGH_SECONDS:
                 break
 
@@ -192,7 +196,7 @@ def measure(problem: Problem, shares: Sequence[float]) -> list[dict[str, Any]]:
     counts = sorted({*by_hand.counts(), *recommended})
     largest = max(budgets.values())
     fitting = [count for count in counts if by_hand.side(count).planned_bytes <= largest]
-    by_hand.time(fitting, sorted(recommended))
+    by_hand.time(fitting, sorted(recommended), list(budgets.values()))
     info = device_info()
     rows = []
     for share, budget in budgets.items():
@@ -214,7 +218,9 @@ def measure(problem: Problem, shares: Sequence[float]) -> list[dict[str, Any]]:
 
 def _compared(sides: Mapping[int, Side], one: Mapping[str, Any], within: Sequence[int], budget: int) -> dict[str, Any]:
     """Compare a recommended count with the best by hand: the best by even rounds, the ratio by odd ones."""
-    medians = {count: statistics.median(sides[count].samples[::2]) for count in within}
+    most = len(sides[one["chosen"]].samples)
+    timed = [count for count in within if len(sides[count].samples) == most]  # others were far from the best
+    medians = {count: statistics.median(sides[count].samples[::2]) for count in timed}
     best = min(medians, key=lambda count: medians[count])
     mine, theirs = sides[one["chosen"]].samples, sides[best].samples
     ratio = statistics.median(a / b for a, b in zip(mine[1::2], theirs[1::2], strict=False))

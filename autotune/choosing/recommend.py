@@ -56,13 +56,18 @@ def options(
         counts = sorted({*enclosed, *forecast.counts_to_choose(cell, work)})
     memory_ends = min((row.checkpoints for row in lost if row.status is Status.OUT_OF_MEMORY), default=math.inf)
     failed = {row.checkpoints for row in lost} - timed
+    # A law says nothing of counts that execute more than anything that was timed.
+    slowest = (
+        max((sum(passes(name, work, count, cell.tier)) for count in timed), default=math.inf) if work else math.inf
+    )
     found = []
     for count in counts:
         peak = forecast.bytes_at(cell, count)
         if peak is None or count in failed or count >= memory_ends:
             continue
         executed = sum(passes(name, work, count, cell.tier)) if work else None
-        seconds = forecast.seconds_at(cell, count)
+        known = count in timed or executed is None or executed <= slowest
+        seconds = forecast.seconds_at(cell, count) if known else None
         found.append(
             Option(
                 cell=cell,

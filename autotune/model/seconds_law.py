@@ -120,10 +120,11 @@ class SecondsLaw:
 
 
 class _Correction:
-    """A Gaussian process of log ratios over some samples."""
+    """A Gaussian process of log ratios over some samples; `main` is the path that the law was fitted to."""
 
     def __init__(self, places: np.ndarray, variances: np.ndarray, ratios: np.ndarray, main: int) -> None:
-        self._places, self._main = places, main
+        self._places = places
+        self._main = main
         self._inverse = np.linalg.inv(_kernel(places, places, main) + np.diag(variances))
         self._pull = self._inverse @ ratios
 
@@ -138,7 +139,7 @@ class _Correction:
 def _kernel(left: np.ndarray, right: np.ndarray, main: int) -> np.ndarray:
     """Compute the covariance of log ratios: exponential in the distance, so that the curve may have kinks.
 
-    Nothing follows from one path to another; those beside the main one may differ by more.
+    Nothing follows from one path to another.
     """
     distance = np.abs(left[:, None, :2] - right[None, :, :2]).sum(axis=-1)
     same = left[:, None, 2] == right[None, :, 2]

@@ -207,7 +207,7 @@ class Search:
         if planned and alone and best not in past.timed_counts(cell):
             added = planned.likely - alone.likely
             sizes = [(other, past.forecast.bytes_at(base, other)) for other in past.fitting(base)]
-            roomy = [other for other, size in sizes if size and self.question.fits(size.high + added)]
+            roomy = [other for other, size in sizes if size and self.question.fits(size.likely + added)]
             count = max((other for other in roomy if other < best), default=0)
         if not count:
             return 0
