@@ -1,9 +1,8 @@
 """Every name of another library that is not public, in one place; a test names them, so an upgrade breaks here, loudly.
 
 From Equinox we take what its loops and Diffrax's loop body share with ours and must stay the same objects: the
-write-only buffer class (`equinox.internal.buffer_at_set` and Diffrax's annotations look for exactly this class) and
-the select that vanishes where its predicate is not batched. JAX merged `Jaxpr` and `ClosedJaxpr` in 0.11; nothing here
-depends on which.
+write-only buffer class (`equinox.internal.buffer_at_set` and Diffrax's annotations look for exactly this class). JAX
+merged `Jaxpr` and `ClosedJaxpr` in 0.11; nothing here depends on which.
 """
 
 import contextvars
@@ -19,7 +18,7 @@ from equinox.internal import nondifferentiable_backward as nondifferentiable_bac
 from equinox.internal import unvmap_any as unvmap_any
 from equinox.internal import unvmap_max as unvmap_max
 from equinox.internal import while_loop as _equinox_while_loop
-from equinox.internal._loop.common import _Buffer, _select_if_vmap
+from equinox.internal._loop.common import _Buffer
 from jax._src.callback import _callback_op_sharding
 from jax._src.checkify import checkify_jaxpr, error_checks
 from jax._src.interpreters.ad import fallback_linearize_rule, primitive_linearizations
@@ -38,23 +37,34 @@ Jaxpr = Any
 """A closed jaxpr without constants: `.in_avals`, `.out_avals`, `.effects`, evaluated by `call`."""
 
 
-def select_if_batched(pred: Any, new: Any, old: Any) -> Any:
-    """Select between two arrays where the predicate is batched; where it is not it is taken to be true.
-
-    Args:
-        pred: boolean scalar.
-        new: array.
-        old: array of the same shape and dtype.
-
-    Returns:
-        `new` where no `jax.vmap` batches `pred`, so that nothing is computed; else `where(pred, new, old)`.
-    """
-    return _select_if_vmap(pred, new, old, makes_false_steps=False)
-
-
-def struct_of(x: Any) -> jax.ShapeDtypeStruct:
-    """Describe an array by shape and dtype, weak types made strong."""
+def plain_struct_of(x: Any) -> jax.ShapeDtypeStruct:
+    """Describe an array by shape and dtype alone, weak types made strong."""
     return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+
+
+def struct_of(x: Any) -> Any:
+    """Describe an array by shape and dtype, weak types made strong, and by where it lies where its type says so.
+
+    Types do under explicit sharding, and inside `jax.shard_map`, where they name the axes along which a value varies.
+    """
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    aval = type_of(x)
+    if not placed(aval):
+        return plain_struct_of(x)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=aval.sharding, manual_axis_type=aval.mat)
+
+
+def type_of(x: Any) -> Any:
+    """Return a type, or that of an array; None for anything else."""
+    return x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x) if isinstance(x, jax.Array) else None
+
+
+def placed(aval: Any) -> bool:
+    """Return whether a type says where its values lie."""
+    if aval is None or not hasattr(aval, "sharding"):
+        return False
+    return bool(aval.mat.varying) or bool(aval.sharding.mesh._any_axis_explicit)
 
 
 def trace(fun: Callable[..., Sequence[Any]], structs: Sequence[Any]) -> Jaxpr:
@@ -181,6 +191,17 @@ def call(jaxpr: Jaxpr, *args: Any) -> list[Any]:
         A flat list of arrays.
     """
     return list(jax.extend.core.jaxpr_as_fun(jaxpr)(*args))
+
+
+def has_custom_vjp(jaxpr: Jaxpr) -> bool:
+    """Return whether a function that was pushed forward has a `jax.custom_vjp` inside, which cannot be evaluated so."""
+    inner = jaxpr.jaxpr
+    nested = (
+        x for eqn in inner.eqns for x in jax.tree_util.tree_leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns"))
+    )
+    return any(eqn.primitive.name == "custom_lin" for eqn in inner.eqns) or any(
+        has_custom_vjp(x) for x in nested if hasattr(x, "jaxpr") and hasattr(x, "in_avals")
+    )
 
 
 def pruned(jaxpr: Jaxpr, outputs: Sequence[bool]) -> tuple[Jaxpr, list[bool]]:

@@ -34,6 +34,7 @@ from ..tiers.tiers import sizes_of
 from ..traced.analysis import is_inexact, pick, scatter
 from ..traced.batching import batch_jaxpr, batched_outputs, vmap_flat
 from ..traced.kernel import in_one_kernel
+from ..traced.places import zeros
 from . import sweeps
 from . import windows as windowed
 from .checks import checked
@@ -136,10 +137,11 @@ def _apart(program: Program, given: Flagged, moving: Flagged, primals: Sequence[
     keep = needed(program, moving)
     program, primals, visited, keep = arrange(program, primals, moving, keep)
     outputs, stored, _ = windowed.run_storing(program, primals, visited)
+    outputs = once(outputs)
     consts = sweeps.operands_of(program, primals).body_consts
     kept = consts, stored, outputs[program.state :]
     linear = linear_part(program, kept, (given, moving, keep), first=0, order=range(sum(moving.carry)))
-    return once(outputs), linear
+    return outputs, linear
 
 
 def arrange(
@@ -222,8 +224,8 @@ def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagg
             "for a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`."
         )
     consts, stored, buffers = _residuals(args, program, given, keep)
-    zeros = [jnp.zeros(a.shape, a.dtype) for a in program.body.in_avals]
-    tangents = pick(scatter(args[: sum(given.all)], given.all, zeros), moving.all)
+    none = [zeros(a) for a in program.body.in_avals]
+    tangents = pick(scatter(args[: sum(given.all)], given.all, none), moving.all)
     of_consts, of_state, of_buffers = groups(tangents, [sum(moving.consts), sum(moving.state), sum(moving.buffers)])
     tape = tape_of(program, moving, keep, buffers)
     moved_state, moved_buffers = windowed.push_forward(program, tape, consts, stored, (of_state, of_buffers, of_consts))
@@ -257,12 +259,12 @@ def _transpose(
     values = scatter(cotangents, moving.carry, none[:0] + [None] * len(moving.carry))
     avals = program.body.in_avals
     carry = [
-        jnp.zeros(a.shape, a.dtype) if ct is None or type(ct) is ad.Zero else ct
+        zeros(a) if ct is None or type(ct) is ad.Zero else ct
         for a, ct, flag in zip(avals[program.body_consts :], values, flags.carry, strict=True)
         if flag
     ]
     of_state, of_buffers = groups(carry, [sum(flags.state), sum(flags.buffers)])
-    sums = [jnp.zeros(a.shape, a.dtype) for a in pick(avals[: program.body_consts], flags.consts)]
+    sums = [zeros(a) for a in pick(avals[: program.body_consts], flags.consts)]
     tape = tape_of(program, flags, keep, buffers)
     of_state, of_buffers, sums = windowed.reverse(program, tape, consts, stored, (of_state, of_buffers, sums))
     if (shown := pass_observer()) is not None and not program.nested:

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import jax.lax as lax
 import jax.numpy as jnp
 
-from ..compat import Primitive, ad, batching, call, let_checks_out, linearize_knowingly, mlir, select_if_batched
+from ..compat import Primitive, ad, batching, call, let_checks_out, linearize_knowingly, mlir
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import Flags, pick, scatter
+from ..traced.select import select_if_batched
 from . import sweeps
 from . import windows as windowed
 from .checks import checked, without_checks
@@ -258,6 +259,7 @@ def _apart(
     given_operands = sweeps.operands_of(replay.program, replay_primals)
     visited = _Accepted(program, replay, keep.stored, given_operands)
     outputs, stored, record = windowed.run_storing(program, solve_primals, visited)
+    outputs = once(outputs)
     state, buffers = outputs[: program.state], outputs[program.state :]
     consts = list(given_operands.body_consts)
     for index, array in zip(replay.consts.arrays, record[:-1], strict=True):
@@ -273,7 +275,7 @@ def _apart(
     order = [moved.index(place) for place in pick(_places(program), moving.carry)]
     kept = consts, stored, left
     flags_of_replay = given_replay, moving_replay, keep
-    return once(outputs), linear_part(replay.program, kept, flags_of_replay, first=first, order=order)
+    return outputs, linear_part(replay.program, kept, flags_of_replay, first=first, order=order)
 
 
 def _batch(
