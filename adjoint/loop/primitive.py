@@ -219,8 +219,8 @@ def _tangent_abstract(*avals: Any, program: Program, given: Flagged, moving: Fla
 def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagged, keep: Needed) -> list[Any]:
     if program.counted is not None and not program.nested:
         raise TypeError(
-            "Cannot differentiate `checkpointed_while_loop` in forward mode (`jax.jvp`, `jax.jacfwd`). "
-            "With Diffrax use `adjoint=diffrax.ForwardMode()`; "
+            "Cannot differentiate `checkpointed_scan` in forward mode (`jax.jvp`, `jax.jacfwd`). "
+            "`jax.lax.scan` and `checkpointed_while_loop` have it; "
             "for a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`."
         )
     consts, stored, buffers = _residuals(args, program, given, keep)
