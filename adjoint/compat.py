@@ -6,6 +6,7 @@ the select that vanishes where its predicate is not batched. JAX merged `Jaxpr` 
 depends on which.
 """
 
+import contextvars
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from equinox.internal import while_loop as _equinox_while_loop
 from equinox.internal._loop.common import _Buffer, _select_if_vmap
 from jax._src.callback import _callback_op_sharding
 from jax._src.checkify import checkify_jaxpr, error_checks
+from jax._src.interpreters.ad import fallback_linearize_rule, primitive_linearizations
 from jax._src.sharding_impls import ShardingContext
 from jax.experimental import checkify
 from jax.extend.core import Primitive as Primitive
@@ -187,19 +189,67 @@ def dead_code_rule(primitive: Any, prune: Callable[..., tuple[list[bool], dict[s
     partial_eval.dce_rules[primitive] = rule
 
 
-DROPS_UNUSED_CARRY = jax.extend.core.primitives.while_p in partial_eval.dce_rules
-"""Whether JAX leaves out what a while loop computes in vain (from 0.11 on)."""
+_transposing: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_transposing", default=True)
 
 
-def refuse_in_remat(primitive: Any, refuse: Callable[..., None]) -> None:
-    """Let `jax.checkpoint` around a primitive that is differentiated call `refuse`, with the primitive's parameters."""
+def to_be_transposed() -> bool:
+    """Return whether what is linearised now is to be transposed: not for `jax.linearize` itself."""
+    return _transposing.get()
+
+
+def linearize_knowingly(primitive: Any) -> None:
+    """Let `to_be_transposed` tell, while a primitive is linearised by its jvp rule, what for."""
+
+    def rule(is_vjp: bool, nonzeros: Any, *primals: Any, **params: Any) -> Any:
+        token = _transposing.set(is_vjp)
+        try:
+            return fallback_linearize_rule(primitive, is_vjp, nonzeros, *primals, **params)
+        finally:
+            _transposing.reset(token)
+
+    primitive_linearizations[primitive] = rule
+
+
+def partial_evaluation(primitive: Any, split: Callable[..., Sequence[Any]]) -> None:
+    """Let a primitive be evaluated in part where some of its operands are not known yet.
+
+    Args:
+        primitive: ours.
+        split: takes the operands that are known (None for the others), all operands, what binds a primitive with its
+            operands and parameters for later, and the primitive's parameters; returns the outputs.
+    """
+
+    def rule(trace: Any, *tracers: Any, **params: Any) -> Any:
+        def stage(primitive, *operands, **params):
+            return trace.default_process_primitive(primitive, operands, params)
+
+        return split([t.pval.get_known() for t in tracers], tracers, stage, **params)
+
+    partial_eval.custom_partial_eval_rules[primitive] = rule
+
+
+def recomputed_in_remat(primitive: Any, without_tangents: Callable[..., tuple[int, int, Any, dict[str, Any]]]) -> None:
+    """Let `jax.checkpoint` evaluate a primitive without its tangents, and all of it again when they are known.
+
+    Args:
+        primitive: ours, whose last operands and outputs are tangents.
+        without_tangents: takes its parameters; returns how many operands and outputs there are before the tangents, and
+            the primitive that makes these of those, with its parameters.
+    """
 
     def rule(saveable: Any, unknown: Any, instantiated: Any, eqn: Any) -> Any:
-        del saveable, unknown
-        refuse(**eqn.params)
-        # As for a primitive without a rule: all of it is computed again.
-        kept = [x for x, there in zip(eqn.invars, instantiated, strict=True) if not there and not hasattr(x, "val")]
-        return None, eqn, [True] * len(eqn.outvars), [True] * len(eqn.outvars), kept
+        operands, outputs, plain, params = without_tangents(**eqn.params)
+        each = len(eqn.outvars)
+        # A literal is there everywhere.
+        needed = [x for x, there in zip(eqn.invars, instantiated, strict=True) if not there and not hasattr(x, "val")]
+        if any(unknown[:operands]):
+            return None, eqn, [True] * each, [True] * each, needed
+        if not any(unknown):
+            if eqn.effects or saveable(primitive, *(x.aval for x in eqn.invars), **eqn.params) is True:
+                return eqn, None, [False] * each, [False] * each, []
+            return eqn, eqn, [False] * each, [True] * each, needed
+        known = eqn.replace(primitive=plain, invars=eqn.invars[:operands], outvars=eqn.outvars[:outputs], params=params)
+        return known, eqn, [k >= outputs for k in range(each)], [True] * each, needed
 
     partial_eval.partial_eval_jaxpr_custom_rules[primitive] = rule
 

@@ -69,7 +69,7 @@ class Program:
     """The expected steps are right but for rounding: passing them takes no checkpoints back, which saves compiled
     code."""
     nested: bool
-    """Traced inside the body of another of our loops: forward mode is allowed, for forward-over-reverse needs it."""
+    """Traced inside the body of another of our loops, whose steps alone are watched."""
     windows: TierOptions | None
     """The tier that holds the first states of windows; None where everything is on the device."""
     findings: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
@@ -104,6 +104,15 @@ def groups(values: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
         out.append(list(values[start : start + size]))
         start += size
     return out
+
+
+def ignoring(jaxpr: Jaxpr | None, before: int, structs: Sequence[Any]) -> Jaxpr | None:
+    """Return a function that takes more inputs, behind its first so many, and does not read them; None for none."""
+    if jaxpr is None:
+        return None
+    avals = jaxpr.in_avals
+    given = [*avals[:before], *structs, *avals[before:]]
+    return trace(lambda *args: call(jaxpr, *args[:before], *args[before + len(structs) :]), given)
 
 
 @dataclasses.dataclass(frozen=True)
