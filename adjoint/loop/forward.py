@@ -21,10 +21,12 @@ from ..compat import (
     Primitive,
     ad,
     call,
+    has_custom_vjp,
     linearize_knowingly,
     mlir,
     partial_evaluation,
     recomputed_in_remat,
+    struct_of,
     to_be_transposed,
     trace,
 )
@@ -106,7 +108,7 @@ def _with_tangents(program: Program, moving: Flagged) -> Program:
     of_consts, of_state, of_buffers = _counts(moving)
     consts, state, buffers = groups(program.body.in_avals, (program.body_consts, program.state, program.buffers))
     moved_consts, moved_state, moved_buffers = (
-        [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in pick(avals, flags)]
+        [struct_of(a) for a in pick(avals, flags)]
         for avals, flags in ((consts, moving.consts), (state, moving.state), (buffers, moving.buffers))
     )
     inputs = [consts, moved_consts, state, moved_state, buffers, moved_buffers]
@@ -121,13 +123,20 @@ def _with_tangents(program: Program, moving: Flagged) -> Program:
         outputs, found = jax.jvp(along, tuple(pick(fixed, moving.all)), (*of_consts, *of_state, *of_buffers))
         return _beside(program, moving, outputs, pick(found, moving.carry))
 
+    pushed = trace(body, [x for group in inputs for x in group])
+    if has_custom_vjp(pushed):
+        raise TypeError(
+            "Cannot differentiate in forward mode what has a `jax.custom_vjp` in the body of its loop. "
+            "In a Diffrax solve it may be the solver's loop over its stages: give the solver `scan_kind='bounded'`, "
+            "which keeps the stages of a reversed step, or use `adjoint=diffrax.ForwardMode()`."
+        )
     seen = program.cond_consts + program.state
     cond = ignoring(program.cond, seen + program.buffers, moved_buffers)
     predict = program.predict
     return dataclasses.replace(
         program,
         cond=ignoring(cond, seen, moved_state),
-        body=trace(body, [x for group in inputs for x in group]),
+        body=pushed,
         predict=None if predict is None else ignoring(predict, program.predict_consts + program.state, moved_state),
         rebuild=None,
         body_consts=program.body_consts + of_consts,

@@ -20,7 +20,7 @@ import jax
 import jax.lax as lax
 import jax.numpy as jnp
 
-from ..compat import Primitive, ad, batching, let_checks_out, linearize_knowingly, mlir
+from ..compat import Primitive, ad, batching, let_checks_out, linearize_knowingly, mlir, zeros
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import is_inexact, pick, scatter
 from ..traced.batching import batch_jaxpr, batched_outputs, vmap_flat
@@ -125,10 +125,11 @@ def _apart(program: Program, given: Flagged, moving: Flagged, primals: Sequence[
     keep = needed(program, moving)
     program = program.with_room(sum(sizes_of(pick(program.body.out_avals[: program.state], keep.stored))))
     outputs, stored, _ = windowed.run_storing(program, primals, sweeps.Visited(program, keep.stored))
+    outputs = once(outputs)
     consts = sweeps.operands_of(program, primals).body_consts
     kept = consts, stored, outputs[program.state :]
     linear = linear_part(program, kept, (given, moving, keep), first=0, order=range(sum(moving.carry)))
-    return once(outputs), linear
+    return outputs, linear
 
 
 def once(outputs: Sequence[Any]) -> list[Any]:
@@ -202,8 +203,8 @@ def _tangent_abstract(*avals: Any, program: Program, given: Flagged, moving: Fla
 
 def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagged, keep: Needed) -> list[Any]:
     consts, stored, buffers = _residuals(args, program, given, keep)
-    zeros = [jnp.zeros(a.shape, a.dtype) for a in program.body.in_avals]
-    tangents = pick(scatter(args[: sum(given.all)], given.all, zeros), moving.all)
+    none = [zeros(a) for a in program.body.in_avals]
+    tangents = pick(scatter(args[: sum(given.all)], given.all, none), moving.all)
     of_consts, of_state, of_buffers = groups(tangents, [sum(moving.consts), sum(moving.state), sum(moving.buffers)])
     tape = Tape(program, moving, keep, buffers)
     moved_state, moved_buffers = windowed.push_forward(program, tape, consts, stored, (of_state, of_buffers, of_consts))
@@ -237,12 +238,12 @@ def _transpose(
     values = scatter(cotangents, moving.carry, none[:0] + [None] * len(moving.carry))
     avals = program.body.in_avals
     carry = [
-        jnp.zeros(a.shape, a.dtype) if ct is None or type(ct) is ad.Zero else ct
+        zeros(a) if ct is None or type(ct) is ad.Zero else ct
         for a, ct, flag in zip(avals[program.body_consts :], values, flags.carry, strict=True)
         if flag
     ]
     of_state, of_buffers = groups(carry, [sum(flags.state), sum(flags.buffers)])
-    sums = [jnp.zeros(a.shape, a.dtype) for a in pick(avals[: program.body_consts], flags.consts)]
+    sums = [zeros(a) for a in pick(avals[: program.body_consts], flags.consts)]
     tape = Tape(program, flags, keep, buffers)
     of_state, of_buffers, sums = windowed.reverse(program, tape, consts, stored, (of_state, of_buffers, sums))
     found = scatter([*sums, *of_state, *of_buffers], flags.all, [None] * len(avals))

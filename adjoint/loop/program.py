@@ -22,16 +22,20 @@ from ..compat import (
     Buffer,
     Jaxpr,
     as_array,
+    axes_of,
     call,
+    plain_struct_of,
     select_if_batched,
     struct_of,
     trace,
     trace_hoisted,
     unvmap_any,
     unvmap_max,
+    varying,
 )
 from ..tiers.tiers import TierOptions
 from ..traced.analysis import Flags, pick, scatter
+from ..traced.casts import call_with_casts, casts_of
 
 _within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
@@ -168,11 +172,13 @@ def _selected_leaves(treedef: Any, select: Callable | None) -> Flags:
 def _check_structure(expected: Any, found: Any) -> None:
     """Raise where the body returned something else than it was given, line by line as a difference."""
     if jtu.tree_structure(expected) == jtu.tree_structure(found) and all(
-        struct_of(a) == struct_of(b) for a, b in zip(jtu.tree_leaves(expected), jtu.tree_leaves(found), strict=True)
+        plain_struct_of(a) == plain_struct_of(b)
+        for a, b in zip(jtu.tree_leaves(expected), jtu.tree_leaves(found), strict=True)
     ):
         return
     before, after = (
-        eqx.tree_pformat(jtu.tree_map(struct_of, tree), struct_as_array=True).splitlines() for tree in (expected, found)
+        eqx.tree_pformat(jtu.tree_map(plain_struct_of, tree), struct_as_array=True).splitlines()
+        for tree in (expected, found)
     )
     difference = "\n".join(line for line in difflib.ndiff(before, after) if not line.startswith("?"))
     raise ValueError(
@@ -278,9 +284,21 @@ def trace_loop(
     leaves, treedef = jtu.tree_flatten(init_val)
     leaves = [as_array(x) for x in leaves]
     carry = _Carry(treedef, _selected_leaves(treedef, buffers))
-    structs = [struct_of(x) for x in leaves]
-
-    first, closed_over = trace_hoisted(lambda *args: _body_on_leaves(cond_fun, body_fun, carry, args), structs)
+    while True:
+        structs = [struct_of(x) for x in leaves]
+        first, closed_over = trace_hoisted(lambda *args: _body_on_leaves(cond_fun, body_fun, carry, args), structs)
+        # Inside `jax.shard_map` what becomes different on each device is so from the beginning.
+        wider = [axes_of(a) - axes_of(x) for a, x in zip(first.out_avals, leaves, strict=True)]
+        if not any(wider):
+            break
+        leaves = [varying(x, axes) for x, axes in zip(leaves, wider, strict=True)]
+    casts = casts_of(first, len(closed_over))
+    if casts:
+        # What is the same on every device is let vary once, before the loop, so that its cotangents are summed once.
+        within, count = first, len(closed_over)
+        cast = [varying(closed_over[k], axes) for k, axes in casts]
+        first = trace(lambda *args: call_with_casts(within, casts, count, args), [*closed_over, *cast, *structs])
+        closed_over = [*closed_over, *cast]
     inner = first.jaxpr
     moving = tuple(out is not given for out, given in zip(inner.outvars, inner.invars[len(closed_over) :], strict=True))
     fixed = [not m for m in moving]

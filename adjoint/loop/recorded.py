@@ -258,6 +258,7 @@ def _apart(
     given_operands = sweeps.operands_of(replay.program, replay_primals)
     visited = _Accepted(program, replay, keep.stored, given_operands)
     outputs, stored, record = windowed.run_storing(program, solve_primals, visited)
+    outputs = once(outputs)
     state, buffers = outputs[: program.state], outputs[program.state :]
     consts = list(given_operands.body_consts)
     for index, array in zip(replay.consts.arrays, record[:-1], strict=True):
@@ -273,7 +274,7 @@ def _apart(
     order = [moved.index(place) for place in pick(_places(program), moving.carry)]
     kept = consts, stored, left
     flags_of_replay = given_replay, moving_replay, keep
-    return once(outputs), linear_part(replay.program, kept, flags_of_replay, first=first, order=order)
+    return outputs, linear_part(replay.program, kept, flags_of_replay, first=first, order=order)
 
 
 def _batch(

@@ -51,7 +51,8 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
     eighth of the checkpoints (one time for each of `max_steps`). The log says so once (INFO).
 
     Forward mode (`jax.jvp`, `jax.jacfwd`, `jax.linearize`) is one solve with tangents, as with `diffrax.ForwardMode`.
-    Both nest, with at most one reverse pass among them; reverse over forward replays every pass.
+    Both nest, with at most one reverse pass among them; reverse over forward replays every pass. A solver whose stages
+    stay in Diffrax's own loop (implicit ones, large vector fields) needs `scan_kind="bounded"` for it.
 
     Attributes:
         checkpoints: states held at once, the initial state included, at least 1. None:
@@ -75,6 +76,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
         ValueError: on solving, for `checkpoints` below 1, for an unknown `tape`, for a tier that cannot be had, and for
             a term with an `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
         RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
+        TypeError: on forward mode with a solver whose loop over its stages has none.
         NotImplementedError: with a tier, on `vmap` of `grad` of an adaptive solve, and as
             `adjoint.checkpointed_while_loop`.
     """

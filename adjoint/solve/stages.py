@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 
-from ..compat import unvmap_any
+from ..compat import unvmap_any, zeros
 from .compat import tableau_of, vector_field_is_expensive
 from .delegating import Delegating
 
@@ -78,8 +78,15 @@ def _opaque_true(t0: Any, t1: Any) -> Any:
 
 def _apart(true: Any, evaluation: Any, *inputs: Any) -> Any:
     """Evaluate in a computation of its own: XLA fuses nothing into a conditional or out of it."""
-    struct = eqx.filter_eval_shape(evaluation, *inputs)
-    blank = lambda: jtu.tree_map(lambda x: jnp.zeros(x.shape, x.dtype), struct)
+    types: list[Any] = []
+
+    def typed(*inputs):
+        found = evaluation(*inputs)
+        types[:] = [jtu.tree_map(jax.typeof, found)]
+        return found
+
+    eqx.filter_eval_shape(typed, *inputs)
+    blank = lambda: jtu.tree_map(zeros, types[0])
     return lax.optimization_barrier(lax.cond(true, lambda: evaluation(*inputs), blank))
 
 

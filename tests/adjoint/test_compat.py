@@ -17,7 +17,7 @@ ADAPTERS = {"compat.py", "solve/compat.py"}
 OTHERS = {"equinox", "diffrax", "jax", "jaxlib", "optimistix", "lineax"}
 NAMES = {
     "equinox.internal": {"unvmap_any", "unvmap_max", "while_loop", "nondifferentiable", "nondifferentiable_backward"},
-    "equinox.internal._loop.common": {"_Buffer", "_select_if_vmap"},
+    "equinox.internal._loop.common": {"_Buffer"},
     "jax.extend.core": {"Primitive", "jaxpr_as_fun"},
     "jax.interpreters.ad": {
         "Zero",
@@ -85,8 +85,6 @@ def test_a_buffer_of_equinox_has_the_fields_that_are_filled() -> None:
     """In the order in which the adapter's caller gives them."""
     buffer = importlib.import_module("equinox.internal._loop.common")._Buffer
     assert [field.name for field in dataclasses.fields(buffer)] == ["_array", "_pred", "_tag", "_makes_false_steps"]
-    select = importlib.import_module("equinox.internal._loop.common")._select_if_vmap
-    assert list(inspect.signature(select).parameters) == ["pred", "x", "y", "makes_false_steps"]
 
 
 def test_the_solve_of_diffrax_takes_the_loops_it_is_given() -> None:

@@ -239,7 +239,7 @@ def test_mapped_tangents_of_one_primal_are_not_transposed() -> None:
 
 
 def test_a_body_that_has_no_forward_mode_says_so() -> None:
-    """In JAX's own words; its gradient is had as before."""
+    """In one line, which names the way out for a solver; its gradient is had as before."""
 
     @jax.custom_vjp
     def doubled(x: Any) -> Any:
@@ -247,7 +247,7 @@ def test_a_body_that_has_no_forward_mode_says_so() -> None:
 
     doubled.defvjp(lambda x: (x, None), lambda _, ct: (2 * ct,))
     run = lambda y: ours(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(doubled(c[1]))), (0, y))[1]
-    with pytest.raises(TypeError, match=r"forward-mode autodiff \(jvp\) to a custom_vjp function"):
+    with pytest.raises(TypeError, match=r"in forward mode what has a `jax\.custom_vjp`.*scan_kind"):
         jax.jit(along(lambda x: run(x[0])))(POINT)
     assert float(jax.grad(run)(0.4)) > 0
 
@@ -298,3 +298,24 @@ def test_a_solve_has_the_derivatives_of_direct_differentiation(name: str) -> Non
     by_ours = found(adjoint.RecursiveCheckpointAdjoint(3), OF_SOLVES[name])
     assert_close(by_ours, found(diffrax.DirectAdjoint(), OF_SOLVES[name]), 1e-9)
     assert_close({"jvp": by_ours["jvp"]}, found(diffrax.ForwardMode(), ("jvp",)), 1e-9)
+
+
+def test_a_solver_that_keeps_its_loop_over_stages_names_the_way_out() -> None:
+    """An implicit one, whose loop has no forward mode unless it is told."""
+
+    def final(y: Any) -> Any:
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -(y**3)),
+            diffrax.Kvaerno3(),
+            0.0,
+            1.0,
+            0.1,
+            y,
+            stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
+            adjoint=adjoint.RecursiveCheckpointAdjoint(3),
+        )
+        assert solution.ys is not None
+        return solution.ys[0]
+
+    with pytest.raises(TypeError, match=r"scan_kind='bounded'"):
+        jax.jit(lambda y: jax.jvp(final, (y,), (1.0,))[1]).lower(0.7)
