@@ -10,17 +10,14 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-LOOP = [
-    *("jit", "explicit", "shard_map", "shard_map checked", "in shard_map", "in shard_map checked"),
-    *("jvp in shard_map", "jvp in shard_map checked", "pmap"),
-]
 RIGHT = [
-    *(f"loop:{way}" for way in LOOP),
-    *("until:shard_map checked", "solve:jit", "solve:shard_map", "solve:pmap"),
+    *("loop:jit", "loop:explicit", "loop:shard_map", "loop:shard_map checked", "loop:in shard_map checked"),
+    *("loop:jvp in shard_map checked", "loop:pmap", "until:shard_map checked", "solve:shard_map", "solve:pmap"),
 ]
 SLOW = [
-    *("until:shard_map", "until:in shard_map checked", "until:pmap"),
-    *("solve:in shard_map", "solve:jvp in shard_map", *(f"adaptive:{way}" for way in ("jit", "shard_map", "pmap"))),
+    *("loop:in shard_map", "loop:jvp in shard_map", "until:shard_map", "until:in shard_map checked", "until:pmap"),
+    *("solve:jit", "solve:in shard_map", "solve:jvp in shard_map"),
+    *(f"adaptive:{way}" for way in ("jit", "shard_map", "pmap")),
 ]
 RAISING = {
     "solve:shard_map checked": "cond branches must have equal output types",
