@@ -44,7 +44,11 @@ class Counted(Protocol):
         """Clear the flags of tangents that reach nothing."""
         ...
 
-    def keeps_tapes(self, program: "Program", moving: "Flagged", keep: "Needed") -> bool:
+    def with_tangents(self, moving: "Flagged") -> "Counted":
+        """Return what is known of the loop whose carry holds tangents too (`adjoint.loop.forward.with_tangents`)."""
+        ...
+
+    def keeps_tapes(self, program: "Program", moving: "Flagged") -> bool:
         """Return whether the tapes of all steps are to be kept, so that nothing is executed twice."""
         ...
 

@@ -37,6 +37,8 @@ def checkpointed_while_loop(
 
     As `jax.lax.while_loop`; gradients with respect to `init_val` and to everything that the functions close over. The
     backward pass recomputes the states that were not held, by the binomial schedule of Griewank and Walther (2000).
+    Forward mode (`jax.jvp`, `jax.jacfwd`, `jax.linearize`) is one loop with tangents, which stores nothing. Both nest,
+    with at most one reverse pass among them: for Hessians forward over reverse, or reverse over forward.
     Stands in for `equinox.internal.while_loop(kind="checkpointed")`.
 
     Args:
@@ -74,9 +76,8 @@ def checkpointed_while_loop(
         ValueError: fewer than one checkpoint, or bytes for less than one; neither checkpoints nor `max_steps`;
             `max_steps` not an integer or negative; a body that changes the carry's structure, shapes or dtypes; a tier
             that cannot be had.
-        TypeError: on differentiating in forward mode.
-        NotImplementedError: with `tier="disk"`, on `vmap` of `grad` (`grad` of `vmap` works), on forward over reverse,
-            and inside `jax.checkpoint` where JAX is older than 0.11.
+        NotImplementedError: on reverse over reverse; with `tier="disk"`, on `vmap` of `grad` (`grad` of `vmap` works)
+            and on forward over reverse (reverse over forward works).
     """
     return checkpointed_loop(
         cond_fun,
