@@ -158,20 +158,22 @@ def _checked(asked: Any, max_steps: Any) -> tuple[int, int | None, int | None]:
         max_steps = integer("max_steps", max_steps)
         if max_steps < 0:
             raise ValueError(f"`max_steps` must be at least 0, got {max_steps}.")
-    if asked == "all" and max_steps is None:
+    room = asked.room_bytes if isinstance(asked, Room) else None
+    if isinstance(asked, int):
+        checkpoints = asked
+    elif room is not None:
+        checkpoints = 1
+    elif max_steps is not None:
+        checkpoints = max(max_steps, 1) if asked == "all" else default_checkpoints(max(max_steps, 1))
+    elif asked == "all":
         raise ValueError(
             '`checkpoints="all"` needs `max_steps`. '
             "JAX needs to know how much memory to allocate for the backward pass."
         )
-    if asked is None and max_steps is None:
+    else:
         raise ValueError(
             "Must specify either `max_steps` or `checkpoints` in `checkpointed_while_loop(..., checkpoints=None, "
             "max_steps=None)`. JAX needs to know how much memory to allocate for the backward pass."
         )
-    room = asked.room_bytes if isinstance(asked, Room) else None
-    if asked is None:
-        checkpoints = default_checkpoints(max(max_steps, 1))
-    else:
-        checkpoints = 1 if room is not None else max(max_steps, 1) if asked == "all" else asked
     # Steps are counted in 32 bits; no loop gets so far as a bound beyond them.
     return checkpoints, max_steps if max_steps is None or max_steps < NEVER else None, room

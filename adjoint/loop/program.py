@@ -36,7 +36,6 @@ from ..compat import (
 from ..tiers.tiers import TierOptions
 from ..traced.analysis import Flags, pick, scatter
 from ..traced.casts import call_with_casts, casts_of
-from .counted import Counted
 
 within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
@@ -83,8 +82,8 @@ class Program:
     """The tier that holds the first states of windows; None where everything is on the device."""
     checkpoint_bytes: int | None = None
     """What checkpoints may take together, where their number follows from it; None where a number was given."""
-    counted: Counted | None = None
-    """What is known of a loop whose length is, None for others."""
+    counted: Any = None
+    """What is known of a loop whose length is (`adjoint.loop.counted.Counted`), None for others."""
     findings: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     """Answers of `adjoint.traced.analysis`, by question."""
 

@@ -84,7 +84,7 @@ def checkpointed_scan(
     """
     asked = asked_for(checkpoints, checkpoint_bytes)
     options = tier_options(tier, windows, tier_bytes, directory, transfer_cost)
-    if expected_steps is not None and not isinstance(expected_steps, jax.core.Tracer):
+    if expected_steps is not None and not isinstance(expected_steps, jax.Array):
         integer("expected_steps", expected_steps)
     watched = observer() is not None and not within_body.get()
     if asked == "all" and not watched:
@@ -117,8 +117,12 @@ def _run(scan: TracedScan, asked: Any, windows: TierOptions | None, watched: boo
     if scan.length >= NEVER:
         raise ValueError(f"Steps are counted in 32 bits; a checkpointed scan cannot make {scan.length} of them.")
     room = asked.room_bytes if isinstance(asked, Room) else None
-    count = 1 if room is not None else default_checkpoints(scan.length) if asked is None else asked
-    count = scan.length if count == "all" else min(count, scan.length)
+    if isinstance(asked, int):
+        count = min(asked, scan.length)
+    elif asked == "all":
+        count = scan.length
+    else:
+        count = 1 if room is not None else min(default_checkpoints(scan.length), scan.length)
     program = scanned.program(
         checkpoints=count,
         checkpoint_bytes=room,
