@@ -1,4 +1,6 @@
 from .loop.loop import checkpointed_while_loop as checkpointed_while_loop
+from .loop.observe import Pass as Pass
+from .loop.observe import observe_passes as observe_passes
 from .loop.observe import observe_steps as observe_steps
 from .scan.scan import checkpointed_scan as checkpointed_scan
 from .solve.accepted import accepted_steps_from as accepted_steps_from

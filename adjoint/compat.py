@@ -37,63 +37,6 @@ Jaxpr = Any
 """A closed jaxpr without constants: `.in_avals`, `.out_avals`, `.effects`, evaluated by `call`."""
 
 
-def select_if_batched(pred: Any, new: Any, old: Any) -> Any:
-    """Select between two arrays where the predicate is batched; where it is not it is taken to be true.
-
-    Equinox's primitive for this forgets, transposed, where values lie.
-
-    Args:
-        pred: boolean scalar.
-        new: array.
-        old: array of the same shape and dtype.
-
-    Returns:
-        `new` where no `jax.vmap` batches `pred`, so that nothing is computed; else `where(pred, new, old)`.
-    """
-    return _select_p.bind(pred, new, old)
-
-
-_select_p = Primitive("select_if_batched")
-
-
-def _select_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    _, *moved = tangents
-    out = _select_p.bind(*primals)
-    if all(type(t) is ad.Zero for t in moved):
-        return out, moved[0]
-    return out, _select_p.bind(primals[0], *map(ad.instantiate_zeros, moved))
-
-
-def _select_transpose(ct: Any, pred: Any, *args: Any) -> list[Any]:
-    if type(ct) is ad.Zero:
-        return [None, None, None]
-    zero = jnp.zeros_like(ct)
-    sides = (ct, zero), (zero, ct)
-    linear = [ad.is_undefined_primal(x) for x in args]
-    return [None, *(_select_p.bind(pred, *side) if there else None for side, there in zip(sides, linear, strict=True))]
-
-
-def _select_batch(axis: Any, args: Any, dims: Any) -> tuple[Any, int | None]:
-    pred, new, old = (x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True))
-    if all(d is None for d in dims):
-        return _select_p.bind(pred, new, old), None
-    new, old = (
-        jnp.broadcast_to(x, (axis.size, *x.shape)) if d is None else x
-        for x, d in zip((new, old), dims[1:], strict=True)
-    )
-    if dims[0] is None:
-        return _select_p.bind(pred, new, old), 0
-    return jnp.where(pred.reshape(-1, *[1] * (new.ndim - 1)), new, old), 0
-
-
-_select_p.def_impl(lambda pred, new, old: new)
-_select_p.def_abstract_eval(lambda pred, new, old: new)
-ad.primitive_jvps[_select_p] = _select_jvp
-ad.primitive_transposes[_select_p] = _select_transpose
-batching.fancy_primitive_batchers[_select_p] = _select_batch
-mlir.register_lowering(_select_p, lambda ctx, pred, new, old: [new])
-
-
 def plain_struct_of(x: Any) -> jax.ShapeDtypeStruct:
     """Describe an array by shape and dtype alone, weak types made strong."""
     return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
@@ -106,58 +49,22 @@ def struct_of(x: Any) -> Any:
     """
     if isinstance(x, jax.ShapeDtypeStruct):
         return x
-    aval = _type_of(x)
-    if not _placed(aval):
+    aval = type_of(x)
+    if not placed(aval):
         return plain_struct_of(x)
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=aval.sharding, manual_axis_type=aval.mat)
 
 
-def batched_struct_of(aval: Any, size: int) -> jax.ShapeDtypeStruct:
-    """Describe so many arrays of a type, stacked."""
-    shape = (size, *aval.shape)
-    if not _placed(aval):
-        return jax.ShapeDtypeStruct(shape, aval.dtype)
-    spec = jax.sharding.PartitionSpec(None, *aval.sharding.spec)
-    sharding = jax.sharding.NamedSharding(aval.sharding.mesh, spec)
-    return jax.ShapeDtypeStruct(shape, aval.dtype, sharding=sharding, manual_axis_type=aval.mat)
-
-
-def _type_of(x: Any) -> Any:
+def type_of(x: Any) -> Any:
     """Return a type, or that of an array; None for anything else."""
     return x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x) if isinstance(x, jax.Array) else None
 
 
-def _placed(aval: Any) -> bool:
+def placed(aval: Any) -> bool:
     """Return whether a type says where its values lie."""
     if aval is None or not hasattr(aval, "sharding"):
         return False
     return bool(aval.mat.varying) or bool(aval.sharding.mesh._any_axis_explicit)
-
-
-def zeros(aval: Any) -> Any:
-    """Make zeros of a type, where it says that they lie."""
-    if not _placed(aval):
-        return jnp.zeros(aval.shape, aval.dtype)
-    return varying(jax.lax.full(aval.shape, 0, aval.dtype, sharding=aval.sharding), aval.mat.varying)
-
-
-def rows(x: Any, count: int) -> Any:
-    """Make room for so many arrays like one, each where it lies."""
-    if not _placed(jax.typeof(x)):
-        return jnp.zeros((count, *x.shape), x.dtype)
-    return jax.lax.broadcast(jnp.zeros_like(x), (count,))
-
-
-def axes_of(x: Any) -> frozenset[Any]:
-    """Return the manual axes along which a value, or those of a type, vary."""
-    aval = _type_of(x)
-    return frozenset(aval.mat.varying) if hasattr(aval, "mat") else frozenset()
-
-
-def varying(x: Any, axes: Any) -> Any:
-    """Let a value vary along more manual axes: the same on each of them. Its transpose is a sum over them."""
-    more = tuple(axis for axis in axes if axis not in axes_of(x))
-    return jax.lax.pcast(x, more, to="varying") if more else x
 
 
 def trace(fun: Callable[..., Sequence[Any]], structs: Sequence[Any]) -> Jaxpr:
@@ -380,6 +287,23 @@ def dead_code_rule(primitive: Any, prune: Callable[..., tuple[list[bool], dict[s
         return read, eqn.replace(invars=inputs, outvars=outputs, params={**eqn.params, **changed})
 
     partial_eval.dce_rules[primitive] = rule
+
+
+DROPS_UNUSED_CARRY = jax.extend.core.primitives.while_p in partial_eval.dce_rules
+"""Whether JAX leaves out what a while loop computes in vain (from 0.11 on)."""
+
+
+def refuse_in_remat(primitive: Any, refuse: Callable[..., None]) -> None:
+    """Let `jax.checkpoint` around a primitive that is differentiated call `refuse`, with the primitive's parameters."""
+
+    def rule(saveable: Any, unknown: Any, instantiated: Any, eqn: Any) -> Any:
+        del saveable, unknown
+        refuse(**eqn.params)
+        # As for a primitive without a rule: all of it is computed again.
+        kept = [x for x, there in zip(eqn.invars, instantiated, strict=True) if not there and not hasattr(x, "val")]
+        return None, eqn, [True] * len(eqn.outvars), [True] * len(eqn.outvars), kept
+
+    partial_eval.partial_eval_jaxpr_custom_rules[primitive] = rule
 
 
 _transposing: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_transposing", default=True)

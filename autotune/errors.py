@@ -35,7 +35,9 @@ _STOCK = "'RecursiveCheckpointAdjoint' object has no attribute 'expected_steps'"
 _STOCK_HINT = (
     ". That is Diffrax's own adjoint: --adjoint diffrax tunes diffeqsolve only; for a plain loop use --adjoint ours"
 )
+_INPUT_HINT = ". Standard input is empty where a problem is measured: take input() and breakpoint() out of it"
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Warning)\b")
+_MOST_FRAMES = 20
 _LIBRARY = ("site-packages", "dist-packages")
 
 
@@ -54,12 +56,18 @@ def is_user_file(filename: str) -> bool:
 
 
 def user_frames(error: BaseException) -> tuple[str, ...]:
-    """Format the frames of `error` that lie in the user's files, outermost first, two lines each."""
+    """Format the frames of `error` that lie in the user's files, outermost first, two lines each.
+
+    Of many (a function that called itself for ever) the outermost and the innermost stand for all.
+    """
     frames = []
     for frame in traceback.extract_tb(error.__traceback__):
         if is_user_file(frame.filename):
             where = f"  {frame.filename}:{frame.lineno} in {frame.name}"
             frames.append(f"{where}\n    {frame.line}" if frame.line else where)
+    if len(frames) > _MOST_FRAMES:
+        half = _MOST_FRAMES // 2
+        frames[half:-half] = [f"  … {len(frames) - 2 * half} more of your frames"]
     return tuple(frames)
 
 
@@ -68,12 +76,20 @@ def one_line(error: BaseException, limit: int = 400) -> str:
 
     Where the text carries a traceback (an exception raised in a host callback), what that one raised is said.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in text_of(error).splitlines() if line.strip()]
     if lines and lines[0].endswith("Traceback (most recent call last):"):
         raised = [line for line in lines if _RAISED.match(line)]
         if raised:
             return _cut(raised[-1].removeprefix("_"), limit)
     return _cut(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__, limit)
+
+
+def text_of(error: BaseException) -> str:
+    """Give an exception's text, whatever its own class does when it is asked for it."""
+    try:
+        return str(error)
+    except Exception as again:  # a user's class, whose own __str__ is wrong
+        return f"(its text cannot be read: {type(again).__name__})"
 
 
 def _cut(text: str, limit: int) -> str:
@@ -87,5 +103,7 @@ def from_user(said: str, error: BaseException) -> AutotuneError:
     if isinstance(error, SyntaxError) and error.filename:
         where = (f"  {error.filename}:{error.lineno}\n    {(error.text or '').strip()}",)
         return AutotuneError(f"{said}: {type(error).__name__}: {error.msg} (line {error.lineno})", frames=where)
-    hint = _STOCK_HINT if isinstance(error, AttributeError) and _STOCK in str(error) else ""
+    hint = _STOCK_HINT if isinstance(error, AttributeError) and _STOCK in text_of(error) else ""
+    if isinstance(error, EOFError) or type(error).__name__ == "BdbQuit":
+        hint = _INPUT_HINT
     return AutotuneError(f"{said}: {one_line(error)}{hint}", frames=user_frames(error))

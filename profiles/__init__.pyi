@@ -1,3 +1,5 @@
+from .analysis.cells import quoted_cell as quoted_cell
+from .analysis.cells import unquoted_cell as unquoted_cell
 from .analysis.compare import Change as Change
 from .analysis.compare import ComparedPoint as ComparedPoint
 from .analysis.compare import Comparison as Comparison
@@ -45,7 +47,9 @@ from .errors import DeviceError as DeviceError
 from .errors import NoSuchProfile as NoSuchProfile
 from .errors import ProfilesError as ProfilesError
 from .errors import RecordError as RecordError
+from .errors import StoreAwayError as StoreAwayError
 from .errors import StoreError as StoreError
+from .errors import StoreNameError as StoreNameError
 from .errors import StoreVersionError as StoreVersionError
 from .errors import TableError as TableError
 from .figures.budgets import plan_figure as plan_figure
@@ -91,8 +95,12 @@ from .records.values import read_values as read_values
 from .records.values import stored_value as stored_value
 from .records.values import stored_values as stored_values
 from .store.engine import default_url as default_url
+from .store.engine import file_of as file_of
 from .store.engine import is_sqlite_file as is_sqlite_file
 from .store.engine import parse_url as parse_url
+from .store.engine import url_of_file as url_of_file
+from .store.listing import Summary as Summary
+from .store.places import user_folder as user_folder
 from .store.spool import Spool as Spool
 from .store.store import ProfileStore as ProfileStore
 from .store.store import open_store as open_store

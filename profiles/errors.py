@@ -15,6 +15,14 @@ class StoreError(ProfilesError):
     """The store cannot be opened, read or written; nothing that was stored before is lost."""
 
 
+class StoreNameError(StoreError):
+    """What should name a store names none: no path, no URL of a database that can be reached from here."""
+
+
+class StoreAwayError(StoreError):
+    """The server behind the store does not answer now; it was asked again for a while, and may answer later."""
+
+
 class StoreVersionError(StoreError):
     """The store was written by a newer version of ckpt-tune than this one."""
 

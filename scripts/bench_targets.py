@@ -4,7 +4,9 @@
 
 Nothing is run. Both adjoints at equal counts, and ours with states in host memory; bytes are those of the compiler's
 own `memory_analysis()`. `kernels` are those in the largest innermost loop of the optimised program, one step of either
-kind; `loops` all loops of it. Needs the compilers: `ckpt-tune targets install gpu tpu`.
+kind; `loops` all loops of it. `step_kernels` are those in the loop body that has the most, whether or not there are
+loops in it, `step_waits` how often a pass of it waits for the host: at its own condition, and at loops and branches
+in it whose course is not known beforehand. Needs the compilers: `ckpt-tune targets install gpu tpu`.
 """
 
 import argparse
@@ -25,8 +27,8 @@ DEVICES = {"gpu": "NVIDIA H100 80GB HBM3", "tpu": "TPU v5 lite"}
 SIZE = 10_000_000
 COLUMNS = (
     "device", "family", "adjoint", "checkpoints", "windows", "temp_bytes", "argument_bytes", "output_bytes",
-    "alias_bytes", "host_bytes", "peak_bytes", "kernels", "loops", "compile_seconds", "error", "jax", "compiler",
-    "python", "diffrax",
+    "alias_bytes", "host_bytes", "peak_bytes", "kernels", "loops", "step_kernels", "step_waits",
+    "compile_seconds", "error", "jax", "compiler", "python", "diffrax",
 )  # fmt: skip
 
 
@@ -78,6 +80,7 @@ def rows(kind: str, families: list[str]) -> Iterator[dict]:
             answers = [{"error": str(error).splitlines()[0]}] * len(asked)
         for request, answer in zip(asked, answers, strict=True):
             bodies = answer.get("bodies", [])
+            step = max(bodies, key=lambda body: (body["kernels"], body["waits"]), default={})
             innermost = [body["kernels"] for body in bodies if not body["loops"]]
             yield {
                 "device": DEVICES[kind], "family": request["family"], "adjoint": request["adjoint"],
@@ -85,7 +88,8 @@ def rows(kind: str, families: list[str]) -> Iterator[dict]:
                 "temp_bytes": answer.get("temp_size"), "argument_bytes": answer.get("argument_size"),
                 "output_bytes": answer.get("output_size"), "alias_bytes": answer.get("alias_size"),
                 "host_bytes": answer.get("host_temp_size"), "peak_bytes": answer.get("peak_memory"),
-                "kernels": max(innermost, default=None), "loops": len(bodies), "error": answer.get("error", ""),
+                "kernels": max(innermost, default=None), "loops": len(bodies),
+                "step_kernels": step.get("kernels"), "step_waits": step.get("waits"), "error": answer.get("error", ""),
                 "compile_seconds": round(answer["seconds"], 2) if "seconds" in answer else None, "jax": versions["jax"],
                 "compiler": compiler, "python": platform.python_version(), "diffrax": versions["diffrax"],
             }  # fmt: skip

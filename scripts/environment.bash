@@ -84,7 +84,7 @@ set_up() {
     wanted=$({ cat "$root/pyproject.toml" "$constraints"; echo "$root ${pins[*]}"; } | cksum)
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
     local folder=${venv##*/}
-    echo "$name: installing ckpt-tune[$extra] into $folder (the first time downloads about 600 MB; log: $folder/install.log)" >&2
+    echo "$name: installing ckpt-tune[$extra] into $folder (about 1 GB on disk the first time; log: $folder/install.log)" >&2
     if ! "$python" -m pip install --disable-pip-version-check --no-input -e "$root[$extra]" "${pins[@]}" >"$log" 2>&1; then
         grep -E '^ *(ERROR|error)' "$log" | head -n 3 >&2
         if grep -qiE 'NewConnectionError|ConnectTimeout|Network is unreachable|name resolution|ProxyError|No matching distribution' "$log"; then

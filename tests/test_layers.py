@@ -33,7 +33,7 @@ ONLY_IN = {
         "autotune/cli/app.py",
         "autotune/cli/common.py",
         "autotune/cli/help.py",
-        *(f"autotune/cli/commands/{n}.py" for n in ("device", "profiles", "targets", "worker")),
+        *(f"autotune/cli/commands/{n}.py" for n in ("device", "profiles", "report", "targets", "worker")),
     },
     "rich": {f"autotune/cli/{name}.py" for name in ("screen", "tables", "app")},
     "altair": {
@@ -54,7 +54,10 @@ ONLY_IN = {
     },
     "vl_convert": {"profiles/figures/rendering.py", "profiles/pages/page.py"},
     "sqlalchemy": {
-        *(f"profiles/store/{name}.py" for name in ("engine", "migrations", "schema", "store")),
+        *(
+            f"profiles/store/{name}.py"
+            for name in ("engine", "listing", "migrations", "patience", "schema", "store", "writing")
+        ),
     },
 }
 """Libraries that few files may import."""

@@ -10,7 +10,7 @@ import pytest
 import typer.testing
 
 from autotune.cli import app
-from autotune.cli.commands import recommend, tune
+from autotune.cli.commands import check, recommend, tune
 from profiles import StoreError, hide_passwords, open_store, without_password
 from tests.autotune.fake_lab import lab
 from tests.conftest import REPOSITORY
@@ -58,7 +58,7 @@ runner = typer.testing.CliRunner()
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, on a machine of arithmetic."""
     monkeypatch.chdir(tmp_path)
-    for module in (tune, recommend):
+    for module in (check, tune, recommend):
         monkeypatch.setattr(module, "make_machine", lambda settings, search_path=(): lab())
     monkeypatch.setattr("autotune.tuning.lab.make_machine", lambda settings, search_path=(): lab())
     return tmp_path

@@ -1,18 +1,38 @@
-"""Watching how many steps loops make, without differentiating them: how a tuner learns the length of a solve."""
+"""Watching loops: how many steps they make, without differentiating them, and what one pass computes.
+
+This is how a tuner learns the length of a solve, and what its steps cost at least.
+"""
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
 Observer = Callable[[str, int], None]
 
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one pass of a differentiated loop computes, as a jaxpr without what nobody reads.
+
+    `kind` says which: `advance` is a step of the forward sweep, `replay` one that the backward sweep computes again,
+    `reversal` a step that is reversed, its linearisation included. `moving` says of each input of the jaxpr whether it
+    differs from pass to pass; the others are the same throughout the loop.
+    """
+
+    kind: Literal["advance", "replay", "reversal"]
+    jaxpr: Any
+    moving: tuple[bool, ...]
+
+
 _observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("adjoint_observer", default=None)
+_passes: contextvars.ContextVar[Callable[[Pass], None] | None] = contextvars.ContextVar("adjoint_passes", default=None)
 _OWN = str(Path(__file__).parents[1])
 
 
@@ -34,6 +54,31 @@ def observe_steps(callback: Observer) -> Iterator[None]:
         yield
     finally:
         _observer.reset(token)
+
+
+@contextlib.contextmanager
+def observe_passes(callback: Callable[[Pass], None]) -> Iterator[None]:
+    """Show what the passes of every outermost loop compute whose gradient is traced inside this context.
+
+    What is traced computes the same, but is meant to be looked at and not to be run: the stages of explicit Runge-Kutta
+    solvers are written out, however many there are. Under `jax.vmap` of a gradient the passes of one lane are shown.
+
+    Args:
+        callback: called while tracing, for each differentiated loop once with each kind of pass.
+
+    Yields:
+        Nothing.
+    """
+    token = _passes.set(callback)
+    try:
+        yield
+    finally:
+        _passes.reset(token)
+
+
+def pass_observer() -> Callable[[Pass], None] | None:
+    """Return the callback of the innermost `observe_passes` that is being traced in, None outside."""
+    return _passes.get()
 
 
 def observer() -> Observer | None:

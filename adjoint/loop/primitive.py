@@ -20,25 +20,34 @@ import jax
 import jax.lax as lax
 import jax.numpy as jnp
 
-from ..compat import Primitive, ad, batching, let_checks_out, linearize_knowingly, mlir, zeros
+from ..compat import (
+    DROPS_UNUSED_CARRY,
+    Primitive,
+    ad,
+    batching,
+    let_checks_out,
+    linearize_knowingly,
+    mlir,
+    refuse_in_remat,
+)
 from ..traced.analysis import is_inexact, pick, scatter
 from ..traced.batching import batch_jaxpr, batched_outputs, vmap_flat, with_lanes
-from ..traced.kernel import along_tangents, in_one_kernel
+from ..traced.kernel import in_one_kernel
+from ..traced.places import zeros
 from . import sweeps
 from . import windows as windowed
 from .checks import checked
 from .forward import Linear, Pushed, in_order, operands_with_tangents, pushed_p, refuse_transpose, with_tangents
 from .kinds import arrange, lanes_at, tape_of
-from .observe import observer, report_steps
+from .observe import observer, pass_observer, report_steps
 from .program import Loop, Program, groups
+from .tangents import along_tangents, once, show_advance, zero_tangent
 from .tape import Flagged, Needed, inexact_only, needed, perturbed, with_cotangents
 
 loop_p = Primitive("checkpointed_while")
 loop_p.multiple_results = True
 _tangent_p = Primitive("checkpointed_while_tangent")
 _tangent_p.multiple_results = True
-_once_p = Primitive("checkpointed_while_reversed")
-"""The identity, around what a sweep gives: it has tangents, and refuses to be transposed."""
 
 
 def observed(loop: Loop) -> bool:
@@ -88,11 +97,6 @@ mlir.register_lowering(loop_p, mlir.lower_fun(run_loop, multiple_results=True), 
 #
 
 
-def zero_tangent(x: Any) -> Any:
-    """Return the symbolic zero of an array's tangent space."""
-    return ad.Zero(jax.typeof(x).to_tangent_aval())
-
-
 def tangents_along(program: Program, tangents: Sequence[Any]) -> tuple[list[Any], Flagged]:
     """Cut the tangents of a loop's operands to those of the body's inputs, and flag those that are not zero."""
     _, consts, _, _, state, buffers = groups(tangents, program.sizes)
@@ -109,6 +113,7 @@ def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: P
         outputs = loop_p.bind(*primals, program=program)
         return outputs, [zero_tangent(x) for x in outputs]
     if program.counted is not None and program.counted.keeps_tapes(program, moving):
+        show_advance(program)
         return along_tangents(functools.partial(run_loop, program=program), primals, tangents)
     how = _pushed(program, given, moving)
     outputs = pushed_p.bind(*primals, *pick(along, given.all), how=how)
@@ -123,6 +128,7 @@ def _pushed(program: Program, given: Flagged, moving: Flagged) -> Pushed:
 
 def _apart(program: Program, given: Flagged, moving: Flagged, primals: Sequence[Any]) -> tuple[list[Any], Linear]:
     """Run the forward sweep; returns the final carry, and what the backward sweep is the transpose of."""
+    show_advance(program)
     keep = needed(program, moving)
     program, primals, visited, keep = arrange(program, primals, moving, keep)
     outputs, stored, _ = windowed.run_storing(program, primals, visited)
@@ -131,11 +137,6 @@ def _apart(program: Program, given: Flagged, moving: Flagged, primals: Sequence[
     kept = consts, stored, outputs[program.state :]
     linear = linear_part(program, kept, (given, moving, keep), first=0, order=range(sum(moving.carry)))
     return outputs, linear
-
-
-def once(outputs: Sequence[Any]) -> list[Any]:
-    """Mark what a sweep gives: it has tangents, but its reversal is refused in words that say what to do."""
-    return [_once_p.bind(x) if is_inexact(jax.typeof(x)) else x for x in outputs]
 
 
 def linear_part(
@@ -157,15 +158,8 @@ def linear_part(
     """
     given, moving, keep = flags
     consts, stored, buffers = kept
-    residuals = [
-        *consts,
-        stored.count,
-        stored.top,
-        stored.steps,
-        *stored.slots,
-        *stored.tier,
-        *pick(buffers, keep.buffers),
-    ]
+    marks = stored.count, stored.top, stored.steps
+    residuals = [*consts, *marks, *stored.slots, *stored.tier, *pick(buffers, keep.buffers)]
     params = {"program": program, "given": given, "moving": moving, "keep": keep}
     return Linear(_tangent_p, params, residuals, first, order)
 
@@ -247,19 +241,12 @@ def _transpose(
     sums = [zeros(a) for a in pick(avals[: program.body_consts], flags.consts)]
     tape = tape_of(program, flags, keep, buffers)
     of_state, of_buffers, sums = windowed.reverse(program, tape, consts, stored, (of_state, of_buffers, sums))
+    if (shown := pass_observer()) is not None and not program.nested:
+        for one in tape.passes():
+            shown(one)
     found = scatter([*sums, *of_state, *of_buffers], flags.all, [None] * len(avals))
-    linear = [x if x is None else _once_p.bind(x) for x in pick(found, given.all)]
+    linear = [x if x is None else once([x])[0] for x in pick(found, given.all)]
     return [*linear, *none[len(linear) :]]
-
-
-def _refuse_again(cotangent: Any, x: Any) -> Any:
-    del cotangent, x
-    raise NotImplementedError(
-        "A checkpointed loop cannot be differentiated in reverse mode twice, `grad(grad(...))`. "
-        "Its backward sweep is a loop without a bound. "
-        "For a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`; "
-        "for its product with a vector `jax.jvp(jax.grad(...), (x,), (v,))`."
-    )
 
 
 _tangent_p.def_impl(_tangent_forward)
@@ -267,11 +254,6 @@ _tangent_p.def_abstract_eval(_tangent_abstract)
 mlir.register_lowering(_tangent_p, mlir.lower_fun(_tangent_forward, multiple_results=True))
 ad.primitive_jvps[_tangent_p] = _tangent_jvp
 ad.primitive_transposes[_tangent_p] = _transpose
-_once_p.def_impl(lambda x: x)
-_once_p.def_abstract_eval(lambda aval: aval)
-mlir.register_lowering(_once_p, lambda ctx, x: [x])
-ad.deflinear2(_once_p, _refuse_again)
-batching.defvectorized(_once_p)
 
 
 #
@@ -398,5 +380,17 @@ def _check_pushed(*args: Any, how: Pushed, enabled: Any) -> tuple[list[Any], lis
     return found, in_order(how, outputs)
 
 
+def _refuse_files(*, program: Program, **params: Any) -> None:
+    del params
+    if program.windows is not None and program.windows.tier == "disk":
+        raise NotImplementedError(
+            'A solve with windows in a file (`tier="disk"`) cannot be differentiated inside `jax.checkpoint` here. '
+            "This version of JAX would write the file in vain as well. "
+            "Leave `jax.checkpoint` out (the solve is checkpointed already), or install jax>=0.11."
+        )
+
+
 let_checks_out(loop_p, _check_loop)
 let_checks_out(pushed_p, _check_pushed)
+if not DROPS_UNUSED_CARRY:
+    refuse_in_remat(_tangent_p, _refuse_files)

@@ -22,20 +22,19 @@ from ..compat import (
     Buffer,
     Jaxpr,
     as_array,
-    axes_of,
     call,
     plain_struct_of,
-    select_if_batched,
     struct_of,
     trace,
     trace_hoisted,
     unvmap_any,
     unvmap_max,
-    varying,
 )
 from ..tiers.tiers import TierOptions
 from ..traced.analysis import Flags, pick, scatter
 from ..traced.casts import call_with_casts, casts_of
+from ..traced.places import axes_of, varying
+from ..traced.select import select_if_batched
 
 within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 

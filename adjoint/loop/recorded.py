@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import jax.lax as lax
 import jax.numpy as jnp
 
-from ..compat import Primitive, ad, batching, call, let_checks_out, linearize_knowingly, mlir, select_if_batched
+from ..compat import Primitive, ad, batching, call, let_checks_out, linearize_knowingly, mlir
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import Flags, pick, scatter
+from ..traced.select import select_if_batched
 from . import sweeps
 from . import windows as windowed
 from .checks import checked, without_checks
@@ -34,12 +35,11 @@ from .primitive import (
     differentiate,
     linear_part,
     observed,
-    once,
     run_loop,
     tangents_along,
-    zero_tangent,
 )
 from .program import Loop, Place, Program
+from .tangents import once, show_advance, zero_tangent
 from .tape import Flagged, needed, perturbed
 
 logger = logging.getLogger(__name__)
@@ -249,6 +249,7 @@ def _apart(
     """
     moving, given_replay, moving_replay = flags
     solve_primals, replay_primals = _cut(primals, program)
+    show_advance(program)
     keep = needed(replay.program, moving_replay)
     recorded = [program.body.out_avals[leaf] for leaf in replay.leaves]
     held = pick(replay.program.body.out_avals[: replay.program.state], keep.stored)

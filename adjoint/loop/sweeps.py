@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import jax.lax as lax
 import jax.numpy as jnp
 
-from ..compat import call, rows
+from ..compat import call
 from ..traced.analysis import Flags, pick
+from ..traced.places import rows
 from . import placement as placing
 from .placement import INT, NEVER, Aim
 from .program import Program, groups

@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 from ..compat import Jaxpr, call, pruned, trace
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import Flags, is_inexact, nonzero_cotangents, perturbed_outputs, pick, reached_inputs, scatter
+from .observe import Pass
 from .program import Program, groups
 
 SMALL_DERIVED_BYTES = 2 * 1024
@@ -226,6 +227,18 @@ class Tape:
         found = self._pruned_step("push", pushed, (consts, state), [*of_consts, *of_state, *of_buffers])
         of_state, of_buffers, after = groups(found, (sum(flags.state), sum(flags.buffers), sum(self.needed.state)))
         return after, (of_state, of_buffers)
+
+    def passes(self) -> tuple[Pass, Pass]:
+        """Return the replay of a step and its reversal as they are traced; `transpose` has been called before."""
+        program = self.program
+        replayed = self._pruned("replay", program.body, (*self.needed.state, *[False] * program.buffers))
+        reversed_ = program.findings["transpose", self.flags, self.needed]
+        moving = [position >= program.body_consts for position in range(len(program.body.in_avals))]
+        moving += [True] * sum(self.flags.carry)
+        return (
+            Pass(kind="replay", jaxpr=replayed[0], moving=tuple(pick(moving[: len(replayed[1])], replayed[1]))),
+            Pass(kind="reversal", jaxpr=reversed_[0], moving=tuple(pick(moving, reversed_[1]))),
+        )
 
     def _whole(self, consts: Sequence[Any], state: Sequence[Any]) -> list[Any]:
         """Return the inputs of the body, None for those that are not needed."""

@@ -13,13 +13,14 @@ import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 
-from ..compat import Jaxpr, call, pruned, rows, trace, zeros
+from ..compat import Jaxpr, call, pruned, trace
 from ..loop.placement import INT
 from ..loop.program import Program, groups
 from ..loop.sweeps import store
 from ..loop.tape import Flagged, Needed, Tape
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import pick, reached_inputs, scatter
+from ..traced.places import rows, zeros
 
 
 def row(array: Any, place: Any) -> Any:

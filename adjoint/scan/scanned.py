@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.lax as lax
 
-from ..compat import Jaxpr, batched_struct_of, call, rows, trace, zeros
+from ..compat import Jaxpr, call, trace
 from ..loop import sweeps
 from ..loop.placement import INT
 from ..loop.program import SMALL_BYTES, Program, groups
@@ -22,6 +22,7 @@ from ..theory.blocks import divide
 from ..tiers.tiers import TierOptions, sizes_of
 from ..traced.analysis import Flags, pick, scatter
 from ..traced.batching import batch_jaxpr, batched_outputs, with_lanes
+from ..traced.places import batched_struct_of, rows, zeros
 from .blocks import BlockTape, row, tape_bytes, with_row
 
 

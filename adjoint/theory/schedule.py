@@ -19,11 +19,14 @@ Known inefficiency: the forward sweep runs past the last checkpoint to the end, 
 than in the offline schedule, which never runs the last step forward: at most the repetition number of steps in all.
 """
 
+import bisect
 import dataclasses
 import functools
 import math
 from collections.abc import Iterator
 
+_FEW_REPETITIONS = 64
+"""Up to here repetition numbers are counted one by one."""
 GROWTH_SHIFT = 3
 """A target that is passed grows by itself shifted right by this much and rounded, so by an eighth."""
 
@@ -48,10 +51,16 @@ def repetition(steps: int, slots: int) -> int:
     if slots == 1:
         return max(steps - 1, 0)
     r, block = 0, 1
-    while block < steps:
+    while block < steps and r < _FEW_REPETITIONS:
         r += 1
         block = block * (slots + r) // r
-    return r
+    if block >= steps:
+        return r
+    # Few slots for very many steps: r grows with the root of the steps, and is searched for by halves.
+    high = 2 * r
+    while math.comb(slots + high, slots) < steps:
+        high *= 2
+    return bisect.bisect_left(range(high), steps, lo=r, key=lambda r: math.comb(slots + r, slots))
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..compat import batched_struct_of, call, struct_of, trace
+from ..compat import call, struct_of, trace
+from .places import batched_struct_of
 
 
 def vmap_flat(fun: Callable, axis: Any, in_flags: Sequence[bool], out_flags: Sequence[bool] | None = None) -> Callable:

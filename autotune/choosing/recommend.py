@@ -124,12 +124,39 @@ def recommend_from(profile: Profile, request: RecommendRequest) -> tuple[Recomme
     Raises:
         AutotuneError: the profile says nothing about the request, or only by extrapolation that was not allowed.
     """
+    return recommend_within(profile, request, (request.budget_bytes,))[0]
+
+
+def recommend_within(
+    profile: Profile, request: RecommendRequest, budgets: Iterable[int]
+) -> list[tuple[Recommendation, ...]]:
+    """Recommend as `recommend_from` does within each of several budgets; what they share is worked out once.
+
+    Raises:
+        AutotuneError: the profile says nothing about the request, or only by extrapolation that was not allowed.
+    """
     rows = _current_rows(profile)
     works = works_of(rows)
     cases = [_placed(profile, works, case, request) for case in _cases(profile, request)]
     works |= {place.case: place.work for place in cases if place.work}
-    forecast = Forecast(rows, works, profile.adjoint)
-    return tuple(_recommend_at(place, rows, forecast, profile.adjoint, request) for place in cases)
+    by_cell: dict[Cell, list[Measurement]] = {}
+    for row in rows:
+        by_cell.setdefault(cell_of(row), []).append(row)
+    stored = _Stored(rows=rows, by_cell=by_cell, forecast=Forecast(rows, works, profile.adjoint))
+    options_at = {place.case: _options_at(place, stored, profile.adjoint, request) for place in cases}
+    return [
+        tuple(_recommend_at(place, stored, options_at[place.case], profile.adjoint, asked) for place in cases)
+        for asked in (dataclasses.replace(request, budget_bytes=budget) for budget in budgets)
+    ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """What is chosen from: the rows, the same by their cells, and what they say of other counts."""
+
+    rows: Sequence[Measurement]
+    by_cell: Mapping[Cell, Sequence[Measurement]]
+    forecast: Forecast
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,15 +227,14 @@ def _placed(profile: Profile, works: Mapping[Case, Work], case: Case, request: R
     return _WantedCase(case=case, work=found.work, evidence=evidence, between=", ".join(said))
 
 
-def _recommend_at(
-    place: _WantedCase, rows: Sequence[Measurement], forecast: Forecast, name: AdjointName, request: RecommendRequest
-) -> Recommendation:
-    """Choose at one case, over the variants that were measured as they will be used.
+def _options_at(place: _WantedCase, stored: _Stored, name: AdjointName, request: RecommendRequest) -> list[Option]:
+    """List what may be chosen at one case, over the variants that were measured as they will be used.
 
     Raises:
         AutotuneError: nothing was measured under the flags of the request, or no count says anything of it.
     """
-    variants = {cell_of(row).variant for row in rows if cell_of(row).variant.set_values == place.case.set_values}
+    forecast = stored.forecast
+    variants = {cell.variant for cell in stored.by_cell if cell.variant.set_values == place.case.set_values}
     variants = _under_flags(variants, request)
     if request.tiers is not None:
         variants = {variant for variant in variants if variant.tier is None or variant.tier.name in request.tiers}
@@ -222,7 +248,9 @@ def _recommend_at(
     everything = [
         option
         for cell in cells
-        for option in options(forecast, cell, name=name, work=place.work, counts=counts(cell), rows=rows)
+        for option in options(
+            forecast, cell, name=name, work=place.work, counts=counts(cell), rows=stored.by_cell.get(cell, ())
+        )
     ]
     if not everything and place.evidence is not Evidence.MEASURED:
         raise AutotuneError(
@@ -230,20 +258,26 @@ def _recommend_at(
             "each would execute more there, for its steps, than anything that was timed; tune it there"
         )
     if request.measured_only and request.objective is Objective.TIME and place.evidence is Evidence.MEASURED:
-        everything = [option for option in everything if option.timed] or everything
+        return [option for option in everything if option.timed] or everything
+    return everything
+
+
+def _recommend_at(
+    place: _WantedCase, stored: _Stored, everything: Sequence[Option], name: AdjointName, request: RecommendRequest
+) -> Recommendation:
+    """Choose at one case among the options there."""
     ranked = rank(everything, request.budget_bytes, request.objective)
     base = Recommendation(
         case=place.case, status=Fit.NOTHING_FITS, budget_bytes=request.budget_bytes, margin_bytes=request.margin_bytes
     )
     if not ranked:
         # Of what was measured: below it the laws promise nothing. What lies within the budget failed, or is elsewhere.
-        known = [
-            row for row in rows if row.status is Status.OK and cell_of(row).variant.set_values == place.case.set_values
-        ]
+        mine = [rows for cell, rows in stored.by_cell.items() if cell.variant.set_values == place.case.set_values]
+        known = [row for rows in mine for row in rows if row.status is Status.OK]
         sizes = [row.peak_bytes for row in known if row.peak_bytes and row.peak_bytes > request.budget_bytes]
         smallest = min(sizes, default=None)
         return dataclasses.replace(base, smallest_bytes=smallest)
-    known = Known(rows=rows, forecast=forecast, evidence=place.evidence, between=place.between)
+    known = Known(rows=stored.rows, forecast=stored.forecast, evidence=place.evidence, between=place.between)
     return describe(ranked[0], place.work, name, base, known=known)
 
 

@@ -69,7 +69,8 @@ class Recommendation:
 
     `peak_low_bytes` and `peak_high_bytes` bound the peak; they equal it where it was measured. `between` says in words
     what an interpolated figure lies between. `tier` is where the first states of windows are held, None for nowhere;
-    `directory` is where the disk tier's file lay as it was measured.
+    `directory` is where the disk tier's file lay as it was measured. `least_seconds` is a bound, no figure of a call:
+    none can take less on the device that was compiled for.
     """
 
     case: Case
@@ -94,6 +95,7 @@ class Recommendation:
     recompute_evidence: Evidence | None = None
     evidence: Evidence | None = None
     between: str = ""
+    least_seconds: float | None = None
     smallest_bytes: int | None = None
     message: str = ""
 
@@ -108,6 +110,9 @@ class Recommendation:
             "peak": _said(self.peak_bytes, format_bytes, self.peak_evidence),
             "budget": format_bytes(self.budget_bytes),
             "a call": _said(self.run_seconds, format_seconds, self.seconds_evidence),
+            "a call, at least": None
+            if self.least_seconds is None
+            else format_seconds(self.least_seconds) + " (a bound)",
             "recompute factor": _said(self.recompute_factor, "{:.2f}".format, self.recompute_evidence),
             "smallest that would do": _said(self.smallest_bytes, format_bytes, None),
             "said": self.message or self.between or None,

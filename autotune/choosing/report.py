@@ -11,7 +11,7 @@ from autotune.measuring.rows import is_final
 from autotune.model.cells import Cell, cell_of
 from autotune.model.forecast import Forecast
 from autotune.search.space import grid_counts
-from profiles import AdjointName, Case, Measurement, Optimum, PredictedBytes, Profile, ReportExtras, Tree
+from profiles import AdjointName, Case, Measurement, Optimum, PlanRow, PredictedBytes, Profile, ReportExtras, Tree
 
 CURVE_COUNTS = 60
 """How many counts a curve of theory or law is drawn at."""
@@ -38,18 +38,22 @@ def report_extras(profile: Profile, chosen: Sequence[Recommendation] = ()) -> Re
     )
 
 
-def write_report(profile: Profile, folder: Path, chosen: Sequence[Recommendation] = ()) -> list[Path]:
+def write_report(
+    profile: Profile, folder: Path, chosen: Sequence[Recommendation] = (), hardware: Sequence[PlanRow] = ()
+) -> list[Path]:
     """Write the report of a profile; see `profiles.report` for the files.
 
     Args:
         profile: what to report.
         folder: where to.
         chosen: recommendations to mark; the first one's budget is drawn.
+        hardware: what other devices make of the problem.
     """
     import profiles
 
     budget = chosen[0].budget_bytes if chosen else None
-    return profiles.report(profile, folder, budget_bytes=budget, extras=report_extras(profile, chosen))
+    extras = dataclasses.replace(report_extras(profile, chosen), hardware=tuple(hardware))
+    return profiles.report(profile, folder, budget_bytes=budget, extras=extras)
 
 
 def _laws(

@@ -13,6 +13,7 @@ import typer
 from autotune.choosing.objective import Objective
 from autotune.cli.commands.device import device
 from autotune.cli.commands.profiles import profiles_app
+from autotune.cli.commands.report import report
 from autotune.cli.commands.targets import targets_app
 from autotune.cli.commands.worker import worker
 from autotune.cli.common import (
@@ -67,6 +68,7 @@ from autotune.cli.common import (
 )
 from autotune.cli.help import App, version_text
 from autotune.cli.screen import Exit, Format, Screen
+from autotune.cli.streams import run
 from autotune.errors import AutotuneError
 from profiles import AdjointName
 
@@ -107,6 +109,9 @@ def _root(
         options = read_options(*found, known - {"help"})
     except AutotuneError as error:
         Screen().fail(str(error))
+        raise typer.Exit(Exit.USER_ERROR) from None
+    except OSError as error:
+        Screen().fail(f"the folder in which the command runs cannot be read: {error.strerror}; go to another one")
         raise typer.Exit(Exit.USER_ERROR) from None
     context.default_map = {
         name: {
@@ -238,6 +243,7 @@ def recommend(
     platform: Platform = None,
     device: Device = 0,
     x64: X64 = False,
+    timeout: Timeout = 600.0,
     format: FormatOption = Format.TABLE,
     quiet: Quiet = False,
 ) -> None:
@@ -264,7 +270,7 @@ def recommend(
         budget=budget,
         margin=margin,
         request=request,
-        settings=RunSettings(platform=platform, device=device, x64=x64, own_environment=True),
+        settings=RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout, own_environment=True),
         force=force,
     )
     raise typer.Exit(commands.recommend_command(Screen(quiet=quiet), options, store, format))
@@ -279,13 +285,14 @@ def check(
     platform: Platform = None,
     device: Device = 0,
     x64: X64 = False,
+    timeout: Timeout = 600.0,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Check whether the stored choice still holds. Code, device and versions are compared: exit 0, else 4."""
     from autotune.cli.commands.check import check_command
     from autotune.measuring.trial import RunSettings
 
-    settings = RunSettings(platform=platform, device=device, x64=x64, own_environment=True)
+    settings = RunSettings(platform=platform, device=device, x64=x64, timeout_seconds=timeout, own_environment=True)
     raise typer.Exit(check_command(Screen(), problem, adjoint, settings=settings, store_url=store, format=format))
 
 
@@ -309,18 +316,7 @@ def schedule(
     raise typer.Exit(schedule_command(Screen(), steps, checkpoints, expected, out=out, format=format))
 
 
-@app.command()
-@guarded
-def report(
-    profile: ProfileName,
-    out: Annotated[Path, typer.Option(help="The folder; files of an earlier report in it are replaced.")],
-    budget: Annotated[str | None, typer.Option(help="Mark the budget, and what is recommended within it.")] = None,
-    store: Store = None,
-) -> None:
-    """Write a profile as CSV, figures and one HTML page."""
-    from autotune.cli.commands.recommend import report_command
-
-    raise typer.Exit(report_command(Screen(), profile, out, budget, store))
+app.command()(report)
 
 
 @app.command()
@@ -379,4 +375,4 @@ def compare(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    run(app)

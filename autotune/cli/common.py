@@ -16,6 +16,7 @@ import typer.core
 from autotune.choosing.objective import Objective
 from autotune.cli.help import complete_problem, complete_profile
 from autotune.cli.screen import Exit, Format, Screen
+from autotune.cli.streams import is_output, said_of_output, visible
 from autotune.errors import AutotuneError
 from profiles import AdjointName, ProfilesError, hide_passwords, named_stores
 
@@ -138,8 +139,13 @@ def _usage_without_passwords() -> Iterator[None]:
     try:
         yield
     except usage_error as error:
-        error.message = hide_passwords(error.message, named_stores())  # pyright: ignore[reportAttributeAccessIssue]
+        error.message = visible(hide_passwords(error.message, named_stores()))  # pyright: ignore[reportAttributeAccessIssue]
         raise
+
+
+def _say_bug(screen: Screen) -> None:
+    print(visible(hide_passwords(traceback.format_exc(), named_stores())), end="", file=sys.stderr)
+    screen.fail("this is a bug of ckpt-tune; the traceback above is what a report of it needs")
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -157,13 +163,22 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             screen.fail("interrupted; every finished measurement is stored, and the same command goes on from there")
             raise typer.Exit(Exit.INTERRUPTED) from None
         except BrokenPipeError:  # `ckpt-tune … | head`: nobody reads on
-            sys.stderr.close()
             raise typer.Exit(Exit.DONE) from None
+        except OSError as error:
+            # A file or folder that the system refuses is the user's to see to, wherever that is found out.
+            if is_output(error):
+                screen.fail(said_of_output(error))
+            elif error.filename is None and not isinstance(error, FileNotFoundError | PermissionError):
+                _say_bug(screen)
+                raise typer.Exit(Exit.BUG) from None
+            else:
+                place = "the folder in which the command runs" if error.filename is None else str(error.filename)
+                screen.fail(f"{place} cannot be used: {error.strerror or error}")
+            raise typer.Exit(Exit.USER_ERROR) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception:
-            print(hide_passwords(traceback.format_exc(), named_stores()), end="", file=sys.stderr)
-            screen.fail("this is a bug of ckpt-tune; the traceback above is what a report of it needs")
+            _say_bug(screen)
             raise typer.Exit(Exit.BUG) from None
 
     return run

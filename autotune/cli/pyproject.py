@@ -33,11 +33,14 @@ def find_table(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             text = path.read_text(encoding="utf-8")
         except OSError:
             continue
+        except UnicodeDecodeError as error:
+            raise AutotuneError(f"{path} is not UTF-8, as TOML is: {error}; correct it, or run elsewhere") from error
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise AutotuneError(f"{path} is not TOML: {error}; correct it, or run from another folder") from error
-        table = document.get("tool", {}).get(TABLE)
+        tool = document.get("tool")
+        table = tool.get(TABLE) if isinstance(tool, dict) else None
         if table is not None:
             if not isinstance(table, dict):
                 raise AutotuneError(f"[tool.{TABLE}] in {path} is a {type(table).__name__}, not a table")

@@ -16,11 +16,16 @@ from typing import Any
 
 import adjoint
 from autotune.cli.screen import Exit, Format, Screen
+from autotune.errors import AutotuneError
 
 WIDEST = 100
 """Most columns of a drawing; longer solves have several steps a column."""
 MOST_LINES = 400
 """Most lines of a drawing; what is left out is said."""
+MOST_CHECKPOINTS = 1_000
+"""So many checkpoints are laid out as a tree."""
+MOST_SWEEPS = 20_000
+"""So many sweeps are listed, each with what it holds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +170,16 @@ def _axis(steps: int, columns: int) -> str:
 def schedule_command(
     screen: Screen, steps: int, checkpoints: int, expected_steps: int | None, *, out: Path | None, format: Format
 ) -> Exit:
-    """Print a schedule, and draw its tree where a folder is named."""
+    """Print a schedule, and draw its tree where a folder is named.
+
+    Raises:
+        AutotuneError: there is more to lay out than anybody could look at.
+    """
+    if min(steps, checkpoints) > MOST_CHECKPOINTS or (format is Format.JSON and steps > MOST_SWEEPS):
+        raise AutotuneError(
+            f"{steps} steps with {checkpoints} checkpoints are too many to lay out: at most {MOST_CHECKPOINTS} "
+            f"checkpoints, and {MOST_SWEEPS} steps in JSON, which lists every sweep; name fewer"
+        )
     most = MOST_LINES if format is Format.TABLE else None
     view = view_schedule(steps, checkpoints, expected_steps, most_sweeps=most)
     if format is Format.JSON:

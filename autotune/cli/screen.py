@@ -8,6 +8,7 @@ import csv
 import enum
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +19,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from autotune.cli.streams import is_unicode, visible
 from autotune.measuring.trial import Rung, Trial
-from profiles import Measurement, Point, Status, format_bytes, format_seconds, hide_passwords, named_stores
+from profiles import Measurement, Point, Status, format_bytes, format_seconds, hide_passwords, named_stores, quoted_cell
 
 PLAIN_WIDTH = 160
 """Width of a table that does not go to a terminal."""
 REFRESH_PER_SECOND = 4
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Exit(enum.IntEnum):
@@ -63,16 +66,16 @@ class Screen:
     def say(self, text: str) -> None:
         """Write a remark."""
         if not self.quiet:
-            self.err.print(Text(hide_passwords(text, named_stores())))
+            self.err.print(Text(visible(hide_passwords(text, named_stores()))))
 
     def fail(self, text: str, frames: Sequence[str] = ()) -> None:
         """Write an error: its line, then the user's own frames."""
         for line in (f"ckpt-tune: {text}", *frames):
-            self.err.print(Text(hide_passwords(line, named_stores())))
+            self.err.print(Text(visible(hide_passwords(line, named_stores()))))
 
     def line(self, text: str = "") -> None:
         """Write one line of data for people."""
-        self._out.print(Text(text), soft_wrap=True)
+        self._out.print(Text(visible(text)), soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
         """Write a table; numbers stand to the right, None is a dash."""
@@ -86,7 +89,7 @@ class Screen:
         for row in listed:
             table.add_row(*(Text(cell) for cell in row))
         if title:
-            self._out.print(Text(title, style="bold"))
+            self._out.print(Text(visible(title), style="bold"))
         if self._out.is_terminal:
             self._out.print(table)
             return
@@ -97,7 +100,9 @@ class Screen:
 
     def json(self, document: Any) -> None:
         """Write JSON."""
-        print(json.dumps(document, indent=2, ensure_ascii=False, default=str), file=sys.stdout)
+        text = json.dumps(document, indent=2, ensure_ascii=not is_unicode(sys.stdout), default=str)
+        # JSON's own escapes: the text stays the same document. What JSON writes as an escape by itself is not found.
+        print(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text), file=sys.stdout)
 
     def csv(self, records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
         """Write records as CSV, one row each; mappings and lists as JSON."""
@@ -107,7 +112,8 @@ class Screen:
         writer.writerow(names)
         for record in records:
             writer.writerow([_csv_cell(record.get(name)) for name in names])
-        print(text.getvalue(), end="", file=sys.stdout)
+        shown = text.getvalue()
+        print(visible(shown) if sys.stdout.isatty() else shown, end="", file=sys.stdout)
 
 
 class TuneScreen:
@@ -225,7 +231,7 @@ def _width(stream: Any) -> int | None:
 def _cell(value: Any) -> str:
     if value is None or value == "":
         return "-"
-    return str(value)
+    return visible(str(value))
 
 
 def _is_figure(text: str) -> bool:
@@ -235,4 +241,6 @@ def _is_figure(text: str) -> bool:
 def _csv_cell(value: Any) -> Any:
     if value is None:
         return ""
-    return json.dumps(value, default=str) if isinstance(value, Mapping | list | tuple) else value
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, default=str)
+    return quoted_cell(value) if isinstance(value, str) else value

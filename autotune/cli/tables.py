@@ -15,6 +15,7 @@ from profiles import (
     Measurement,
     Profile,
     Status,
+    Summary,
     format_bytes,
     format_seconds,
     pareto_front,
@@ -100,7 +101,8 @@ RECOMMENDATION_COLUMNS = (
     "horizon", "tolerance", "set_values", "xla_flags", "tier", "windows", "transfer_cost", "directory",
     "status", "budget_bytes", "margin_bytes", "checkpoints", "expected_steps", "steps", "accepted",
     "peak_bytes", "peak_low_bytes", "peak_high_bytes", "peak_source", "run_seconds", "recompute_factor",
-    "peak_evidence", "seconds_evidence", "recompute_evidence", "evidence", "between", "smallest_bytes", "message",
+    "peak_evidence", "seconds_evidence", "recompute_evidence", "evidence", "between", "least_seconds",
+    "smallest_bytes", "message",
 )  # fmt: skip
 
 
@@ -186,6 +188,20 @@ def profile_record(profile: Profile) -> dict[str, Any]:
         "measurements": len(profile.measurements),
         "failed": len(profile.measurements) - len(ok),
         "newest": profile.newest.measured_at.isoformat(timespec="seconds"),
+    }
+
+
+def summary_record(profile: Summary) -> dict[str, Any]:
+    """Write the summary of a profile as `profile_record` sums its rows up."""
+    return {
+        "name": profile.qualified_name,
+        "problem": profile.problem_name,
+        "device": profile.device.kind,
+        "adjoint": str(profile.adjoint),
+        "cases": profile.cases,
+        "measurements": profile.measurements,
+        "failed": profile.failed,
+        "newest": profile.newest.isoformat(timespec="seconds"),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autotune.machine.device import cpu_name
+from profiles import user_folder
 
 CACHE_LIMIT_BYTES = 2**30
 """How large the folder may grow; beyond it the files used longest ago are removed when a runner closes."""
@@ -21,11 +22,8 @@ def compilation_cache(environment: Mapping[str, str]) -> Path:
     """
     if environment.get(_VARIABLE):
         return Path(environment[_VARIABLE])
-    # Not needed where the user names the folder, so that a machine without this library can still measure.
-    import platformdirs
-
     model = hashlib.sha256(cpu_name().encode()).hexdigest()[:12]
-    return Path(platformdirs.user_cache_dir("ckpt-tune", appauthor=False)) / "compiled" / model
+    return user_folder("cache") / "compiled" / model
 
 
 def prune(folder: Path, limit_bytes: int = CACHE_LIMIT_BYTES) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from autotune.errors import AutotuneError
+from profiles import user_folder
 
 GPU, TPU = "gpu", "tpu"
 KINDS = (GPU, TPU)
@@ -49,9 +50,7 @@ def root(environment: Mapping[str, str] = os.environ) -> Path:
     """Name the folder under which compilers lie: the user's own where CKPT_TUNE_TARGETS is set, else ours."""
     if environment.get(VARIABLE):
         return Path(environment[VARIABLE]).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("ckpt-tune", appauthor=False)) / "targets"
+    return user_folder("data") / "targets"
 
 
 def folder_of(kind: str, environment: Mapping[str, str] = os.environ) -> Path:

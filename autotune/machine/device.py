@@ -279,12 +279,20 @@ class Card:
     processes: tuple[OtherProcess, ...]
 
 
+_LONGEST_ANSWER = 2**18
+"""Bytes of a table of cards and processes; what says more is something else that has the tool's name."""
+
+
 def _ask(arguments: Sequence[str]) -> str | None:
     try:
-        answer = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=False)
+        answer = subprocess.run(
+            ["nvidia-smi", *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout if answer.returncode == 0 else None
+    if answer.returncode != 0 or len(answer.stdout) > _LONGEST_ANSWER:
+        return None
+    return answer.stdout.decode("utf-8", "replace")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -320,7 +328,10 @@ class Nvidia:
 
     def _table(self, query: str) -> list[list[str]]:
         text = self.ask([query, "--format=csv,noheader,nounits"])
-        return [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text or "")) if row]
+        try:
+            return [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text or "")) if row]
+        except csv.Error:
+            return []
 
 
 def _visible(rows: list[list[str]], index: int, visible: str | None) -> list[str] | None:

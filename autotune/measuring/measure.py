@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autotune.adjoints import make_adjoint
-from autotune.errors import AutotuneError, from_user, one_line
+from autotune.errors import AutotuneError, from_user, one_line, text_of
 from autotune.machine import host as _host
 from autotune.machine.device import DeviceInfo, allocator_text, device_info
 from autotune.machine.targets import Target
@@ -142,7 +142,7 @@ def compile_trial(
         if trial.rung is Rung.TRACED:
             return _with_traced(row, traced), None
         start = time.perf_counter()
-        executable = compile_traced(traced) if target is None else _compiled_for(traced, target)
+        executable = _compiled(trial, traced, row.device.kind)
         row = dataclasses.replace(row, compile_seconds=time.perf_counter() - start, mesh=executable.mesh)
         row = _with_planned(row, executable)
         row = dataclasses.replace(row, message="; ".join(filter(None, (row.message, executable.note))))
@@ -160,6 +160,20 @@ def _traced_for_target(problem: Problem, trial: Trial) -> tuple[Call, Traced]:
 
     with silent_progress_meters():
         return trace_cheaply(lambda shapes_only: _make(problem, trial, shapes_only), portable=True)
+
+
+def _compiled(trial: Trial, traced: Traced, kind: str) -> Executable:
+    """Compile a traced trial, for its target where it has one; a tier that XLA cannot compile is refused."""
+    target = trial.settings.target
+    try:
+        return compile_traced(traced) if target is None else _compiled_for(traced, target)
+    except Exception as error:
+        if trial.tier is None or isinstance(error, AutotuneError) or is_out_of_memory(error):
+            raise
+        raise AutotuneError(
+            f"XLA of jax {jax.__version__} does not compile the tier {trial.tier.name} for {kind} in this program; "
+            f"leave it out of --tiers, or take disk in its place ({one_line(error)})"
+        ) from error
 
 
 def _compiled_for(traced: Traced, target: Target) -> Executable:
@@ -342,7 +356,8 @@ def failure(error: BaseException) -> dict[str, Any]:
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an exception, or what it wraps, says that the device or the host ran out of memory."""
     while error is not None:
-        if isinstance(error, MemoryError) or str(error).startswith(_OUT_OF_MEMORY) or "std::bad_alloc" in str(error):
+        text = text_of(error)
+        if isinstance(error, MemoryError) or text.startswith(_OUT_OF_MEMORY) or "std::bad_alloc" in text:
             return True
         error = error.__cause__ or error.__context__
     return False

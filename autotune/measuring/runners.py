@@ -249,12 +249,12 @@ class SubprocessRunner:
         self._started(trial, op)
         worker = self._worker(trial.settings, self._lane_of.get(_program_of(trial), 0))
         self._held[slot] = worker
-        with self._lock_for(op):
+        with self._lock_for(op) as held:
             try:
-                return worker.ask(
-                    op, timeout_seconds=trial.settings.timeout_seconds, search_path=self._search_path,
-                    name=str(slot), **request,
-                )  # fmt: skip
+                limit = trial.settings.timeout_seconds
+                answer = worker.ask(op, timeout_seconds=limit, search_path=self._search_path, name=str(slot), **request)
+                if op != "time" or held is None or not held.lost:
+                    return answer
             except WorkerEndedError as error:
                 return {"status": error.status, "message": str(error)}
             except ProblemChangedError:
@@ -265,6 +265,8 @@ class SubprocessRunner:
                 # Ctrl-C above all: an answer still to come must not be taken for the next request's.
                 worker.kill()
                 raise
+        # This process was stopped, and another one may have timed beside the sample.
+        return self._ask(op, slot, trial, request)
 
     def _lock_for(self, op: str) -> contextlib.AbstractContextManager[Any]:
         return self._timing_lock() if op in ("call", "time") else contextlib.nullcontext()

@@ -7,33 +7,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.machine.device import DeviceInfo
-from autotune.machine.lock import device_lock
-from autotune.measuring.runners import SubprocessRunner
+from autotune.machine.lock import LOCK_SECONDS, Held, device_lock
+from autotune.measuring.runners import ProbeRequest, SubprocessRunner
 from autotune.measuring.trial import RunSettings
+from autotune.measuring.wire import encode
+from autotune.problem.costs import StepCosts, decode_costs
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-_BUSY = ("compile", "key", "observe")
+LEAST_SECONDS = 60.0
+"""For so long a device is waited for, however short the time-out of trials is."""
+_BUSY = ("compile", "key", "observe", "costs")
 """What keeps a CPU busy, and is never timed itself."""
 
 
 class TimingLock:
     """Held while something is timed, or shared while something is compiled; knows its device once that was read."""
 
-    def __init__(self, index: int) -> None:
-        """Hold nothing until the device is known."""
+    def __init__(self, index: int, seconds: float | None) -> None:
+        """Hold nothing until the device is known; `seconds` are how long to wait for one holder."""
         self._index = index
+        self._seconds = LOCK_SECONDS if seconds is None else max(seconds, LEAST_SECONDS)
         self._device: DeviceInfo | None = None
 
     def know(self, device: DeviceInfo) -> None:
         """Take note of the device."""
         self._device = device
 
-    def __call__(self, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
+    def __call__(self, *, shared: bool = False) -> contextlib.AbstractContextManager[Held]:
         """Give the lock."""
         if self._device is None:
-            return contextlib.nullcontext()
+            return contextlib.nullcontext(Held())
         where = physical_index(self._device.platform, self._index, os.environ)
-        return device_lock(self._device.key.fingerprint, index=where, shared=shared)
+        return device_lock(self._device.key.fingerprint, index=where, shared=shared, seconds=self._seconds)
 
 
 class WorkerMachine(SubprocessRunner):
@@ -41,7 +46,7 @@ class WorkerMachine(SubprocessRunner):
 
     def __init__(self, settings: RunSettings, *, search_path: Sequence[str] = ()) -> None:
         """Start nothing yet."""
-        self._lock = TimingLock(settings.device)
+        self._lock = TimingLock(settings.device, settings.timeout_seconds)
         super().__init__(settings, search_path=search_path, timing_lock=self._lock)
 
     def device_info(self) -> DeviceInfo:
@@ -49,6 +54,10 @@ class WorkerMachine(SubprocessRunner):
         info = super().device_info()
         self._lock.know(info)
         return info
+
+    def step_costs(self, question: ProbeRequest) -> StepCosts | None:
+        """Count in a worker what a step costs at least; see `autotune.problem.counting.step_costs`."""
+        return decode_costs(self._probe("costs", **encode(question)))
 
     def _lock_for(self, op: str) -> contextlib.AbstractContextManager[Any]:
         return self._lock(shared=True) if op in _BUSY else super()._lock_for(op)

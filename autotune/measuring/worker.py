@@ -1,7 +1,8 @@
 """The process that measures: `python -P -m autotune.measuring.worker`, one JSON line in, one JSON line out.
 
 Its environment is set by whoever starts it, before jax does. Standard output belongs to the protocol alone: what the
-user's code prints goes to standard error. It ends itself when its input ends or its parent is gone.
+user's code prints goes to standard error. So does standard input: the user's code finds an empty one. It ends itself
+when its input ends or its parent is gone; where user code holds the interpreter, `autotune.machine.family` ends it.
 
 Requests are `{"id", "op", …}`; replies `{"id", "ok": …, "resident_bytes"}` or `{"id", "error": {"message", "frames",
 "trace", "changed"}}`, `trace` only for what is a bug here and not an error of the user's.
@@ -11,6 +12,7 @@ have been edited since the tune began.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -26,20 +28,19 @@ _PARENT_POLL_SECONDS = 0.5
 def main() -> None:
     """Read requests until the input ends."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--memory-limit", type=int)
     parser.add_argument("--device", type=int, default=0)
     parser.add_argument("--platform")
     options = parser.parse_args()
-    replies = _take_stdout()
-    threading.Thread(target=_die_with, args=(options.parent,), daemon=True).start()
+    replies, requests = _take_stdout(), _take_stdin()
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     if options.memory_limit is not None:
         from autotune.machine.host import limit_address_space
 
         if complaint := limit_address_space(options.memory_limit):
             print(complaint, file=sys.stderr)
     answer = Worker(options.platform, options.device).answer
-    for line in sys.stdin:
+    for line in requests:
         request = json.loads(line)
         reply = {"id": request["id"], **_safely(answer, request)}
         replies.write(json.dumps(reply) + "\n")
@@ -54,9 +55,18 @@ def _take_stdout() -> IO[str]:
     return private
 
 
+def _take_stdin() -> IO[str]:
+    """Keep the real standard input for requests, and give everybody else an empty one."""
+    private = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (open as long as the process)
+    return private
+
+
 def _die_with(parent: int) -> None:
-    # A thread, and not PR_SET_PDEATHSIG, which Linux ties to the thread that started this process: a pool of threads
-    # in the parent would kill its workers as its threads end.
+    # Beside what the supervisor does, for systems that have none, or where somebody has killed it.
     import psutil
 
     while os.getppid() == parent or (os.name == "nt" and psutil.pid_exists(parent)):
@@ -184,6 +194,13 @@ class Worker:
                 adjoint=AdjointName(request["adjoint"]) if request["adjoint"] else None,
             )
         )  # fmt: skip
+
+    def _do_costs(self, request: dict[str, Any]) -> Any:
+        """Count what a step costs at least; nothing is compiled or run."""
+        from autotune.problem.counting import step_costs
+
+        found = step_costs(self._same_problem(request), request["horizon"], request["tolerance"])
+        return None if found is None else dataclasses.asdict(found)
 
     def _do_transfer(self, request: dict[str, Any]) -> Any:
         """Time the transfers of a tier."""

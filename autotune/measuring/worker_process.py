@@ -20,6 +20,7 @@ import psutil
 from autotune.errors import AutotuneError, ProblemChangedError
 from autotune.machine.cache import compilation_cache
 from autotune.machine.compilers import search_path
+from autotune.machine.family import Family
 from autotune.machine.host import host_memory, oom_kills
 from autotune.machine.targets import ENVIRONMENT, Target
 from autotune.measuring.trial import RunSettings
@@ -106,16 +107,15 @@ class WorkerProcess:
         self._busy = False
         self._largest_bytes = 0
         self._kills_before = oom_kills()
-        command = [sys.executable, "-P", "-m", "autotune.measuring.worker", "--parent", str(os.getpid())]
-        command += ["--device", str(settings.device)]
+        command = [sys.executable, "-P", "-m", "autotune.measuring.worker", "--device", str(settings.device)]
         command += ["--platform", settings.platform] if settings.platform else []
         limit = settings.memory_limit_bytes
         command += ["--memory-limit", str(limit)] if limit is not None else []
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            encoding="utf-8", errors="replace", start_new_session=True,
-            env=worker_environment(settings, os.environ if environment is None else environment),
-        )  # fmt: skip
+        if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+            with contextlib.suppress(OSError):  # jax would make it for everybody to read
+                compilation_cache(os.environ).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._family = Family(command, worker_environment(settings, os.environ if environment is None else environment))
+        self._process = self._family.process
         self._replies: queue.Queue[str | None] = queue.Queue()
         self._stderr: collections.deque[str | None] = collections.deque(maxlen=_STDERR_LINES)
         assert self._process.stdout is not None
@@ -125,12 +125,12 @@ class WorkerProcess:
         threading.Thread(target=_read_lines, args=reading[0], daemon=True).start()
         self._stderr_reader = threading.Thread(target=_read_lines, args=reading[1], daemon=True)
         self._stderr_reader.start()
-        self._finalizer = weakref.finalize(self, _end, self._process)
+        self._finalizer = weakref.finalize(self, _end, self._family)
 
     @property
     def alive(self) -> bool:
         """Whether the process still runs."""
-        return self._process.poll() is None
+        return self._family.alive
 
     def ask(self, op: str, *, timeout_seconds: float | None = None, **request: Any) -> Any:
         """Send a request and wait for its answer.
@@ -153,7 +153,7 @@ class WorkerProcess:
             self._process.stdin.flush()
         except OSError:
             raise self._ended(op) from None
-        reply = json.loads(self._wait(op, timeout_seconds))
+        reply = self._wait(op, timeout_seconds)
         self._busy = False
         if "error" in reply:
             error = reply["error"]
@@ -167,7 +167,8 @@ class WorkerProcess:
         self.resident_bytes = reply.get("resident_bytes") or self.resident_bytes
         return reply["ok"]
 
-    def _wait(self, op: str, timeout_seconds: float | None) -> str:
+    def _wait(self, op: str, timeout_seconds: float | None) -> dict[str, Any]:
+        """Wait for the reply to the last request; what else arrives was written by the user's code."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             left = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
@@ -179,22 +180,31 @@ class WorkerProcess:
                     self.kill()
                     message = f"{_DOING.get(op, op)} took longer than {timeout_seconds:g} s; the worker was ended"
                     raise WorkerEndedError(Status.TIMED_OUT, message) from None
-                continue
+                if self.alive or not self._replies.empty():
+                    continue
+                line = None  # something that is not of this process's family holds the pipe
             if line is None:
                 raise self._ended(op)
-            return line
+            if (reply := _reply(line, self.requests)) is not None:
+                return reply
+            self._stderr.append(line)
 
     def _watch(self) -> None:
         with contextlib.suppress(psutil.Error):
-            self._largest_bytes = max(self._largest_bytes, psutil.Process(self._process.pid).memory_info().rss)
+            self._largest_bytes = max(self._largest_bytes, psutil.Process(self._family.number).memory_info().rss)
 
     def _said(self) -> list[str]:
         """Return the last lines that the worker wrote to standard error."""
         return [line for line in self._stderr if line is not None]
 
     def _ended(self, op: str) -> WorkerEndedError:
-        """Find out why the process is gone."""
-        code = self._process.wait()
+        """Find out why the process is gone; one that only closed its replies is ended."""
+        try:
+            code = self._process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            doing = _DOING.get(op, op)
+            return WorkerEndedError(Status.FAILED, f"{doing}: the process closed the pipe on which it answers")
         self._stderr_reader.join(timeout=1.0)
         spoken = (line.strip() for line in reversed(self._said()) if not _STACK_LINE.match(line))
         last = next(filter(None, spoken), "")
@@ -232,8 +242,8 @@ class WorkerProcess:
         )
 
     def kill(self) -> None:
-        """End the process and its children at once."""
-        _end(self._process)
+        """End the process, and whatever it has started, at once."""
+        self._family.end()
 
     def close(self) -> None:
         """Let an idle process end by closing its input; end at once one that is busy, or that does not end."""
@@ -252,26 +262,30 @@ _STACK_LINE = re.compile(r"\s*(@\s|\*\*\*|0x)")
 _DOING = {
     "hello": "starting jax", "drop": "forgetting programs",
     "compile": "tracing and compiling", "call": "the first call", "time": "a timed call",
-    "observe": "counting steps", "key": "fingerprinting", "device": "reading the device",
+    "observe": "counting steps", "costs": "counting operations", "key": "fingerprinting",
+    "device": "reading the device",
 }  # fmt: skip
 
 
+def _reply(line: str, number: int) -> dict[str, Any] | None:
+    """Read the reply to a request; None where it is none. What was written before it without a line end is cut off."""
+    start = line.rfind(f'{{"id": {number}, ')
+    if start < 0:
+        return None
+    try:
+        found = json.loads(line[start:])
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and ("ok" in found or "error" in found) else None
+
+
 def _read_lines(stream: IO[str], put: Any) -> None:
-    with contextlib.suppress(ValueError, OSError):  # closed while being read
+    with contextlib.suppress(ValueError, OSError), stream:
         for line in stream:
             put(line)
     put(None)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(OSError):
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout, process.stderr):
-        with contextlib.suppress(OSError):
-            if stream is not None:
-                stream.close()
+def _end(family: Family) -> None:
+    family.end()
+    family.close()

@@ -52,7 +52,8 @@ def _chosen(of: Variant | Cell) -> list[str]:
 
 def cell_of(row: Point) -> Cell:
     """Return the cell that a point lies in, without the mesh, which is known only after a trace."""
-    return Cell(dataclasses.replace(row.case, mesh=""), row.xla_flags, row.tier)
+    case = Case(row.horizon, row.tolerance, scalar_items(row.set_values), row.x64)
+    return Cell(case, row.xla_flags, row.tier)
 
 
 def scalar_items(values: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:

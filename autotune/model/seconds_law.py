@@ -4,9 +4,13 @@ A law with physical terms, `a + F * advances + U * taped` (an advance is an unta
 pass one reversed step; F and U differ by 3 to 7), fitted to all cells of a variant, times a correction: a Gaussian
 process over the logarithms of count and steps, whose kernel falls off exponentially. The correction carries what the
 law leaves out (writing checkpoints costs time, caches end), so nothing here takes seconds to be monotone in the count.
+
+A process over n samples takes n^3 operations. Of more than MOST_SAMPLES each case takes those that are nearest to it,
+its own first: far ones pull at nothing, since the kernel has fallen off.
 """
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -25,6 +29,10 @@ REACH = 1.5
 """How far, in units of ln(count) + ln(steps), a sample says something about its neighbours."""
 
 
+MOST_SAMPLES = 200
+"""So many samples correct the law at a case at most."""
+
+
 Costs = Callable[[Case, int], tuple[float, int]]
 """Advances and taped passes of a case and count."""
 
@@ -35,19 +43,18 @@ class SecondsLaw:
     def __init__(self, samples: Mapping[tuple[Case, int], Sequence[float]], count_passes: Costs) -> None:
         self._count_passes = count_passes
         keys = list(samples)
-        seconds = np.array([float(np.median(samples[key])) for key in keys])
+        seconds = np.array([statistics.median(samples[key]) for key in keys])
         terms = np.array([self._terms(*key) for key in keys])
         # Relative errors count alike, so rows are divided by their seconds; no cost is negative.
         scale = np.maximum(terms.max(axis=0), 1.0)  # a column is all zero where no gradient is taken
         weights, _ = scipy.optimize.nnls(terms / scale / seconds[:, None], np.ones(len(keys)))
         self._weights = weights / scale
         self._fewest_seconds = float((seconds / terms[:, 1:3].sum(axis=1)).min())
-        law = np.maximum(terms @ self._weights, 1e-12)
+        self._keys = keys
+        self._ratios = np.log(seconds / np.maximum(terms @ self._weights, 1e-12))
         self._places = np.array([self._place(*key) for key in keys])
-        noise = np.array([_noise(samples[key]) for key in keys])
-        kernel = _kernel(self._places, self._places) + np.diag(noise**2)
-        self._inverse = np.linalg.inv(kernel)
-        self._pull = self._inverse @ np.log(seconds / law)
+        self._variances = np.array([_noise(samples[key]) for key in keys]) ** 2
+        self._corrections: dict[Case | None, _Correction] = {}
 
     @property
     def step_seconds(self) -> float:
@@ -59,11 +66,30 @@ class SecondsLaw:
     def at(self, case: Case, checkpoints: int) -> Range:
         """Forecast the median seconds of one call, within one standard deviation."""
         law = max(float(self._terms(case, checkpoints) @ self._weights), 1e-12)
-        near = _kernel(np.array([self._place(case, checkpoints)]), self._places)[0]
-        variance = PRIOR_SPREAD**2 - float(near @ self._inverse @ near)
-        spread = math.sqrt(max(variance, 0.0))
-        likely = law * math.exp(float(near @ self._pull))
+        pull, spread = self._correction(case).at(self._place(case, checkpoints))
+        likely = law * math.exp(pull)
         return Range(likely * math.exp(-spread), likely, likely * math.exp(spread))
+
+    def _correction(self, case: Case) -> "_Correction":
+        """Give the correction at a case, of all samples where they are few."""
+        few = len(self._keys) <= MOST_SAMPLES
+        at = None if few else case
+        if at not in self._corrections:
+            nearest = range(len(self._keys)) if few else self._nearest(case)
+            chosen = np.fromiter(nearest, dtype=int)
+            self._corrections[at] = _Correction(self._places[chosen], self._variances[chosen], self._ratios[chosen])
+        return self._corrections[at]
+
+    def _nearest(self, case: Case) -> list[int]:
+        """Choose the samples that say most of a case: its own, evenly over the counts, then those of like steps."""
+        own = [index for index, (other, _) in enumerate(self._keys) if other == case]
+        if len(own) > MOST_SAMPLES // 2:
+            own.sort(key=lambda index: self._places[index][0])
+            own = [own[k] for k in np.linspace(0, len(own) - 1, MOST_SAMPLES // 2).astype(int)]
+        steps = np.median(self._places[own, 1]) if own else self._place(case, 1)[1]
+        mine, away = set(own), np.abs(self._places[:, 1] - steps)
+        others = [int(index) for index in np.argsort(away, kind="stable") if int(index) not in mine]
+        return own + others[: MOST_SAMPLES - len(own)]
 
     def _terms(self, case: Case, checkpoints: int) -> np.ndarray:
         advances, taped = self._count_passes(case, checkpoints)
@@ -71,6 +97,21 @@ class SecondsLaw:
 
     def _place(self, case: Case, checkpoints: int) -> tuple[float, float]:
         return math.log(checkpoints), math.log(max(1, self._count_passes(case, checkpoints)[1]))
+
+
+class _Correction:
+    """A Gaussian process of log ratios over some samples."""
+
+    def __init__(self, places: np.ndarray, variances: np.ndarray, ratios: np.ndarray) -> None:
+        self._places = places
+        self._inverse = np.linalg.inv(_kernel(places, places) + np.diag(variances))
+        self._pull = self._inverse @ ratios
+
+    def at(self, place: tuple[float, float]) -> tuple[float, float]:
+        """Give the log ratio at a place, and its standard deviation."""
+        near = _kernel(np.array([place]), self._places)[0]
+        variance = PRIOR_SPREAD**2 - float(near @ self._inverse @ near)
+        return float(near @ self._pull), math.sqrt(max(variance, 0.0))
 
 
 def _kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -83,5 +124,6 @@ def _noise(samples: Sequence[float]) -> float:
     """Estimate the standard error of the median as a log ratio, never below that of a quiet machine."""
     if len(samples) < 3:
         return 2 * SAMPLE_NOISE
-    spread = np.median(np.abs(np.log(samples) - np.log(np.median(samples)))) * 1.4826
+    middle = math.log(statistics.median(samples))
+    spread = statistics.median(abs(math.log(sample) - middle) for sample in samples) * 1.4826
     return min(MOST_NOISE, max(SAMPLE_NOISE, float(1.2533 * spread / math.sqrt(len(samples)))))

@@ -14,10 +14,12 @@ from autotune.machine.compilers import search_path
 from autotune.machine.targets import Target, target_of
 from autotune.measuring.trial import RunSettings
 from autotune.model.cells import Cell
+from autotune.planning.bounds import Costs
+from autotune.planning.step_costs import PlanningMachine
 from autotune.planning.targets import TargetTuning, prepare_target
 from autotune.problem.differences import component_differences
 from autotune.search.space import Listed
-from autotune.tuning.prepare import Machine, Store
+from autotune.tuning.prepare import Store
 from autotune.tuning.request import DEFAULT_TIMEOUT_SECONDS, TuneRequest
 from autotune.tuning.tune import TuneProgress
 from profiles import Case, Device, Measurement, Plan, PlanRequest, Profile, plan
@@ -32,16 +34,20 @@ class Workshop:
 
     problem: str
     store: Store
-    machine: Machine
+    machine: PlanningMachine
     progress: TuneProgress
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedDevice:
-    """The plan for one device, and why nothing was compiled for it where that was wanted."""
+    """The plan for one device, and why nothing was compiled for it where that was wanted.
+
+    `costs` are what a step costs at least, where that was counted on the way.
+    """
 
     plan: Plan
     carried_because: str = ""
+    costs: Costs = dataclasses.field(default_factory=dict)
 
 
 def plan_device(
@@ -65,7 +71,7 @@ def plan_device(
 
     if device.is_measured_by(base.device) and not base.device.planned:
         return PlannedDevice(plan=planned(base))
-    same = [one for one in others if _of_one_problem(one, base) and device.is_measured_by(one.device)]
+    same = [one for one in others if of_one_problem(one, base) and device.is_measured_by(one.device)]
     measured = [one for one in same if not one.device.planned]
     if measured:
         return PlannedDevice(plan=planned(with_steps_of(base, measured[-1].measurements)))
@@ -74,7 +80,7 @@ def plan_device(
         try:
             target = target_of(device)
             search_path(target.compilers)
-            return PlannedDevice(plan=_compiled(base, target, planned, workshop))
+            return _compiled(base, target, planned, workshop)
         except AutotuneError as error:
             reason = str(error)
     if same:
@@ -96,11 +102,12 @@ def with_steps_of(base: Profile, rows: Sequence[Measurement]) -> Profile:
     return Profile(name=base.name, measurements=(*steps, *rows))
 
 
-def _of_one_problem(one: Profile, other: Profile) -> bool:
+def of_one_problem(one: Profile, other: Profile) -> bool:
+    """Return whether two profiles are of one problem in one state of its code, with one adjoint."""
     return (one.problem.generation, one.adjoint) == (other.problem.generation, other.adjoint)
 
 
-def _compiled(base: Profile, target: Target, planned: Callable[[Profile], Plan], workshop: Workshop) -> Plan:
+def _compiled(base: Profile, target: Target, planned: Callable[[Profile], Plan], workshop: Workshop) -> PlannedDevice:
     """Compile for a target until every count that the plan names has been.
 
     Raises:
@@ -129,9 +136,11 @@ def _compiled(base: Profile, target: Target, planned: Callable[[Profile], Plan],
             tuning.compile(cell, missing, "a plan names it")
             asked += len(missing)
         if not asked:
-            return made
-    rows = [row for tuning, _ in tunings for row in tuning.rows]
-    return planned(with_steps_of(base, rows))
+            break
+    else:
+        made = planned(with_steps_of(base, [row for tuning, _ in tunings for row in tuning.rows]))
+    costs = {case.set_values: found for tuning, case in tunings if (found := tuning.costs(case)) is not None}
+    return PlannedDevice(plan=made, costs=costs)
 
 
 def _setting(case: Case) -> Case:

@@ -24,13 +24,16 @@ from autotune.measuring.trial import Rung, RunSettings, Trial
 from autotune.model.cells import Cell, cell_of
 from autotune.model.forecast import Forecast
 from autotune.model.ranges import Range
+from autotune.planning.bounds import least_seconds
+from autotune.planning.step_costs import PlanningMachine, counted_costs
+from autotune.problem.costs import StepCosts
 from autotune.problem.steps import Observation
 from autotune.search.search import TOLERABLE_FACTOR, TrialRequest
 from autotune.search.space import grid_counts
 from autotune.tuning.prepare import GIVEN, Machine, Prepared, Store, prepare, reuse
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.tune import TuneProgress, TuneResult, trial_of
-from profiles import AdjointName, Measurement, ProblemKey, Status, Tier, format_bytes
+from profiles import AdjointName, Case, Measurement, ProblemKey, Status, Tier, format_bytes, load_devices
 
 MOST_COMPILES = 14
 """How many rounds of compilations one case may take."""
@@ -87,7 +90,7 @@ def target_info(target: Target) -> DeviceInfo:
 
 
 def tune_target(
-    request: TuneRequest, target: Target, *, store: Store, machine: Machine, progress: TuneProgress
+    request: TuneRequest, target: Target, *, store: Store, machine: PlanningMachine, progress: TuneProgress
 ) -> TuneResult:
     """Tune a problem for a device that is not here.
 
@@ -102,6 +105,7 @@ def tune_target(
         AutotuneError: the compilers are missing, the problem cannot be loaded, or its steps are unknown.
     """
     search_path(target.compilers)  # refused before anything runs
+    store.check_writable()
     prepared = prepare_target(request, target, store=store, machine=machine, say=progress.say)
     return TargetTuning(prepared, target, store, machine, progress).run()
 
@@ -143,7 +147,7 @@ class TargetTuning:
     """One tune for a target on its way."""
 
     def __init__(
-        self, prepared: Prepared, target: Target, store: Store, machine: Machine, progress: TuneProgress
+        self, prepared: Prepared, target: Target, store: Store, machine: PlanningMachine, progress: TuneProgress
     ) -> None:
         """Start with what the store knows."""
         self.prepared = prepared
@@ -214,7 +218,7 @@ class TargetTuning:
             self._progress.finished(row)
         self._measured += len(trials)
 
-    def choose(self, case: object) -> Recommendation:
+    def choose(self, case: Case) -> Recommendation:
         """Choose at a case, over its cells, the compiled count that executes the fewest steps within the budget."""
         prepared = self.prepared
         cells = [cell for cell in prepared.space.cells if cell.case == case]
@@ -238,7 +242,24 @@ class TargetTuning:
             executed_steps=self._passes(cell, best.checkpoints), timed=False,
         )  # fmt: skip
         known = Known(rows=self.rows, forecast=self._forecast(), evidence=Evidence.MEASURED)
-        return describe(option, self._work(cell), prepared.request.adjoint, base, known=known)
+        chosen = describe(option, self._work(cell), prepared.request.adjoint, base, known=known)
+        costs = self.costs(cell.case)
+        if costs is None:
+            return chosen
+        chip, count = load_devices()[self._target.name].hardware, self._target.count
+        least = least_seconds(costs, self._work(cell), best.checkpoints, chip, devices=count)
+        return dataclasses.replace(chosen, least_seconds=least)
+
+    def costs(self, case: Case) -> StepCosts | None:
+        """Tell what a step costs at least, counted once for each problem; None for Diffrax's adjoint, or not known."""
+        if self.prepared.request.adjoint is not AdjointName.OURS:
+            return None
+        place = self.prepared.key_place(case.set_values)
+        question = ProbeRequest(
+            problem=self.prepared.problem, set_values=dict(case.set_values), horizon=place.horizon,
+            tolerance=place.tolerance, key=self.prepared.keys[case.set_values], key_place=place, shapes_only=True,
+        )  # fmt: skip
+        return counted_costs(question, self._store, self._machine, self._progress.say)
 
     def _failed(self, case: object) -> Recommendation:
         failure = next(failure for failed, failure in self.prepared.failures.items() if failed == case)

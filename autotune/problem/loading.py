@@ -241,7 +241,7 @@ def _check_not_shadowing(path: Path) -> None:
     """Refuse a file that imports a neighbour of its own whose name is one of our packages'."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
         return  # running the file will say so, with its line
     wanted = set()
     for node in ast.walk(tree):
@@ -263,7 +263,7 @@ def _check_not_shadowing(path: Path) -> None:
 
 def _load_file(path: Path, spec: str) -> tuple[ModuleType, str]:
     """Load a file as a module; returns it with the very text that was run, which no cache of bytecode stands for."""
-    if not path.is_file():
+    if not _is_file(path):
         found = "is a folder" if path.is_dir() else "does not exist"
         neighbours = sorted(p.name for p in path.parent.glob("*.py"))[:8] if path.parent.is_dir() else []
         there = f"; {path.parent} holds {', '.join(neighbours)}" if neighbours else ""
@@ -278,14 +278,24 @@ def _load_file(path: Path, spec: str) -> tuple[ModuleType, str]:
         raise AutotuneError(f"cannot load '{spec}': {path} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
     _extend_search_path((str(path.resolve().parent),))
-    sys.modules[name] = module
     try:
         source = path.read_bytes()
+    except OSError as error:
+        raise AutotuneError(f"cannot load '{spec}': {path} cannot be read: {error.strerror or error}") from error
+    sys.modules[name] = module
+    try:
         exec(compile(source, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
         return module, importlib.util.decode_source(source)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise from_user(f"{path} raised while it was imported", error) from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a folder that may not be looked into; a name that no file can have
+        return False
 
 
 def _load_module(name: str, spec: str, search_path: tuple[str, ...]) -> ModuleType:

@@ -112,6 +112,20 @@ def is_current(values: Mapping[str, Any]) -> bool:
     return all("accepted_from" in site for site in values["sites"])
 
 
+def stored_observation(values: Any) -> Observation | None:
+    """Read an observation that a store held; None where it is older than what is looked at today, or damaged."""
+    try:
+        found = decode_observation(values) if values is not None and is_current(values) else None
+        sites = () if found is None else found.sites
+        sound = all(
+            site.steps and all(type(n) is int and n >= 0 for n in (*site.steps, *site.accepted, *site.rejected))
+            for site in sites
+        )
+        return found if sound and (found is None or isinstance(found.failure, str)) else None
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
 class HasCase(Protocol):
     """Where steps are counted."""
 

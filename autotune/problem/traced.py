@@ -117,7 +117,7 @@ def _equation_peak(equation: Any, dying: set[Any], made: list[Any]) -> int:
     if name == "scan":
         body = equation.params["jaxpr"].jaxpr
         carried = len(loop_carry(equation))
-        consts = _sliced_from(equation) - carried
+        consts = sliced_from(equation) - carried
         carry = frozenset(range(consts, consts + carried))
         stacked = sum(map(_padded, equation.outvars[carried:]))
         slices = sum(map(_padded, body.invars[consts + carried :]))
@@ -166,7 +166,7 @@ def loop_carry(equation: Any) -> list[Any]:
     return outside[:carried]
 
 
-def _sliced_from(equation: Any) -> int:
+def sliced_from(equation: Any) -> int:
     """Count the operands of a scan that are constants or carry; those that are sliced come after them."""
     inside = equation.params["jaxpr"].jaxpr.invars
     return sum(_rank(variable) == _rank(body) for variable, body in zip(equation.invars, inside, strict=True))

@@ -18,13 +18,15 @@ from autotune.choosing.recommend import Evidence, Fit, Objective, Recommendation
 from autotune.errors import AutotuneError
 from autotune.machine.budget import Budget, resolve_budget
 from autotune.machine.device import DeviceInfo, device_info, smallest
-from autotune.machine.lock import device_lock
+from autotune.machine.lock import DeviceBusyError, device_lock
 from autotune.machine.tiers import DISK, HOST, usable_directory
 from autotune.problem.differences import differences
 from autotune.problem.loading import Problem, load_problem
+from autotune.runtime.opening import opened_if_readable
 from autotune.runtime.quick_probe import AutoRequest, Probe
 from profiles import (
     AdjointName,
+    AmbiguousProfile,
     Measurement,
     NoSuchProfile,
     ProblemKey,
@@ -32,12 +34,22 @@ from profiles import (
     ProfilesError,
     ProfileStore,
     digest,
-    open_store,
 )
 
 logger = logging.getLogger("autotune")
 
 _CHOICE = "_autotune_choice"
+
+
+class UnreadableProfileError(AutotuneError):
+    """A profile was named alone, and the store that may hold it cannot be read.
+
+    `told` says whether a warning has said why.
+    """
+
+    def __init__(self, message: str, *, told: bool) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +133,8 @@ def auto_adjoint(
 
     Raises:
         AutotuneError: nothing fits, the problem cannot be measured, or the named profile says nothing here.
+        StoreNameError: `store` names no store. One that cannot be opened or read is a warning, and a probe or the
+            adjoint's default count takes its place.
     """
     ask = AutoRequest(
         problem=problem,
@@ -133,7 +147,14 @@ def auto_adjoint(
         directory=None if directory is None else usable_directory(directory),
         device=_index(device),
     )
-    return auto_choice(ask, store=store).adjoint
+    try:
+        return auto_choice(ask, store=store).adjoint
+    except UnreadableProfileError as error:
+        said = logger.info if error.told else logger.warning
+        said("%s; the adjoint's own default count is taken", error)
+        import adjoint
+
+        return adjoint.RecursiveCheckpointAdjoint()
 
 
 def auto_choice(ask: AutoRequest, *, store: str | None = None) -> AutoChoice:
@@ -146,7 +167,7 @@ def auto_choice(ask: AutoRequest, *, store: str | None = None) -> AutoChoice:
     started = time.monotonic()
     # Before the factory makes anything: what is alive now is what the training process holds.
     info = device_info(device=ask.device)
-    with _opened(store) as opened:
+    with opened_if_readable(store) as opened:
         loaded = _load(ask, opened)
         choice = _from_profile_alone(ask, loaded, info) if isinstance(loaded, Profile) else None
         if choice is None:
@@ -197,34 +218,35 @@ def _refuse_tracing() -> None:
         raise AutotuneError("auto_adjoint was called inside jit, vmap or grad; call it once before, and close over it")
 
 
-@contextlib.contextmanager
-def _opened(url: str | None) -> Iterator[ProfileStore | None]:
-    """Open the store, to read only where it cannot be written, not at all where it cannot be read."""
-    opened = None
-    for read_only in (False, True):
-        try:
-            opened = open_store(url, read_only=read_only)
-            break
-        except ProfilesError as error:
-            logger.info("the store cannot be opened%s: %s", "" if read_only else " for writing", error)
-    try:
-        yield opened
-    finally:
-        if opened is not None:
-            opened.close()
-
-
 def _load(ask: AutoRequest, store: ProfileStore | None) -> Problem | Profile:
     """Load the problem; a text that names no file may be a profile's name."""
     if isinstance(ask.problem, str) and ".py:" not in ask.problem and store is not None:
         try:
             return store.profile(ask.problem)
+        except AmbiguousProfile:
+            raise
         except NoSuchProfile as error:
             try:
                 return load_problem(ask.problem, set_values=ask.set_values)
             except AutotuneError:
                 raise AutotuneError(f"{error}; run `ckpt-tune tune` first, or hand the factory over") from error
+        except ProfilesError as error:
+            return _load_without(ask, str(error))
+    if isinstance(ask.problem, str) and ".py:" not in ask.problem:
+        return _load_without(ask, None)
     return load_problem(ask.problem, set_values=ask.set_values)
+
+
+def _load_without(ask: AutoRequest, why: str | None) -> Problem:
+    """Load a problem by a text that may have been a profile's name, had its store been readable.
+
+    `why` it cannot be read is None where a warning has said that.
+    """
+    try:
+        return load_problem(str(ask.problem), set_values=ask.set_values)
+    except AutotuneError as error:
+        said = f"the profile {ask.problem} cannot be read" + (f": {why}" if why else "")
+        raise UnreadableProfileError(said, told=why is None) from error
 
 
 def _from_profile_alone(ask: AutoRequest, profile: Profile, info: DeviceInfo) -> AutoChoice:
@@ -263,7 +285,7 @@ def _of_factory(ask: AutoRequest, problem: Problem, store: ProfileStore | None, 
         return known
     # One process of a host probes; those that want the same at the same time read what it stored.
     question = digest([key.fingerprint, info.key.fingerprint, repr(ask.horizon), ask.tolerance])
-    with device_lock(f"auto-{question}", index=ask.device):
+    with _alone(f"auto-{question}", ask.device):
         rows = _stored(ask, key, store, info)
         known = _from_rows(ask, key, rows, budget)
         if known is not None:
@@ -273,13 +295,29 @@ def _of_factory(ask: AutoRequest, problem: Problem, store: ProfileStore | None, 
     return _as_choice(ask, chosen, key, rows, budget, "probe")
 
 
+@contextlib.contextmanager
+def _alone(question: str, device: int) -> Iterator[None]:
+    """Keep others that want the same choice waiting; where one of them holds it for too long, go on beside it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(device_lock(question, index=device))
+        except DeviceBusyError as error:
+            logger.warning("the choice is made beside that of another process: %s", error)
+        yield
+
+
 def _stored(ask: AutoRequest, key: ProblemKey, store: ProfileStore | None, info: DeviceInfo) -> list[Measurement]:
     """Read the rows that hold for this problem, device and versions."""
     if store is None:
         return []
+    try:
+        found = store.measurements(problem_name=key.name)
+    except ProfilesError as error:
+        logger.warning("what is stored is done without: %s", error)
+        return []
     return [
         row
-        for row in store.measurements(problem_name=key.name)
+        for row in found
         if row.adjoint is AdjointName.OURS
         # Where no horizon is given the factory's own counts, which no row that was measured at some horizon stands for.
         and (row.horizon is None) == (ask.horizon is None)

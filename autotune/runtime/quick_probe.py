@@ -1,5 +1,6 @@
 """The quick probe of a training process: few compiles, at most two timed counts, in this very process."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -14,7 +15,7 @@ from autotune.measuring.rows import keep_why
 from autotune.measuring.trial import Rung, RunSettings, Trial
 from autotune.model.cells import Cell
 from autotune.problem.loading import Problem
-from autotune.problem.steps import Observation, decode_observation, is_current
+from autotune.problem.steps import Observation, stored_observation
 from autotune.search.history import Past, SearchGoal
 from autotune.search.space import Listed, Space, build_space
 from autotune.tuning.prepare import STEPS_NOTE, no_gradient, study_name
@@ -137,9 +138,12 @@ class Probe:
         from autotune.problem.probe import observe
 
         note = f"{self._key.fingerprint} {self._ask.horizon!r} {self._ask.tolerance!r}"
-        stored = self._store.get_note(STEPS_NOTE, note) if self._store is not None else None
-        if stored is not None and is_current(stored):
-            return decode_observation(stored)
+        stored = None
+        if self._store is not None:
+            with contextlib.suppress(ProfilesError):  # it was said before, when rows were read, and is counted anew
+                stored = stored_observation(self._store.get_note(STEPS_NOTE, note))
+        if stored is not None:
+            return stored
         seen = observe(self._problem, self._ask.horizon, self._ask.tolerance, adjoint=AdjointName.OURS)
         if seen.differentiated is False:
             raise AutotuneError(no_gradient(self._problem.name))

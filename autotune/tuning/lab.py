@@ -145,7 +145,7 @@ def replay_rows(rows: Sequence[Measurement], problem: str) -> list[Measurement]:
     return [row for row in rows if row.problem.name in (problem, stem, wanted)]
 
 
-def make_machine(settings: RunSettings, *, search_path: Sequence[str] = ()) -> Machine:
+def make_machine(settings: RunSettings, *, search_path: Sequence[str] = ()) -> WorkerMachine:
     """Make the machine that measures on this host."""
     return WorkerMachine(settings, search_path=search_path)
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from autotune.errors import AutotuneError
 from autotune.measuring.errands import Owner
-from profiles import Case, ProfilesError, is_sqlite_file, parse_url
+from profiles import Case, ProfilesError, StoreAwayError, is_sqlite_file, parse_url
 
 LEASE_NOTE = "lease"
 """Kind of the notes that hold which tune measures a case."""
@@ -99,7 +99,10 @@ class Leases:
             AutotuneError: one has.
         """
         for key, case in self._cases.items():
-            holder = self._store.get_note(LEASE_NOTE, key)
+            try:
+                holder = self._store.get_note(LEASE_NOTE, key)
+            except StoreAwayError:
+                return  # nobody can take it over either; what was measured is kept until the store is back
             if holder != self._mine:
                 by = f" ({_who(holder)})" if holder else ""
                 raise AutotuneError(
@@ -110,11 +113,14 @@ class Leases:
     def _take(self, key: str) -> None:
         """Take one lease, waiting for whoever has it."""
         said: Any = None
-        seen, since = None, time.monotonic()
+        seen, since, looked = None, time.monotonic(), time.monotonic()
         while True:
             holder = self._store.get_note(LEASE_NOTE, key)
             life = None if holder is None else self._store.get_note(LIFE_NOTE, holder["tune"])
-            if (holder, life) != seen:
+            # While the store was away, or this process stopped, nobody's signs of life could be seen.
+            blind = time.monotonic() - looked > POLL_SECONDS + BEAT_SECONDS
+            looked = time.monotonic()
+            if (holder, life) != seen or blind:
                 seen, since = (holder, life), time.monotonic()
             dead = holder is not None and (_has_ended(holder) or time.monotonic() - since > GRACE_SECONDS)
             if holder is None or dead:

@@ -17,7 +17,7 @@ from autotune.measuring.rows import is_final
 from autotune.measuring.runners import MOST_LANES, ProbeRequest
 from autotune.measuring.trial import KeyPlace, Runner
 from autotune.problem.differences import differences
-from autotune.problem.steps import Observation, SiteSteps, is_current
+from autotune.problem.steps import Observation, SiteSteps, stored_observation
 from autotune.search.space import Space, build_space
 from autotune.tuning.request import TuneRequest
 from profiles import AdjointName, Case, DeviceKey, Measurement, ProblemKey, Tier, profile_id, profile_key
@@ -66,8 +66,16 @@ class Store(Protocol):
         """Its name for other processes."""
         ...
 
+    def check_writable(self) -> None:
+        """Raise where no rows can be stored."""
+        ...
+
     def put(self, measurement: Measurement) -> None:
         """Store one row durably."""
+        ...
+
+    def put_all(self, measurements: Iterable[Measurement]) -> int:
+        """Store rows durably, all or none, each under its key."""
         ...
 
     def measurements(self, *, problem_name: str | None = None, device: str | None = None) -> list[Measurement]:
@@ -317,8 +325,10 @@ def _observed(
     """Count the steps of every case, or read what was counted before for the same problem."""
     notes = {case: f"{keys[case.set_values].fingerprint} {case.horizon!r} {case.tolerance!r}" for case in questions}
     stored = {case: store.get_note(STEPS_NOTE, note) for case, note in notes.items()}
-    noted = {case: known for case, known in stored.items() if known is not None and is_current(known)}
-    found = {case: _from_note(known, case) for case, known in noted.items()}
+    noted = {case: seen for case, known in stored.items() if (seen := stored_observation(known)) is not None}
+    found = {
+        case: dataclasses.replace(seen, horizon=case.horizon, tolerance=case.tolerance) for case, seen in noted.items()
+    }
     for case, question in questions.items():
         if case in found and found[case].differentiated is None and question.adjoint is not None:
             del found[case]  # noted before that was looked at
@@ -338,9 +348,3 @@ def _observed(
 
 def _to_note(seen: Observation) -> dict[str, Any]:
     return dataclasses.asdict(seen)
-
-
-def _from_note(known: Mapping[str, Any], case: Case) -> Observation:
-    from autotune.problem.steps import decode_observation
-
-    return dataclasses.replace(decode_observation(known), horizon=case.horizon, tolerance=case.tolerance)

@@ -37,10 +37,12 @@ from profiles import (
     Scalar,
     Status,
     digest,
-    is_sqlite_file,
+    file_of,
     parse_url,
     profile_id,
     profile_key,
+    url_of_file,
+    user_folder,
     without_password,
 )
 
@@ -70,15 +72,13 @@ class StudyView:
 def study_path(store_url: str, name: str) -> Path | None:
     """Choose the file of a study: beside an SQLite store, in the user's data folder for a server; None in memory."""
     url = parse_url(store_url)
-    if is_sqlite_file(url):
-        folder = Path(f"{Path(str(url.database)).absolute()}.studies")
+    if (file := file_of(url)) is not None:
+        folder = Path(f"{file.absolute()}.studies")
     elif url.get_backend_name() == "sqlite":
         return None
     else:
-        import platformdirs
-
         of_store = digest(without_password(store_url))[:8]
-        folder = Path(platformdirs.user_data_dir("ckpt-tune", appauthor=False)) / "studies" / of_store
+        folder = user_folder("data") / "studies" / of_store
     return folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}.db"
 
 
@@ -116,7 +116,7 @@ def write_view(view: StudyView, path: Path) -> str:
             _put_in_place(connection, path)
     except (OSError, sqlite3.Error) as error:
         raise AutotuneError(f"the Optuna study {path} could not be written: {error}") from error
-    return f"sqlite:///{path.absolute()}"
+    return url_of_file(path)
 
 
 def _make(view: StudyView, connection: sqlite3.Connection) -> None:
@@ -167,13 +167,14 @@ def _insert(connection: sqlite3.Connection, trials: Sequence[FrozenTrial]) -> No
 
 def _put_in_place(connection: sqlite3.Connection, path: Path) -> None:
     """Write a database to a file of its own, then put that in the place of the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*"):
         with contextlib.suppress(OSError):  # another process may do the same now
             if time.time() - left.stat().st_mtime > _FORGOTTEN_SECONDS:
                 left.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with contextlib.closing(sqlite3.connect(temporary)) as file:
             file.execute("PRAGMA journal_mode=OFF")  # nobody sees the file before it is whole
             connection.backup(file)

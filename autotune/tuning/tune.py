@@ -20,6 +20,7 @@ from autotune.search.history import SearchGoal
 from autotune.search.search import Search, TrialRequest
 from autotune.search.space import Space
 from autotune.tuning.dry_run import Planned, plan, total_seconds
+from autotune.tuning.keeping import Keeping
 from autotune.tuning.lab import crew_of
 from autotune.tuning.lease import Leases
 from autotune.tuning.prepare import NOT_COUNTED, Machine, Prepared, Reuse, Store, prepare, reuse
@@ -109,8 +110,10 @@ def run_tune(request: TuneRequest, *, store: Store, machine: Machine, progress: 
 
     Raises:
         AutotuneError: the problem cannot be loaded or run, or the budget cannot be resolved.
+        ProfilesError: the store does not take rows, or is away for too long; rows that were measured wait in a spool.
         KeyboardInterrupt: it was interrupted; every finished measurement is stored.
     """
+    store.check_writable()
     prepared = prepare(request, store, machine, progress.say)
     return Tuning(prepared, store, machine, progress).run()
 
@@ -141,11 +144,11 @@ class Tuning:
     def __init__(self, prepared: Prepared, store: Store, machine: Machine, progress: TuneProgress) -> None:
         """Measure nothing yet."""
         self._prepared = prepared
-        self._store = store
+        self._store = Keeping(store, progress.note)
         self._machine = machine
         self._progress = progress
         self._leases = Leases(store, prepared.study, prepared.cases, note=progress.note)
-        self._sweep = Sweep(crew_of(machine), store, progress, may_store=self._leases.check)
+        self._sweep = Sweep(crew_of(machine), self._store, progress, may_store=self._leases.check)
 
     def run(self) -> TuneResult:
         """Search, choose, and note the choices; write the Optuna study, however it ends."""
@@ -153,6 +156,7 @@ class Tuning:
             with self._leases:
                 result = self._run()
         finally:
+            self._store.finish()
             study_url = self._write_study()
         return dataclasses.replace(result, study_url=study_url)
 
@@ -244,7 +248,10 @@ class Tuning:
                 there = {trial_key(row) for row in known.rows}
                 if not any(trial_key(row) in there for row in measured):
                     # A search that learns nothing would request the same for ever.
-                    raise RuntimeError(f"the store did not keep what was measured: {measured}")
+                    raise AutotuneError(
+                        f"rows of {self._prepared.name} were deleted from {self._store.place} as soon as they were "
+                        "stored: see who uses it, and run the same command again"
+                    )
 
     def _submit_wanted(self, search: Search, known: Reuse) -> None:
         """Hand out what the search wants next, while somebody is there to measure it."""

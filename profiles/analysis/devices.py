@@ -37,7 +37,8 @@ class Hardware:
     """What a compiler for a device is told that is not here, and what a bound of its seconds rests on.
 
     `compute_capability` is a GPU's, `topology` and `chip_config` are a TPU's; both empty where XLA does not compile for
-    the device. Figures are None where no source states them: `clock` in Hz, `cache`, `shared_memory` of a core and
+    the device. Figures are None where no source states them: `clock` in Hz, `cache` (of a TPU the memory on
+    its chip), `shared_memory` of a core and
     `shared_memory_per_block` in bytes, `bandwidth` in bytes a second, `flops` of 32-bit arithmetic and `matrix_flops`
     of dense 16-bit matrix products a second, `available` the bytes that the runtime leaves of a TPU's memory.
     """

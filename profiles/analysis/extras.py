@@ -7,6 +7,7 @@ plain records; whatever it leaves out is left out of the report.
 import dataclasses
 from typing import Protocol
 
+from profiles.analysis.plan import PlanRow
 from profiles.errors import RecordError
 from profiles.records.records import Case
 
@@ -91,7 +92,8 @@ class Recommended:
 class ReportExtras:
     """Everything that a report may show beside the measurements.
 
-    `verified_studies` names the studies whose rows were run under the user's own settings.
+    `verified_studies` names the studies whose rows were run under the user's own settings. `hardware` is what several
+    devices make of the problem, as `profiles.plan` gives it.
     """
 
     laws: tuple[PredictedBytes, ...] = ()
@@ -99,6 +101,11 @@ class ReportExtras:
     trees: tuple[Tree, ...] = ()
     recommended: tuple[Recommended, ...] = ()
     verified_studies: frozenset[str] = frozenset()
+    hardware: tuple[PlanRow, ...] = ()
+
+    def usable_bytes(self) -> dict[str, int]:
+        """Give what calls may use of each device."""
+        return {row.device: row.usable_bytes for row in self.hardware}
 
 
 def _equal_lengths(record: object, *names: str) -> None:

@@ -10,7 +10,7 @@ import enum
 import statistics
 from collections.abc import Iterable, Sequence
 
-from profiles.records.records import Measurement, PeakSource, Status, Tier
+from profiles.records.records import Measurement, PeakSource, Status, Tier, in_order
 
 MEASURED = (PeakSource.COMPILED, PeakSource.RUN)
 """The sources of a peak that count as measured; a traced figure is a prediction."""
@@ -112,7 +112,7 @@ def _point(group: Sequence[Measurement], allowed: frozenset[PeakSource]) -> Fron
         peak_source=largest.peak_source,
         run_seconds=statistics.median(samples) if samples else None,
         recompute_factor=max(factors) if factors else None,
-        rows=tuple(sorted(good, key=lambda row: (row.measured_at, row.key))),
+        rows=tuple(in_order(good)),
     )
 
 

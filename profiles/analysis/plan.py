@@ -26,6 +26,7 @@ CARRIES_OVER = (
     "Host memory: a transfer is taken to cost as much as a step; measure it with `ckpt-tune tune --tiers device,host`.",
     "What is carried over lacks the bytes that each backend needs for itself, which the margin stands for.",
     "What was compiled for a device is XLA's own plan of its memory; kernels tuned on the device may need more.",
+    "At least: a bound by operations and bytes that no call can do without, at stated peak rates. Calls take longer.",
 )
 """What a plan rests on, in words to print beside it."""
 
@@ -86,6 +87,9 @@ class PlanRow:
     (of one call, in the device's currency) are those of `seconds_checkpoints`: the count itself where it was timed,
     else the fastest that was and fits; None where nothing supports them.
 
+    `least_seconds` is a bound that no call can be below, `least_cost` that of a thousand calls; neither predicts
+    anything. None where the device's figures or the cost of a step are not known.
+
     `host_windows` states of `host_bytes` together in host memory bring a device that falls short of the limit to
     `host_recompute_factor`: the fewest that keep the limit, else all that may be held. None where the device needs
     none, or where theory, the bytes of a state or the budget allow none.
@@ -109,6 +113,8 @@ class PlanRow:
     cost: float | None = None
     currency: str = ""
     seconds_checkpoints: int | None = None
+    least_seconds: float | None = None
+    least_cost: float | None = None
     host_windows: int | None = None
     host_bytes: int | None = None
     host_recompute_factor: float | None = None

@@ -6,6 +6,7 @@ is what is read, to the last sample, whether the file is CSV, JSON or Parquet. T
 real number with `horizon_is_integer` beside it, and mappings are JSON texts.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -16,11 +17,23 @@ from typing import Any
 
 import pandas as pd
 
+from profiles.analysis.cells import quoted_cell, unquoted_cell
 from profiles.analysis.compare import Comparison
 from profiles.analysis.pareto import FrontAxis, pareto_front, points
 from profiles.analysis.plan import Plan, PlanRow
 from profiles.errors import RecordError, TableError
-from profiles.records.flat import ADDED, COLUMNS, NULLABLE_TEXT, Column, Kind, flatten, time_of, time_text, unflatten
+from profiles.records.flat import (
+    ADDED,
+    COLUMNS,
+    NULLABLE_TEXT,
+    Column,
+    Kind,
+    checked,
+    flatten,
+    time_of,
+    time_text,
+    unflatten,
+)
 from profiles.records.records import Measurement, Profile
 
 _SIDES = ("before", "after", "ratio")
@@ -150,7 +163,8 @@ def render_table(source: Profile | Iterable[Measurement], format_name: str) -> s
     """
     rows = rows_of(source)
     if format_name == "csv":
-        cells = [[_cell(column, flatten(row)[column.name]) for column in COLUMNS] for row in rows]
+        flat = [flatten(row) for row in rows]
+        cells = [[_cell(column, values[column.name]) for column in COLUMNS] for values in flat]
         frame = pd.DataFrame(cells, columns=pd.Index([column.name for column in COLUMNS]), dtype=object)
         # Both characters of the line end make the writer quote a cell, so a lone one inside a message survives.
         return frame.to_csv(index=False, lineterminator="\r\n")
@@ -181,7 +195,8 @@ def export_table(source: Profile | Iterable[Measurement], path: str | Path, *, f
             partial.write_text(render_table(source, name), encoding="utf-8", newline="")
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise TableError(f"cannot write {path}: {error.strerror or error}; name a place that can be written") from error
     return path
 
@@ -200,13 +215,17 @@ def import_table(path: str | Path, *, format_name: str | None = None) -> list[Me
     try:
         documents = readers[_format_of(path, format_name)](path)
     except OSError as error:
-        raise TableError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise TableError(f"{path} is not a table of measurements as ckpt-tune exports them: {error}") from error
+        said = " ".join(str(error.strerror or error).split())[:200]
+        raise TableError(f"cannot read {path}: {said}") from error
+    except RecordError as error:
+        raise TableError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError) as error:
+        said = " ".join(f"{error}".split())[:200] or type(error).__name__
+        raise TableError(f"{path} is not a table of measurements as ckpt-tune exports them: {said}") from error
     found = []
     for number, values in enumerate(documents, start=1):
         try:
-            found.append(unflatten(values))
+            found.append(checked(unflatten(values)))
         except RecordError as error:
             raise TableError(f"row {number} of {path}: {error}") from error
     return found
@@ -233,14 +252,14 @@ def _cell(column: Column, value: Any) -> str:
     if value is None:
         return ""
     if column.kind is Kind.TEXT:
-        return value
+        return quoted_cell(value)
     return time_text(value) if column.kind is Kind.TIME else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _from_cell(column: Column, text: str) -> Any:
     """Read a CSV cell."""
     if column.kind is Kind.TEXT:
-        return None if not text and column.name in NULLABLE_TEXT else text
+        return None if not text and column.name in NULLABLE_TEXT else unquoted_cell(text)
     if not text:
         return None
     return time_of(text) if column.kind is Kind.TIME else json.loads(text)

@@ -1,14 +1,14 @@
 """The parts that figures share: rows of a table in a specification, zoom and pan, a budget, what a point says."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from profiles.figures.channels import Measure
-from profiles.figures.looks import BUDGET, INK
+from profiles.figures.looks import BUDGET, FAINT, INK
 from profiles.units import format_bytes
 
 WIDTH, HEIGHT = 400, 280
@@ -56,6 +56,10 @@ def zoom(name: str) -> alt.Parameter:
     )
 
 
+NAME_STEP = 72
+"""Room for the name of a device along its line, in pixels."""
+
+
 def budget_layers(measure: Measure, budget_bytes: float, *, across: bool = False) -> list[Any]:
     """Draw a budget as a line, with its text, and a broad invisible line to hold it by.
 
@@ -92,6 +96,21 @@ def budget_layers(measure: Measure, budget_bytes: float, *, across: bool = False
     grip = grip.encode(**at, tooltip=alt.value("drag to move the budget"))
     parameters = alt.param(name="budget", value=budget_bytes), alt.param(name="budget_unit", value=measure.size)
     return [named(line, "budget").add_params(*parameters), named(text, "budget_text"), named(grip, GRIP)]
+
+
+def device_layers(measure: Measure, devices: Mapping[str, float]) -> list[Any]:
+    """Draw what calls may use of devices as thin upright lines, each with its name beside it, neighbours not level."""
+    by_size = sorted(devices.items(), key=lambda device: (device[1], device[0]))
+    records = [
+        {"device": name, "usable": size / measure.size, "down": NAME_STEP * (place % 3) + NAME_STEP / 4}
+        for place, (name, size) in enumerate(by_size)
+    ]
+    base = alt.Chart(alt.InlineData(values=records, name="devices"))
+    at = alt.X("usable:Q", scale=measure.scale(), axis=measure.axis())
+    line = base.mark_rule(color=FAINT, strokeWidth=1, strokeDash=[2, 2], aria=False).encode(x=at)
+    text = base.mark_text(color=FAINT, fontSize=10, angle=270, align="right", baseline="bottom", dy=-2, aria=False)
+    said = text.encode(x=at, y=alt.Y("down:Q", scale=None, axis=None), text="device:N")
+    return [named(line, "devices"), named(said, "device_names")]
 
 
 def tips(entries: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[alt.Tooltip]]:

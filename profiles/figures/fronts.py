@@ -1,6 +1,8 @@
 """Figures of memory against time and against recomputation: the fronts of one profile, or of several."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import altair as alt
@@ -23,6 +25,7 @@ from profiles.figures.charts import (
     budget_text,
     count_of,
     data,
+    device_layers,
     filled,
     finished,
     hollow,
@@ -35,6 +38,8 @@ from profiles.figures.looks import INK
 
 PEAK_TITLE = "peak memory of one call"
 FACTOR_TITLE = "recompute factor (executed steps / steps)"
+FAR = 16.0
+"""Devices that offer more than so many times what the largest point takes are left out of a figure."""
 CHOSEN = "fits best"
 """The mark of what a page finds within a budget that its reader chose."""
 
@@ -71,6 +76,7 @@ def front_figure(
     objective: FrontAxis = FrontAxis.SECONDS,
     *,
     budget_bytes: float | None = None,
+    devices: Mapping[str, float] = MappingProxyType({}),
     title: str = "",
     note: str = "",
 ) -> alt.LayerChart:
@@ -83,10 +89,13 @@ def front_figure(
         points: `points_table(profile)`, or `compared_table(profiles)`.
         objective: what to draw memory against.
         budget_bytes: where to draw the line of the budget.
+        devices: bytes that calls may use of other devices, by name: thin lines, of those that lie near the points.
         title: above the figure.
         note: below the title.
     """
     cost, sizes = _COSTS[objective], known(points["peak_bytes"])
+    devices = {name: size for name, size in devices.items() if sizes and min(sizes) <= size <= FAR * max(sizes)}
+    sizes = [*sizes, *devices.values()]
     measure_cost = seconds_measure if objective is FrontAxis.SECONDS else count_measure
     size = bytes_measure("peak_bytes", PEAK_TITLE, sizes, budget_bytes)
     panel = _Panel(
@@ -107,6 +116,8 @@ def front_figure(
         f"front{budget_text(budget_bytes)}"
     )
     layers[0] = layers[0].add_params(zoom(f"zoom_{objective}"))
+    if devices:
+        layers = [*device_layers(size, devices), *layers]
     if budget_bytes:  # below the points, which could not be pointed at otherwise
         layers = [*budget_layers(size, budget_bytes), *layers]
     shown = _note(points, note) if title or note else ""
@@ -115,10 +126,19 @@ def front_figure(
 
 
 def fronts_figure(
-    points: pd.DataFrame, *, budget_bytes: float | None = None, title: str = "", note: str = ""
+    points: pd.DataFrame,
+    *,
+    budget_bytes: float | None = None,
+    devices: Mapping[str, float] = MappingProxyType({}),
+    title: str = "",
+    note: str = "",
 ) -> alt.HConcatChart:
     """Draw memory against seconds, and beside it against recomputation; arguments as for `front_figure`."""
-    panels = [front_figure(points, objective, budget_bytes=budget_bytes) for objective in FrontAxis]
+    lines: dict[FrontAxis, Mapping[str, float]] = {FrontAxis.RECOMPUTE: devices}
+    panels = [
+        front_figure(points, objective, budget_bytes=budget_bytes, devices=lines.get(objective, {}))
+        for objective in FrontAxis
+    ]
     described = " ".join(f"{panel.description}." for panel in panels)
     both = alt.hconcat(*panels)
     parameters: Any = both.params

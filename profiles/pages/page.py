@@ -17,6 +17,7 @@ import vl_convert
 
 from profiles.analysis.extras import ReportExtras
 from profiles.figures.rendering import VEGA_LITE
+from profiles.pages.hardware import hardware_card
 from profiles.pages.page_data import embed, page_data, provenance
 from profiles.records.records import Profile
 
@@ -73,7 +74,8 @@ def render_page(profile: Profile, *, budget_bytes: int | None = None, extras: Re
     Returns:
         The text of an HTML file.
     """
-    data = page_data(profile, budget_bytes=budget_bytes, extras=extras or ReportExtras())
+    extras = extras or ReportExtras()
+    data, hardware = page_data(profile, budget_bytes=budget_bytes, extras=extras), extras.hardware
     style = _asset("page.css")
     script = "\n".join(['"use strict";', *(_asset(name) for name in SCRIPTS)])
     device, count = profile.device, len(profile.measurements)
@@ -85,7 +87,7 @@ def render_page(profile: Profile, *, budget_bytes: int | None = None, extras: Re
         subtitle=html.escape(f"{count:,} measurement{'s' * (count != 1)} on {devices}, {adjoint}"),
         newest=html.escape(profile.newest.measured_at.strftime("%Y-%m-%d")),
         setting_name=html.escape(data["setting_name"]),
-        cards="\n".join(_card(card) for card in CARDS if card.name in data["charts"]),
+        cards="\n".join([*(_card(card) for card in CARDS if card.name in data["charts"]), hardware_card(hardware)]),
         thinned=html.escape(data["thinned"] and f" {data['thinned']}; tables, fronts and choices know them all."),
         provenance=listed,
         style=style,

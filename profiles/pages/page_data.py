@@ -104,7 +104,10 @@ def _charts(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Make the specification of every figure, as the page shows it, and the tables that they are drawn from."""
     figures = {
-        **{str(axis): front_figure(points, axis, budget_bytes=budget_bytes) for axis in FrontAxis},
+        str(FrontAxis.SECONDS): front_figure(points, FrontAxis.SECONDS, budget_bytes=budget_bytes),
+        str(FrontAxis.RECOMPUTE): front_figure(
+            points, FrontAxis.RECOMPUTE, budget_bytes=budget_bytes, devices=extras.usable_bytes()
+        ),
         "bytes": bytes_figure(points, laws_table(profile, extras.laws), lost_table(profile), budget_bytes=budget_bytes),
         "recompute": recompute_figure(points, optima_table(profile, extras.optima)),
     }

@@ -59,7 +59,13 @@ def _figures(profile: Profile, budget_bytes: int | None, extras: ReportExtras) -
     optima = optima_table(profile, extras.optima)
     thin_lines = "; ".join(text for text in ["thin lines: theoretical optimum" * bool(len(optima)), note] if text)
     figures = {
-        "front": fronts_figure(points, budget_bytes=budget_bytes, title=f"{name}: Pareto front on {kind}", note=note),
+        "front": fronts_figure(
+            points,
+            budget_bytes=budget_bytes,
+            devices=extras.usable_bytes(),
+            title=f"{name}: Pareto front on {kind}",
+            note=note,
+        ),
         "bytes": bytes_figure(points, laws, lost, budget_bytes=budget_bytes, title=title, note=below),
         "steps": steps_figure(steps_table(profile), title=f"{name}: steps"),
         "recompute": recompute_figure(points, optima, title=f"{name}: recompute factor", note=thin_lines),

@@ -166,8 +166,26 @@ def unflatten(values: Mapping[str, Any]) -> Measurement:
         )
     except RecordError:
         raise
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, KeyError, RecursionError) as error:
         raise RecordError(f"not a measurement: {error}") from error
+
+
+def checked(row: Measurement) -> Measurement:
+    """Give a row back that may have been measured, and refuse one that cannot: what comes from a file is anybody's.
+
+    Raises:
+        RecordError: it held no state, took no or negative time, or was measured before 1970.
+    """
+    seconds = (*row.run_seconds, *(s for s in (row.trace_seconds, row.compile_seconds) if s is not None))
+    if row.checkpoints < 1:
+        raise RecordError(f"checkpoints must be at least 1, found {row.checkpoints}")
+    if any(sample <= 0 for sample in row.run_seconds) or any(sample < 0 for sample in seconds):
+        raise RecordError(f"a call takes more than 0 seconds, found {min(seconds):g}")
+    if row.recompute_factor is not None and row.recompute_factor <= 0:
+        raise RecordError(f"recompute_factor is above 0, or unknown, found {row.recompute_factor:g}")
+    if not 1970 <= row.measured_at.year < 9000:
+        raise RecordError(f"measured_at must be from 1970 on, found {row.measured_at.isoformat()}")
+    return row
 
 
 def _tier(values: Mapping[str, Any]) -> Tier | None:

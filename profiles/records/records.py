@@ -10,7 +10,7 @@ import enum
 import math
 import operator
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from profiles.errors import RecordError
@@ -245,11 +245,16 @@ class Measurement(Point):
                 set_field(self, name, _real(name, getattr(self, name)))
         if self.seed is not None:
             set_field(self, "seed", operator.index(self.seed))
+            if not -(2**63) <= self.seed < 2**63:
+                raise RecordError(f"seed must be within 64 bits, found {self.seed}")
         set_field(self, "run_seconds", tuple(_real("run_seconds", sample) for sample in self.run_seconds))
         set_field(self, "versions", sorted_mapping(self.versions, clean_text))
         if self.measured_at.tzinfo is None:
             raise RecordError(f"measured_at must know its time zone, found {self.measured_at.isoformat()}")
-        set_field(self, "measured_at", self.measured_at.astimezone(dt.UTC))
+        try:
+            set_field(self, "measured_at", self.measured_at.astimezone(dt.UTC))
+        except OverflowError:
+            raise RecordError(f"measured_at is beyond the calendar: {self.measured_at.isoformat()}") from None
 
     @property
     def key(self) -> str:
@@ -287,12 +292,14 @@ class Profile(ShownProfile):
 
     name: str
     measurements: tuple[Measurement, ...]
+    _by_case: dict[Case, list[Measurement]] = dataclasses.field(
+        init=False, repr=False, compare=False, hash=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         if not self.measurements:
             raise RecordError(f"profile {self.name!r} must hold at least one measurement, found none")
-        ordered = sorted(self.measurements, key=lambda row: (row.measured_at, row.key))
-        object.__setattr__(self, "measurements", tuple(ordered))
+        object.__setattr__(self, "measurements", tuple(in_order(self.measurements)))
 
     @property
     def newest(self) -> Measurement:
@@ -327,15 +334,32 @@ class Profile(ShownProfile):
     @property
     def cases(self) -> tuple[Case, ...]:
         """The cases that were measured, by horizon, tolerance and `--set` values."""
-        return tuple(sorted({row.case for row in self.measurements}, key=lambda case: case.order))
+        return tuple(sorted(self._cases(), key=lambda case: case.order))
+
+    def _cases(self) -> dict[Case, list[Measurement]]:
+        """Sort the rows by their cases, once: a large profile is asked for them again and again."""
+        if not self._by_case:
+            for row in self.measurements:
+                self._by_case.setdefault(row.case, []).append(row)
+        return self._by_case
 
     def rows(self, case: Case) -> tuple[Measurement, ...]:
         """List the rows of one case that belong to the newest state of its code, oldest first.
 
         Rows of an older fingerprint stay in `measurements`, and are not compared with newer ones.
         """
-        rows = [row for row in self.measurements if row.case == case]
-        return tuple(row for row in rows if row.problem.fingerprint == rows[-1].problem.fingerprint)
+        rows = self._cases().get(case, [])
+        newest = rows[-1].problem if rows else None
+        return tuple(row for row in rows if row.problem is newest or row.problem == newest)
+
+
+def in_order(rows: Iterable[Measurement]) -> list[Measurement]:
+    """Sort rows by when they were measured, and rows of one moment by their keys."""
+    moments: dict[dt.datetime, list[Measurement]] = {}
+    for row in rows:
+        moments.setdefault(row.measured_at, []).append(row)
+    ordered = (moments[moment] for moment in sorted(moments))
+    return [row for same in ordered for row in (sorted(same, key=lambda row: row.key) if len(same) > 1 else same)]
 
 
 def profile_id(row: Measurement) -> str:

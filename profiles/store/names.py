@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from profiles.errors import AmbiguousProfile, NoSuchProfile
-from profiles.records.records import AdjointName, Profile
+from profiles.records.records import Profile
 
 
 def choose(text: str, profiles: Sequence[Profile], place: str) -> Profile:
@@ -38,18 +38,23 @@ def _newest_of_each(profiles: Sequence[Profile]) -> list[Profile]:
 
 
 def _matches(text: str, profile: Profile) -> bool:
-    """Return whether what a person typed may mean the profile."""
-    rest, _, id_ = text.partition("#")
-    if id_ and not profile.id.startswith(id_):
-        return False
-    name, at, place = rest.partition("@")
-    if name not in (profile.name, profile.problem.name) and (name or not id_):
-        return False
-    if not at:
-        return True
-    kind, adjoint = place, ""
-    for known in AdjointName:
-        if place == known or place.endswith(f":{known}"):
-            kind, adjoint = place[: -len(known)].removesuffix(":"), str(known)
-    device = profile.device
-    return kind in ("", device.kind, device.label, device.platform) and adjoint in ("", profile.adjoint)
+    """Return whether what a person typed may mean the profile; names may hold `@` and `#` themselves."""
+    for name in {profile.name, profile.problem.name, ""}:
+        rest = text.removeprefix(name)
+        if text.startswith(name) and (name or rest) and _narrows_to(rest, profile, bare=not name):
+            return True
+    return False
+
+
+def _narrows_to(rest: str, profile: Profile, *, bare: bool) -> bool:
+    """Return whether what follows a name, `[@kind][:adjoint][#id]`, leaves the profile in."""
+    device, adjoint = profile.device, profile.adjoint
+    places = ["", *(f"@{kind}" for kind in ("", device.kind, device.label, device.platform)), f"@{adjoint}"]
+    for place in [*places, *(f"{place}:{adjoint}" for place in places if place)]:
+        if rest.startswith(place):
+            id_ = rest.removeprefix(place)
+            if (not id_ and not bare) or (len(id_) > 1 and id_[0] == "#" and profile.id.startswith(id_[1:])):
+                return True
+            if id_ == "#" and not bare:
+                return True
+    return False

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from profiles.errors import RecordError
 from profiles.records.flat import COLUMNS, NULLABLE_TEXT, Column, Kind, flatten, time_of, time_text, unflatten
 from profiles.records.records import Measurement
 
@@ -95,13 +96,15 @@ def from_row(row: Mapping[str, Any]) -> Measurement:
 
     Raises:
         RecordError: the row is not a measurement.
-        ValueError: a text that should be JSON is not.
     """
     values = dict(row)
     for column in COLUMNS:
-        value = values[column.name]
-        if column.kind in (Kind.MAPPING, Kind.REALS) or (column.kind is Kind.NUMBER and value is not None):
-            values[column.name] = json.loads(value)
-        elif column.kind is Kind.TIME:
-            values[column.name] = time_of(str(value))
+        value = values.get(column.name)
+        try:
+            if column.kind in (Kind.MAPPING, Kind.REALS) or (column.kind is Kind.NUMBER and value is not None):
+                values[column.name] = json.loads(str(value))
+            elif column.kind is Kind.TIME:
+                values[column.name] = time_of(str(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RecordError(f"{column.name} is no {column.kind}: {str(value)[:80]!r}") from error
     return unflatten(values)

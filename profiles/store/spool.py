@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from profiles.errors import RecordError, StoreError
 from profiles.records.records import Measurement, digest
+from profiles.store.places import user_folder
 from profiles.store.schema import from_row, to_row
 from profiles.store.urls import without_password
 
@@ -36,7 +35,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 def spool_folder() -> Path:
     """Name the folder of all spools of this user."""
-    return Path(platformdirs.user_data_dir("ckpt-tune", appauthor=False)) / "spool"
+    return user_folder("data") / "spool"
 
 
 class Spool:

@@ -6,44 +6,51 @@ machine, PostgreSQL a team and several hosts.
 """
 
 import contextlib
-import datetime as dt
 import importlib.metadata
 import json
 import sqlite3
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from profiles.errors import NoSuchProfile, RecordError, StoreError
-from profiles.records.records import Measurement, Profile, Status, digest, profile_id
+from profiles.errors import NoSuchProfile, RecordError, StoreAwayError, StoreError
+from profiles.records.records import Measurement, Profile, Status
+from profiles.records.values import clean_text
 from profiles.store.engine import (
     cause_of,
     default_url,
     explain,
+    file_of,
     is_sqlite_file,
     make_engine,
     parse_url,
     place_of,
+    prepare_file,
+    url_of_file,
     use_write_ahead_log,
 )
+from profiles.store.listing import Summary, list_profiles
 from profiles.store.migrations import SCHEMA_VERSION, check_version, migrate, stored_version
 from profiles.store.names import choose
-from profiles.store.schema import MEASUREMENTS, NOTES, from_row, to_row
+from profiles.store.patience import hung_up_on, patience_seconds, patiently
+from profiles.store.reading import RowReader, profiles_of
+from profiles.store.schema import MEASUREMENTS, NOTES, to_row
+from profiles.store.writing import KEYS_AT_ONCE, note_key, note_row, swap_row, try_to_write, write_rows
 
 T = TypeVar("T")
 
-RETRY_SECONDS = (0.2, 1.0, 3.0)
-"""How long a write waits before each new try when a database server drops the connection."""
-
 _NAME_KIND = "profile-name"
-_KEYS_AT_ONCE = 500  # below every database's limit of parameters in one statement
 
 
-def open_store(url: str | None = None, *, read_only: bool = False, busy_seconds: float = 30.0) -> "ProfileStore":
+def open_store(
+    url: str | None = None,
+    *,
+    read_only: bool = False,
+    busy_seconds: float = 30.0,
+    on_damage: Callable[[str], None] | None = None,
+) -> "ProfileStore":
     """Open a store, making it (and its folder) where it does not exist yet.
 
     Args:
@@ -51,12 +58,15 @@ def open_store(url: str | None = None, *, read_only: bool = False, busy_seconds:
             else SQLite in the user's data folder.
         read_only: never write, not even to make the store; works in a folder that cannot be written.
         busy_seconds: how long to wait for another process that is writing (SQLite).
+        on_damage: told in one line of each row and document that cannot be read, which is then passed over; where None
+            it is a StoreError.
 
     Raises:
+        StoreNameError: `url` names no store.
         StoreError: it cannot be opened; one line with the store, what was found, and what to do.
         StoreVersionError: it was written by a newer version.
     """
-    return ProfileStore(url or default_url(), read_only=read_only, busy_seconds=busy_seconds)
+    return ProfileStore(url or default_url(), read_only=read_only, busy_seconds=busy_seconds, on_damage=on_damage)
 
 
 class ProfileStore:
@@ -65,7 +75,14 @@ class ProfileStore:
     A context manager; safe to use from several threads and from any number of processes at once.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False, busy_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        read_only: bool = False,
+        busy_seconds: float = 30.0,
+        on_damage: Callable[[str], None] | None = None,
+    ) -> None:
         """Open the store; see `open_store`."""
         self._url = parse_url(url)
         self.place = place_of(self._url)
@@ -73,8 +90,11 @@ class ProfileStore:
         self.read_only = read_only
         """Whether writing is refused."""
         self._busy_seconds = busy_seconds
-        if is_sqlite_file(self._url):
-            _prepare_file(Path(str(self._url.database)), read_only)
+        self._on_damage = on_damage
+        self._patience_seconds = patience_seconds()
+        self._gave_up = False
+        if (file := file_of(self._url)) is not None:
+            prepare_file(file, read_only)
         self._engine = make_engine(self._url, read_only=read_only, busy_seconds=busy_seconds)
         try:
             self._check_tables()
@@ -85,7 +105,8 @@ class ProfileStore:
     @property
     def url(self) -> str:
         """The store's URL with its password, as another process needs it to open the same store."""
-        return self._url.render_as_string(hide_password=False)
+        file = file_of(self._url)
+        return self._url.render_as_string(hide_password=False) if file is None else url_of_file(file)
 
     def __enter__(self) -> Self:
         return self
@@ -118,13 +139,21 @@ class ProfileStore:
         """
         rows = list({measurement.key: to_row(measurement) for measurement in measurements}.values())
 
-        self._write(lambda connection: _write_rows(connection, MEASUREMENTS, ("key",), rows))
+        self._write(lambda connection: write_rows(connection, MEASUREMENTS, ("key",), rows))
         return len(rows)
 
     def get(self, key: str) -> Measurement | None:
         """Read the measurement of a key, None where there is none."""
         found = self._select(MEASUREMENTS.c.key == key)
         return found[0] if found else None
+
+    def known_keys(self, keys: Iterable[str]) -> set[str]:
+        """Return which of some keys are those of stored rows."""
+        listed, found = list(keys), set()
+        for start in range(0, len(listed), KEYS_AT_ONCE):
+            wanted = sa.select(MEASUREMENTS.c.key).where(MEASUREMENTS.c.key.in_(listed[start : start + KEYS_AT_ONCE]))
+            found.update(self._read(lambda connection, wanted=wanted: connection.execute(wanted).scalars().all()))
+        return found
 
     def measurements(
         self,
@@ -159,8 +188,8 @@ class ProfileStore:
 
         def work(connection: sa.Connection) -> int:
             gone = 0
-            for start in range(0, len(keys), _KEYS_AT_ONCE):
-                some = keys[start : start + _KEYS_AT_ONCE]
+            for start in range(0, len(keys), KEYS_AT_ONCE):
+                some = keys[start : start + KEYS_AT_ONCE]
                 gone += connection.execute(sa.delete(MEASUREMENTS).where(MEASUREMENTS.c.key.in_(some))).rowcount
             if name_key is not None:
                 connection.execute(sa.delete(NOTES).where(NOTES.c.kind == _NAME_KIND, NOTES.c.key == name_key))
@@ -168,23 +197,28 @@ class ProfileStore:
 
         return self._write(work)
 
+    def check_writable(self) -> None:
+        """Find out whether this store takes rows, before anything is measured for it.
+
+        Raises:
+            StoreError: it does not; one line says why.
+        """
+        self._write(lambda connection: try_to_write(connection, MEASUREMENTS, NOTES))
+
     # --- profiles ---------------------------------------------------------------------------------------------------
 
     def profiles(self) -> list[Profile]:
         """Bring all measurements together to profiles, by name, the newest first where names are equal."""
         return self._profiles(self.notes(_NAME_KIND))
 
+    def summaries(self) -> list[Summary]:
+        """Sum every profile up without reading its rows, in the order of `profiles`."""
+        labels = self.notes(_NAME_KIND)
+        return self._read(lambda connection: list_profiles(connection, labels))
+
     def _profiles(self, labels: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> list[Profile]:
         """Bring the measurements that meet the conditions together to profiles."""
-        groups: dict[str, list[Measurement]] = {}
-        for row in self._select(*conditions):
-            groups.setdefault(profile_id(row), []).append(row)
-        found = [
-            Profile(name=str(labels.get(id_) or rows[-1].problem.name), measurements=tuple(rows))
-            for id_, rows in groups.items()
-        ]
-        found.sort(key=lambda profile: profile.newest.measured_at, reverse=True)
-        return sorted(found, key=lambda profile: profile.name)
+        return profiles_of(self._select(*conditions), labels)
 
     def profile(self, name: str) -> Profile:
         """Find one profile by name.
@@ -197,15 +231,13 @@ class ProfileStore:
             NoSuchProfile: there is none; the message lists those that there are.
             AmbiguousProfile: devices or adjoints differ; the message lists the candidates.
         """
-        labels = self.notes(_NAME_KIND)
-        bare = name.partition("#")[0].partition("@")[0]
+        name, labels = clean_text(name), self.notes(_NAME_KIND)
         # A store may hold many problems; unless the name was given by a person, one problem's rows are enough.
-        if (
-            bare
-            and bare not in labels.values()
-            and (found := self._profiles(labels, MEASUREMENTS.c.problem_name == bare))
-        ):
-            return choose(name, found, self.place)
+        bare = [name[:end] for end, letter in enumerate(f"{name}#") if letter in "@#" and end]
+        if bare and not set(bare) & set(map(str, labels.values())):
+            found = self._profiles(labels, MEASUREMENTS.c.problem_name.in_(bare))
+            if found:
+                return choose(name, found, self.place)
         return choose(name, self._profiles(labels), self.place)
 
     def rename(self, profile: Profile, name: str) -> Profile:
@@ -240,8 +272,8 @@ class ProfileStore:
         Raises:
             StoreError: it could not be stored, or is not JSON.
         """
-        row = _note_row(kind, key, value)
-        self._write(lambda connection: _write_rows(connection, NOTES, ("kind", "key"), [row]))
+        row = note_row(kind, key, value)
+        self._write(lambda connection: write_rows(connection, NOTES, ("kind", "key"), [row]))
 
     def swap_note(self, kind: str, key: str, old: Any, new: Any) -> bool:
         """Put a document in the place of another one in one step, unless another one than `old` is there.
@@ -258,45 +290,38 @@ class ProfileStore:
         Raises:
             StoreError: it could not be stored, or is not JSON.
         """
-        row = _note_row(kind, key, new)
-        there = (NOTES.c.kind == kind) & (NOTES.c.key == row["key"])
-        same = there & (NOTES.c.value == _note_row(kind, key, old)["value"])
-
-        def work(connection: sa.Connection) -> bool:
-            if old is not None:
-                change = sa.delete(NOTES).where(same) if new is None else sa.update(NOTES).where(same).values(row)
-                return connection.execute(change).rowcount == 1
-            if connection.execute(sa.select(NOTES.c.key).where(there)).first() is not None:
-                return False
-            if new is not None:
-                connection.execute(sa.insert(NOTES), [row])
-            return True
-
-        return self._write(work)
+        before, after = note_row(kind, key, old), note_row(kind, key, new)
+        return self._write(
+            lambda connection: swap_row(connection, NOTES, before if old is not None else None, after, new is not None)
+        )
 
     def get_note(self, kind: str, key: str) -> Any:
         """Read a document, None where there is none."""
-        statement = sa.select(NOTES.c.value).where(NOTES.c.kind == kind, NOTES.c.key == _note_key(key))
-        with self._explained(), self._engine.connect() as connection:
-            text = connection.execute(statement).scalar()
-        return None if text is None else json.loads(text)
+        statement = sa.select(NOTES.c.value).where(NOTES.c.kind == kind, NOTES.c.key == note_key(key))
+        text = self._read(lambda connection: connection.execute(statement).scalar())
+        found = () if text is None else self._readable(f"the note {kind}", lambda: json.loads(text))
+        return found[0] if found else None
 
     def notes(self, kind: str) -> dict[str, Any]:
         """Read every document of a kind, by key; keys of over 255 characters are shortened to their digest."""
         statement = sa.select(NOTES.c.key, NOTES.c.value).where(NOTES.c.kind == kind).order_by(NOTES.c.written_at)
-        with self._explained(), self._engine.connect() as connection:
-            return {key: json.loads(text) for key, text in connection.execute(statement)}
+        rows = self._read(lambda connection: connection.execute(statement).all())
+        found = {key: self._readable(f"the note {kind}", lambda text=text: json.loads(text)) for key, text in rows}
+        return {key: values[0] for key, values in found.items() if values}
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _check_tables(self) -> None:
         """Make or upgrade the tables where they need it, and refuse those of a newer version."""
-        with self._explained():
-            with self._engine.connect() as connection:
+
+        def once() -> None:
+            with self._engine.connect() as connection, hung_up_on(connection):
                 version = stored_version(connection)
             check_version(version, self.place)
             if version < SCHEMA_VERSION:
                 self._upgrade(version)
+
+        self._patiently(once, opening=True)
 
     def _upgrade(self, version: int) -> None:
         """Bring the tables to this version."""
@@ -322,93 +347,60 @@ class ProfileStore:
         """
         if self.read_only:
             raise StoreError(f"the store {self.place} is opened to read only: nothing was written")
-        waits = iter(RETRY_SECONDS)
-        while True:
-            try:
-                with self._begin() as connection:
-                    return work(connection)
-            except SQLAlchemyError as error:
-                wait = next(waits, None)
-                if wait is None or not self._worth_retrying(error):
-                    raise explain(error, self._url) from cause_of(error, self._url)
-                time.sleep(wait)
 
-    def _worth_retrying(self, error: SQLAlchemyError) -> bool:
-        """Return whether the same write may succeed in a moment."""
-        if isinstance(error, IntegrityError):
-            return True  # another process inserted the same key between our UPDATE and INSERT
+        def once() -> T:
+            with self._begin() as connection, hung_up_on(connection):
+                return work(connection)
+
+        return self._patiently(once)
+
+    def _read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work`, which reads, again where a server dropped it."""
+
+        def once() -> T:
+            with self._engine.connect() as connection, hung_up_on(connection):
+                return work(connection)
+
+        return self._patiently(once)
+
+    def _patiently(self, once: Callable[[], T], *, opening: bool = False) -> T:
         server = self._engine.dialect.name != "sqlite"
-        return server and isinstance(error, DBAPIError) and (
-            error.connection_invalidated or isinstance(error, OperationalError)
-        )  # fmt: skip
+        seconds = 0.0 if self._gave_up else self._patience_seconds
+        try:
+            with self._explained():
+                found = patiently(once, seconds, server=server, opening=opening)
+        except StoreAwayError:
+            self._gave_up = True  # what follows asks once, until the server answers again
+            raise
+        self._gave_up = False
+        return found
 
     def _select(self, *conditions: sa.ColumnElement[bool]) -> list[Measurement]:
         """Read the measurements that meet the conditions, oldest first."""
         statement = sa.select(MEASUREMENTS).where(*conditions).order_by(MEASUREMENTS.c.measured_at, MEASUREMENTS.c.key)
-        with self._explained(), self._engine.connect() as connection:
-            return [from_row(dict(row)) for row in connection.execute(statement).mappings()]
+        rows, reader = self._read(lambda connection: connection.execute(statement).all()), RowReader()
+        found = (self._readable(row, lambda row=row: reader.read(row)) for row in rows)
+        return [row for one in found for row in one]
+
+    def _readable(self, what: Any, read: Callable[[], T]) -> tuple[T, ...]:
+        """Read something that was stored; nothing where it cannot be read, and somebody wants to hear of that."""
+        try:
+            return (read(),)
+        except (RecordError, ValueError, RecursionError) as error:
+            said = " ".join(str(error).split())[:300]
+            named = what if isinstance(what, str) else f"the row {what.key}"
+            line = f"the store {self.place} holds something that was changed by hand or damaged: {named}: {said}"
+            if self._on_damage is None:
+                raise StoreError(line) from error
+            self._on_damage(line)
+            return ()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn a database's complaint, or a row that cannot be read, into one line."""
+        """Turn a database's complaint into one line."""
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise explain(error, self._url) from cause_of(error, self._url)
-        except (RecordError, json.JSONDecodeError) as error:
-            raise StoreError(f"the store {self.place} holds a row that was changed by hand: {error}") from error
-
-
-def _write_rows(
-    connection: sa.Connection, table: sa.Table, keys: Sequence[str], rows: Sequence[dict[str, Any]]
-) -> None:
-    """Update the rows whose keys are there and insert the others; plain SQL, so that it works on every database."""
-    there: set[tuple[Any, ...]] = set()
-    for start in range(0, len(rows), _KEYS_AT_ONCE):
-        some = rows[start : start + _KEYS_AT_ONCE]
-        last = table.c[keys[-1]].in_([row[keys[-1]] for row in some])
-        found = connection.execute(sa.select(*(table.c[key] for key in keys)).where(last))
-        there.update(tuple(row) for row in found)
-    old = [row for row in rows if tuple(row[key] for key in keys) in there]
-    new = [row for row in rows if tuple(row[key] for key in keys) not in there]
-    if old:
-        where = [table.c[key] == sa.bindparam(f"old_{key}") for key in keys]
-        update = (
-            sa.update(table).where(*where).values({c.name: sa.bindparam(c.name) for c in table.c if c.name not in keys})
-        )
-        connection.execute(update, [row | {f"old_{key}": row[key] for key in keys} for row in old])
-    if new:
-        connection.execute(sa.insert(table), new)
-
-
-def _note_row(kind: str, key: str, value: Any) -> dict[str, str]:
-    """Write a document as a row of its table."""
-    try:
-        text = json.dumps(value, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"a note of kind {kind!r} must be JSON: {error}") from error
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    return {"kind": kind, "key": _note_key(key), "value": text, "written_at": now}
-
-
-def _note_key(key: str) -> str:
-    """Fit a note's key in its column."""
-    return key if len(key) <= 255 else digest(key)
-
-
-def _prepare_file(path: Path, read_only: bool) -> None:
-    """Make the folder and the empty file of a new store, or say what is in the way."""
-    if path.is_dir():
-        raise StoreError(f"the store {path} is a folder: name a file in it, such as {path / 'profiles.db'}")
-    if read_only:
-        if not path.exists():
-            raise StoreError(
-                f"the store {path} does not exist: measure something first (`ckpt-tune tune`), or name another"
-            )
-        return
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.touch()  # SQLite takes an empty file for an empty database
-    except OSError as error:
-        raise StoreError(f"the store {path} cannot be made ({error.strerror}): name another with --store") from error
+        except (ValueError, TypeError, OverflowError) as error:  # a value of another type than its column's
+            raise StoreError(f"the store {self.place} holds a value that no database writes: {error}") from error

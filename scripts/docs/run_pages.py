@@ -49,8 +49,8 @@ def is_run(command: str) -> bool:
     return command.startswith("ckpt-tune") and not any(part in command for part in ELSEWHERE)
 
 
-def run_page(page: str, namespace: dict[str, Any]) -> None:
-    """Run one page.
+def run_page(page: str, namespace: dict[str, Any], *, show: bool = False) -> None:
+    """Run one page; with `show` what its commands print is shown too.
 
     Raises:
         AssertionError: a command fails, or a block prints something else than the page says.
@@ -75,6 +75,8 @@ def run_page(page: str, namespace: dict[str, Any]) -> None:
                 ended = subprocess.run(words, capture_output=True, text=True)
                 assert ended.returncode == 0, f"{page}: {command}\n{ended.stdout}{ended.stderr}"
                 said(page, started, command)
+                if show:
+                    print(ended.stdout, end="", flush=True)
 
 
 def said(page: str, started: float, what: str) -> None:
@@ -86,7 +88,9 @@ def main() -> int:
     """Run the pages that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="*", help="pages, as files below scripts/docs/pages; all where none is named")
-    pages = parser.parse_args().pages or [page for page in in_order() if not page.startswith("reference")]
+    parser.add_argument("--show", action="store_true", help="print what the commands print, too")
+    options = parser.parse_args()
+    pages = options.pages or [page for page in in_order() if not page.startswith("reference")]
     sys.path.insert(0, "")
     paths = (str(PAGES.parent.parent.parent), os.environ.get("PYTHONPATH", ""))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -98,7 +102,7 @@ def main() -> int:
                 if title:
                     Path(title).write_text(text, encoding="utf-8")
         for page in pages:
-            run_page(page, {"__name__": "__main__"})
+            run_page(page, {"__name__": "__main__"}, show=options.show)
         os.chdir("/")
     return 0
 

@@ -43,13 +43,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def helps() -> list[tuple[str, str]]:
-    """Return the help of each command, as a terminal of 100 columns shows it."""
+    """Return the help of each command, as a terminal shows it."""
     found: list[tuple[str, str]] = []
 
     def walk(command: Any, words: list[str]) -> None:
         children = getattr(command, "commands", None)
         if children is None or words:
-            shown = CliRunner().invoke(app.app, [*words, "--help"], env={"COLUMNS": "100"}, prog_name="ckpt-tune")
+            shown = CliRunner().invoke(app.app, [*words, "--help"], env={"COLUMNS": "80"}, prog_name="ckpt-tune")
             found.append((" ".join(["ckpt-tune", *words]), shown.output.rstrip()))
         for name, child in (children or {}).items():
             walk(child, [*words, name])

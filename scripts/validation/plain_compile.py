@@ -3,8 +3,9 @@
     python scripts/validation/plain_compile.py gpu|tpu < requests.json > answers.json
 
 A request is {"family", "checkpoints", "adjoint", "windows", "size"}; an answer what `memory_analysis()` says, the
-number of kernels in the body of each loop of the optimised program, and the seconds; or {"error"}. It needs the
-compilers on its search path (`ckpt-tune targets install`), and shares no code with what uses them in `autotune`.
+number of kernels and of waits in the body of each loop of the optimised program, and the seconds; or {"error"}. It
+needs the compilers on its search path (`ckpt-tune targets install`), and shares no code with what uses them in
+`autotune`.
 """
 
 import json
@@ -44,6 +45,7 @@ runtime_version { major: 13 minor: 0 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 FIGURES = ("temp_size", "argument_size", "output_size", "alias_size", "host_temp_size", "peak_memory")
+BODY = re.compile(r" while\(.*body=%?([\w.\-]+)")
 KERNELS = re.compile(r" (fusion|custom-call|copy|sort|reduce|dot|convolution|dynamic-update-slice|dynamic-slice)\(")
 
 
@@ -87,15 +89,22 @@ def make_adjoint(request):
 
 
 def kernels(text):
-    """Count, for every computation that is the body of a loop, the kernels in it and the loops inside."""
-    bodies = set(re.findall(r"body=%?([\w.\-]+)", text))
+    """Count, for every computation that is the body of a loop, the kernels in it, the loops inside, and its waits.
+
+    A pass of a loop waits for the host where the number of passes is not known beforehand: a GPU's host reads the
+    condition and launches the next pass. So it does at a conditional. `waits` counts the pass and what is in it.
+    """
+    bodies = {body: "known_trip_count" not in line for line in text.splitlines() for body in BODY.findall(line)}
     found = []
     for block in re.split(r"\n(?=%?[\w.\-]+ [^\n]*\{\n)", text):
         name = re.match(r"%?([\w.\-]+) ", block)
         if name and name[1] in bodies:
             lines = block.splitlines()[1:]
+            inside = [bodies[body] for line in lines for body in BODY.findall(line)]
+            branches = sum(" conditional(" in line for line in lines)
             launched = sum(bool(KERNELS.search(line)) for line in lines)
-            found.append({"kernels": launched, "loops": sum(" while(" in line for line in lines)})
+            waits = bodies[name[1]] + sum(inside) + branches
+            found.append({"kernels": launched, "loops": len(inside), "waits": waits})
     return found
 
 

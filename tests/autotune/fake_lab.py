@@ -10,6 +10,7 @@ from autotune.machine.tiers import TierRequest
 from autotune.measuring.runners import ProbeRequest
 from autotune.measuring.trial import Trial
 from autotune.model.cells import Cell, scalar_items
+from autotune.problem.costs import PassCost, StepCosts
 from autotune.problem.steps import Observation, SiteSteps
 from profiles import AdjointName, Case, Measurement, ProblemKey, Tier
 from tests.autotune.fake_machine import DEVICE, PROBLEM, FakeMachine
@@ -21,6 +22,7 @@ class FakeLab(FakeMachine):
 
     key: ProblemKey = PROBLEM
     observed: int = 0
+    counted: int = 0
 
     def device_info(self) -> DeviceInfo:
         """Describe the fake device."""
@@ -36,6 +38,12 @@ class FakeLab(FakeMachine):
     def observe_all(self, questions: Sequence[ProbeRequest]) -> list[Observation]:
         """Count the fake problem's steps."""
         return [self._observe(question) for question in questions]
+
+    def step_costs(self, question: ProbeRequest) -> StepCosts | None:
+        """Count the fake problem's operations: a thousand for a step, three times as many to reverse one."""
+        self.counted += 1
+        step = PassCost(flops=1000.0)
+        return StepCosts(advance=step, replay=step, reversal=PassCost(flops=3000.0))
 
     def tier(self, question: TierRequest) -> Tier:
         """Take a transfer to cost as much as one step."""

@@ -73,6 +73,24 @@ class StoreContract:
         there = {row.key: row for row in store.measurements()}
         assert all(same(there[key], row) for key, row in last.items())
 
+    @settings(max_examples=15, deadline=None, suppress_health_check=SHARED)
+    @given(rows=st.lists(measurements(), max_size=6))
+    def test_profiles_are_summed_up_as_their_rows_are(self, store: ProfileStore, rows: list[Measurement]):
+        """What a database counts is what the rows themselves say, in the same order."""
+        store.put_all(rows)
+        counted = [(s.qualified_name, s.id, s.cases, s.measurements, s.failed, s.newest) for s in store.summaries()]
+        assert sorted(counted) == sorted(
+            (
+                profile.qualified_name,
+                profile.id,
+                len(profile.cases),
+                len(profile.measurements),
+                sum(row.status is not Status.OK for row in profile.measurements),
+                profile.newest.measured_at,
+            )
+            for profile in store.profiles()
+        )
+
     def test_putting_a_row_again_changes_nothing(self, store: ProfileStore):
         """A row put twice is there once: a kill between storing and telling others is harmless."""
         store.put(a_measurement())

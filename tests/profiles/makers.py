@@ -54,10 +54,10 @@ TIMES = st.datetimes(min_value=dt.datetime(1970, 1, 2), max_value=dt.datetime(21
 
 def measurements() -> st.SearchStrategy[Measurement]:
     """Draw any measurement that may exist, failures and unknown figures included."""
-    counts = ["steps", "accepted", "rejected", "executed_steps", "temp_bytes", "argument_bytes", "output_bytes"]
+    counts = ["accepted", "rejected", "executed_steps", "temp_bytes", "argument_bytes", "output_bytes"]
     counts += ["alias_bytes", "constant_bytes", "compiled_bytes", "run_bytes", "peak_bytes", "expected_steps"]
     counts += ["host_bytes", "compiled_peak_bytes"]
-    reals = ["tolerance", "recompute_factor", "trace_seconds", "compile_seconds"]
+    reals = ["recompute_factor", "trace_seconds", "compile_seconds"]
     texts = ["study", "xla_flags", "allocator", "mesh", "message", "host"]
     return st.builds(
         Measurement,
@@ -71,7 +71,7 @@ def measurements() -> st.SearchStrategy[Measurement]:
             planned=st.booleans(),
         ),
         adjoint=st.sampled_from(AdjointName),
-        checkpoints=st.integers(0, 10**6),
+        checkpoints=st.integers(1, 10**6),
         repeat=st.integers(0, 99),
         horizon=st.none() | st.integers(-(2**53), 2**53) | REAL,
         set_values=st.dictionaries(TEXT, SCALAR, max_size=3),
@@ -83,14 +83,16 @@ def measurements() -> st.SearchStrategy[Measurement]:
             windows=st.integers(1, 2**63 - 1),
             transfer_cost=st.floats(0, 1e300),
         ),
-        run_seconds=st.lists(REAL, max_size=6),
+        run_seconds=st.lists(st.floats(0, exclude_min=True, allow_infinity=False), max_size=6),
         peak_source=st.none() | st.sampled_from(PeakSource),
         status=st.sampled_from(Status),
         versions=st.dictionaries(TEXT, TEXT, max_size=3),
         seed=st.none() | st.integers(-(2**63), 2**63 - 1),
         measured_at=TIMES,
         **{name: st.none() | COUNT for name in counts},
-        **{name: st.none() | REAL for name in reals},
+        steps=st.none() | st.integers(1, 2**63 - 1),
+        tolerance=st.none() | REAL,
+        **{name: st.none() | st.floats(0, exclude_min=True, allow_infinity=False) for name in reals},
         **dict.fromkeys(texts, TEXT),
     )
 

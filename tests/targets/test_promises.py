@@ -10,6 +10,8 @@ SIZE = 10_000_000
 STATE = 4 * SIZE
 SLACK = 4096
 """What a program of ours may take more than Diffrax's at equal counts: records and indices."""
+TILES = 144 * 1024
+"""The same on a TPU v5e, where a solve of a few numbers with steps of an implicit solver takes the most beyond."""
 RECORD = 8 * 4096
 """What a replay by accepted steps keeps besides: when each of at most 4,096 steps began, and how long it was."""
 KINDS = [pytest.param("gpu", id="h100"), pytest.param("tpu", id="v5e", marks=pytest.mark.slow)]
@@ -74,11 +76,30 @@ def test_a_step_is_few_kernels() -> None:
     assert min(replay) < theirs / 2
 
 
+def _step(found: dict) -> dict:
+    """The loop body with the most kernels: one step, taped or not."""
+    return max(found["bodies"], key=lambda body: (body["kernels"], body["waits"]))
+
+
+def test_an_executed_step_waits_for_the_host_once() -> None:
+    """On an H100: at the condition of its own loop, where a step of Diffrax's meets a loop and a branch besides.
+
+    What is done once for each checkpoint, around these loops, waits five times at most.
+    """
+    if jax.__version_info__ < (0, 12):
+        pytest.skip(f"waits are counted as jax 0.12 makes them, not {jax.__version__}")
+    ours = planned("gpu", COUNTS[0])["bodies"]
+    assert all(body["waits"] == 1 for body in ours if not body["loops"])
+    assert _step({"bodies": ours})["waits"] == 1
+    assert max(body["waits"] for body in ours) <= 5
+    assert _step(planned("gpu", DIFFRAX[0]))["waits"] >= 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpu", "tpu"])
 @pytest.mark.parametrize("family", [family.name for family in FAMILIES])
 def test_every_family_compiles_with_and_without_host_memory(kind: str, family: str) -> None:
-    """Never more than Diffrax's at an equal count and the record of steps; sixteen windows lie in host memory."""
+    """Never more than Diffrax's at an equal count, the record of steps and a TPU's tiles; windows lie on the host."""
     counts = next(one.counts for one in FAMILIES if one.name == family)
     base = {"family": family, "checkpoints": counts[1]}
     requests = [base | {"adjoint": "ours"}, base | {"adjoint": "ours", "windows": 16}, base | {"adjoint": "diffrax"}]
@@ -88,4 +109,4 @@ def test_every_family_compiles_with_and_without_host_memory(kind: str, family: s
     assert held["host_temp_size"] > 0
     recorded = RECORD if next(one.adaptive for one in FAMILIES if one.name == family) else 0
     figure = "temp_size" if kind == "gpu" else "peak_memory"  # a TPU's temporaries have gaps
-    assert without[figure] <= theirs[figure] + SLACK + recorded
+    assert without[figure] <= theirs[figure] + (SLACK if kind == "gpu" else TILES) + recorded

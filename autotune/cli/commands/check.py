@@ -1,11 +1,12 @@
 """The command `check`: do the stored choices of a problem still hold."""
 
+from autotune.cli.opening import reading
 from autotune.cli.screen import Exit, Format, Screen
 from autotune.measuring.trial import RunSettings
 from autotune.tuning.lab import make_machine
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.stored_choice import check_problem
-from profiles import AdjointName, open_store
+from profiles import AdjointName
 
 
 def check_command(
@@ -15,7 +16,7 @@ def check_command(
     located, search_path = TuneRequest(problem=problem).located()
     machine = make_machine(settings, search_path=search_path)
     try:
-        with open_store(store_url) as store:
+        with reading(store_url) as store:
             checked = check_problem(located, adjoint=adjoint, asked=machine, store=store)
     finally:
         machine.close()

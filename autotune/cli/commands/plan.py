@@ -11,7 +11,9 @@ from autotune.cli import tables
 from autotune.cli.opening import reading
 from autotune.cli.screen import Exit, Format, Screen, TuneScreen
 from autotune.measuring.trial import RunSettings
+from autotune.planning.bounds import A_THOUSAND, with_bounds
 from autotune.planning.devices import Workshop, plan_device
+from autotune.planning.step_costs import Notes, stored_costs
 from autotune.tuning.lab import make_machine
 from autotune.tuning.request import TuneRequest
 from profiles import MOST_STEPS, format_bytes, format_seconds, plain_value
@@ -77,19 +79,19 @@ def _plans(
         with reading(store_url) as store:
             found = {name: store.profile(_stored_name(name)) for name in options.names}
             others = [] if options.carry_over else store.profiles()
-        return [_plan_of(screen, profile, devices, options, others, None) for profile in found.values()]
+            return [_plan_of(screen, profile, devices, options, (store, others, None)) for profile in found.values()]
     made = []
     with profiles.open_store(store_url) as store, TuneScreen(screen) as shown:
         for name in options.names:
             profile = store.profile(_stored_name(name))
             if name not in files:
-                made.append(_plan_of(screen, profile, devices, options, store.profiles(), None))
+                made.append(_plan_of(screen, profile, devices, options, (store, store.profiles(), None)))
                 continue
             problem, folders = TuneRequest(problem=files[name]).located()
             machine = make_machine(RunSettings(platform="cpu"), search_path=folders)
             try:
                 shop = Workshop(problem=problem, store=store, machine=machine, progress=shown)
-                made.append(_plan_of(screen, profile, devices, options, store.profiles(), shop))
+                made.append(_plan_of(screen, profile, devices, options, (store, store.profiles(), shop)))
             finally:
                 machine.close()
     return made
@@ -112,19 +114,23 @@ def _plan_of(
     profile: profiles.Profile,
     devices: Sequence[profiles.Device],
     options: PlanOptions,
-    others: Sequence[profiles.Profile],
-    workshop: Workshop | None,
+    known: tuple[Notes, Sequence[profiles.Profile], Workshop | None],
 ) -> profiles.Plan:
     """Plan one profile for all devices, each from the best that is known of it."""
+    store, others, workshop = known
     found = [plan_device(profile, device, options.request, others, workshop) for device in devices]
+    costs = dict(stored_costs(profile, store))
+    for one in found:
+        costs |= one.costs
     for device, one in zip(devices, found, strict=True):
         if one.carried_because:
             screen.say(f"{device.name} is carried over: {one.carried_because}")
+    plans = [with_bounds(one.plan, device, profile, costs) for device, one in zip(devices, found, strict=True)]
     return dataclasses.replace(
-        found[0].plan,
+        plans[0],
         profile=profile.qualified_name,
-        rows=tuple(row for one in found for row in one.plan.rows),
-        longest=tuple(row for one in found for row in one.plan.longest),
+        rows=tuple(row for plan in plans for row in plan.rows),
+        longest=tuple(row for plan in plans for row in plan.longest),
     )
 
 
@@ -145,6 +151,8 @@ def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanReque
         f"of what JAX may take, which is {request.memory_share:.0%} of a GPU"
     )
     priced = any(row.cost is not None for row in plan.rows)
+    bounded = any(row.least_seconds is not None for row in plan.rows)
+    least_priced = any(row.least_cost is not None for row in plan.rows)
     lines = []
     for row in plan.rows:
         line = [
@@ -153,8 +161,12 @@ def _print_plan(screen: Screen, plan: profiles.Plan, request: profiles.PlanReque
             tables.maybe_bytes(row.needed_bytes), tables.maybe_bytes(row.saturated_bytes), _a_call(row),
         ]  # fmt: skip
         cost = None if row.cost is None else f"{row.cost * 1e6:.3g} {row.currency}"
-        lines.append([*line, cost] if priced else line)
-    screen.table((*PLAN_COLUMNS, "a million calls") if priced else PLAN_COLUMNS, lines)
+        line += [cost] if priced else []
+        line += [tables.maybe_seconds(row.least_seconds)] if bounded else []
+        price = None if row.least_cost is None else f"{row.least_cost:.3g} {row.currency}"
+        lines.append([*line, price] if least_priced else line)
+    columns = [*PLAN_COLUMNS, *["a million calls"] * priced, *["a call, at least"] * bounded]
+    screen.table((*columns, *[f"{A_THOUSAND:,} calls, at least"] * least_priced), lines)
     screen.line("enough: the least memory within the wanted recompute factor; all it can use: more buys nothing")
     for row in plan.rows:
         if row.host_bytes is not None:

@@ -1,4 +1,4 @@
-"""The commands that read stored profiles: `recommend`, `profiles`, `report`."""
+"""The commands that read stored profiles: `recommend`, `profiles`."""
 
 import dataclasses
 import datetime as dt
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import profiles
-from autotune.choosing.recommend import Fit, Recommendation, RecommendRequest, recommend_from
-from autotune.choosing.report import write_report
+from autotune.choosing.recommend import Fit, Recommendation, RecommendRequest, recommend_within
 from autotune.cli import tables
-from autotune.cli.opening import reading, store_exists
+from autotune.cli.opening import changing, reading
 from autotune.cli.screen import Exit, Format, Screen
 from autotune.errors import AutotuneError
 from autotune.machine.budget import Budget, resolve_budget
@@ -41,13 +40,15 @@ class RecommendOptions:
 
 def recommend_command(screen: Screen, options: RecommendOptions, store_url: str | None, format: Format) -> Exit:
     """Recommend from a stored profile, and say what more and less memory would buy."""
-    with open_store(store_url, read_only=store_exists(store_url)) as store:
+    with reading(store_url) as store:
         profile = store.profile(options.profile)
         device = _here(screen, profile, options)
         budget = resolve_budget(options.budget, device, margin=options.margin, rows=profile.measurements)
         request = dataclasses.replace(options.request, budget_bytes=budget.bytes, margin_bytes=budget.margin_bytes)
-        chosen = recommend_from(profile, request)
-        nearby = {step: recommend_from(profile, _with_budget(request, step)) for step in _steps(budget)}
+        steps = _steps(budget)
+        within = [_with_budget(request, step).budget_bytes for step in (0, *steps)]
+        chosen, *others = recommend_within(profile, request, within)
+        nearby = dict(zip(steps, others, strict=True))
         place = store.place
     document = {
         "schema_version": 1,
@@ -153,9 +154,9 @@ def _bought(choice: Recommendation, other: Recommendation) -> str:
 def list_command(screen: Screen, store_url: str | None, format: Format) -> Exit:
     """List the profiles of a store."""
     with reading(store_url) as store:
-        found = store.profiles()
+        found = store.summaries()
         place = store.place
-    records = [tables.profile_record(profile) for profile in found]
+    records = [tables.summary_record(profile) for profile in found]
     if format is Format.JSON:
         screen.json({"schema_version": 1, "store": place, "profiles": records})
     elif format is Format.CSV:
@@ -169,9 +170,9 @@ def list_command(screen: Screen, store_url: str | None, format: Format) -> Exit:
                 profile.name,
                 profile.device.kind,
                 profile.adjoint,
-                len(profile.cases),
-                len(profile.measurements),
-                tables.age(profile.newest.measured_at, now),
+                profile.cases,
+                profile.measurements,
+                tables.age(profile.newest, now),
                 f"#{profile.id[:8]}",
             )
             for profile in found
@@ -238,30 +239,17 @@ def import_command(screen: Screen, path: Path, store_url: str | None) -> Exit:
     """Read measurements from a file into a store."""
     rows = profiles.import_table(path)
     with open_store(store_url) as store:
-        count = store.put_all(rows)
-        screen.say(f"stored {count} measurements from {path} in {store.place}")
+        new = {row.key for row in rows} - store.known_keys(row.key for row in rows)
+        there = store.put_all(rows) - len(new)
+        already = f"; {there} were there already" if there else ""
+        screen.say(f"stored {len(new)} measurements from {path} in {store.place}{already}")
     return Exit.DONE
 
 
 def delete_command(screen: Screen, name: str, store_url: str | None) -> Exit:
     """Delete a profile with all its measurements."""
-    with open_store(store_url) as store:
+    with changing(store_url) as store:
         profile = store.profile(name)
         count = store.delete(profile)
         screen.say(f"deleted {count} measurements of {profile.qualified_name} from {store.place}")
-    return Exit.DONE
-
-
-def report_command(screen: Screen, name: str, folder: Path, budget: str | None, store_url: str | None) -> Exit:
-    """Write the report of a profile; with a budget it marks what is recommended there."""
-    with reading(store_url) as store:
-        profile = store.profile(name)
-    chosen: tuple[Recommendation, ...] = ()
-    if budget is not None:
-        resolved = resolve_budget(budget, described_device(profile.device), rows=profile.measurements)
-        chosen = recommend_from(
-            profile, RecommendRequest(budget_bytes=resolved.bytes, margin_bytes=resolved.margin_bytes)
-        )
-    for path in write_report(profile, folder, chosen):
-        screen.line(f"wrote {path}")
     return Exit.DONE

@@ -265,8 +265,11 @@ def _profile_of(store: ProfileStore, rows: Sequence):
     """Find the profile that the rows of a tune belong to."""
     from profiles import profile_id
 
-    wanted = profile_id(rows[-1])
-    return next(profile for profile in store.profiles() if profile.id == wanted)
+    wanted = profile_id(rows[-1]) if rows else None
+    found = next((profile for profile in store.profiles() if profile.id == wanted), None)
+    if found is None:
+        raise AutotuneError(f"the profile was deleted from {store.place} while it was tuned: no report was written")
+    return found
 
 
 def _planned_record(one: Planned) -> dict:

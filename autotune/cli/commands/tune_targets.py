@@ -14,7 +14,7 @@ from autotune.planning.targets import tune_target
 from autotune.tuning.lab import make_machine
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.tune import TuneResult
-from profiles import format_bytes, open_store
+from profiles import format_bytes, format_seconds, open_store
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +138,13 @@ class TuneTargetsCommand:
             adjoint = result.prepared.request.adjoint
             for word, line in zip(("use", ""), tables.usage_lines(fitting[-1], adjoint), strict=True):
                 screen.line(f"{word:12}{line}")
+        bounds = [
+            format_seconds(choice.least_seconds) + f" at {choice.case}" * (len(fitting) > 1)
+            for choice in fitting
+            if choice.least_seconds is not None
+        ]
+        if bounds:
+            screen.line(f"at least    {', '.join(bounds)} a call: a bound by stated peak rates, not what it will take")
         screen.line(f"planned     {result.measured} compilations, {result.reused} of earlier; stored in {result.store}")
         for hint in result.hints:
             screen.line(f"hint        {hint}")

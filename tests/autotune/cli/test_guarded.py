@@ -10,7 +10,7 @@ import typer
 
 from autotune import AutotuneError
 from autotune.cli.common import guarded
-from autotune.cli.opening import reading, store_exists
+from autotune.cli.opening import changing, reading
 from autotune.cli.screen import Exit
 from profiles import ProfilesError, open_store
 from tests.autotune.rows import a_row
@@ -77,7 +77,6 @@ def test_a_reader_that_went_away_is_no_error(monkeypatch: pytest.MonkeyPatch) ->
         command()
     monkeypatch.undo()
     assert caught.value.exit_code == Exit.DONE
-    assert stream.closed
 
 
 @pytest.mark.parametrize("error", [typer.Exit(7), typer.Abort(), typer.BadParameter("no")])
@@ -111,17 +110,27 @@ def test_a_command_keeps_its_name_and_hands_on_its_arguments() -> None:
     assert (named.__name__, named.__doc__) == ("named", "Say so.")
 
 
-def test_a_store_that_is_there_is_read_without_being_changed(tmp_path: Path) -> None:
-    """One that is not there yet is made, and is empty; a server's is there."""
+def test_a_store_that_is_there_is_read_without_being_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is named and not there is an error; the default one is empty, and neither is made."""
     path = tmp_path / "profiles.db"
-    assert not store_exists(str(path))
-    with reading(str(path)) as store:
-        assert list(store.measurements()) == []
-    assert store_exists(str(path))
-    assert store_exists("postgresql+psycopg://me@host/db")
+    with pytest.raises(ProfilesError, match="does not exist"), reading(str(path)):
+        pass
+    monkeypatch.setenv("CKPT_TUNE_STORE", str(path))
+    with reading(None) as store:
+        assert store.measurements() == []
+        assert store.place == str(path)
+    assert not path.exists()
     with open_store(str(path)) as store:
         store.put(a_row(4, 0.5))
-    with reading(str(path)) as store:
-        assert len(list(store.measurements())) == 1
-        with pytest.raises(ProfilesError):
-            store.put(a_row(8, 0.5))
+    for named in (str(path), None):
+        with reading(named) as store:
+            assert len(store.measurements()) == 1
+            with pytest.raises(ProfilesError):
+                store.put(a_row(8, 0.5))
+
+
+def test_nothing_is_taken_from_a_store_that_is_not_there(tmp_path: Path) -> None:
+    """Nor is one made to look into."""
+    with pytest.raises(ProfilesError, match="does not exist"), changing(str(tmp_path / "a.db")):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ def test_a_cell_shows_what_runs_and_keeps_the_last_trials(cell: Cell) -> None:
         assert "12 done; about 8 left; fastest 41.7 ms at 12 checkpoints" in cell.shown[-1]
     lines = cell.shown[-1].splitlines()
     assert len(lines) == KEPT + 1
-    assert "5 checkpoints: 1.43 MiB, 100 ms a call" in lines[0]
+    assert lines[0].endswith("5 checkpoints, horizon 10, tolerance 0.001: 1.43 MiB, 100 ms a call")
     assert "] finished; 12 done" in lines[-1]
 
 

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -133,3 +136,74 @@ def test_where_nothing_can_be_written_no_lock_is_held_and_it_is_said(
         pass
     (line,) = caplog.messages
     assert line.startswith("timings of other processes on this device are not kept apart")
+
+
+HOLDER = (
+    "import sys, time\nfrom autotune.machine.lock import device_lock\n"
+    "with device_lock('d', shared=sys.argv[1] == 'shared') as held:\n"
+    " print('held', flush=True)\n sys.stdin.readline()\n print('lost' if held.lost else 'kept', flush=True)"
+)
+
+
+def _holder(kind: str = "alone") -> "subprocess.Popen[str]":
+    held = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert held.stdout is not None
+    assert held.stdout.readline() == "held\n"
+    return held
+
+
+def test_a_wait_has_a_limit_and_names_the_holder(runtime: Path) -> None:
+    """One line, with the holder's number and what it is."""
+    with _holder() as holder:
+        with (
+            pytest.raises(
+                lock.DeviceBusyError, match=rf"process {holder.pid} \(.*held the device for over 0.2 s"
+            ) as caught,
+            device_lock("d", seconds=0.2),
+        ):
+            pass
+        assert "\n" not in str(caught.value)
+        assert holder.communicate("go\n")[0] == "kept\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where the kernel tells who holds a lock")
+@pytest.mark.parametrize("kind", ["alone", "shared"])
+def test_a_stopped_holder_loses_its_lock_and_finds_that_out(
+    runtime: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that wait for it both get on, one after the other; the stopped one knows when it goes on."""
+    monkeypatch.setattr(lock, "STOPPED_SECONDS", 0.2)
+    with _holder(kind) as holder:
+        holder.send_signal(signal.SIGSTOP)
+        inside: list[str] = []
+        overlaps: list[int] = []
+
+        def wait(name: str) -> None:
+            with device_lock("d", seconds=20.0) as held:
+                inside.append(name)
+                overlaps.append(len(inside))
+                time.sleep(0.1)
+                assert not held.lost
+                inside.remove(name)
+
+        threads = [threading.Thread(target=wait, args=(str(k),)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert overlaps == [1, 1, 1, 1]
+        holder.send_signal(signal.SIGCONT)
+        assert holder.communicate("go\n")[0] == "lost\n"
+    with device_lock("d", seconds=1.0) as held:
+        assert not held.lost
+
+
+def test_a_holder_that_only_works_keeps_its_lock(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken from a process that runs."""
+    monkeypatch.setattr(lock, "STOPPED_SECONDS", 0.0)
+    with _holder() as holder:
+        with pytest.raises(lock.DeviceBusyError), device_lock("d", seconds=0.5):
+            pass
+        assert holder.communicate("go\n")[0] == "kept\n"

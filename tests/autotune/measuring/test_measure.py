@@ -15,7 +15,7 @@ from autotune.measuring.measure import RESIDENT_FLOOR_BYTES, failure, is_out_of_
 from autotune.measuring.rows import blank_row
 from autotune.measuring.trial import Rung, Trial
 from autotune.problem.loading import load_problem
-from profiles import AdjointName, DeviceKey, PeakSource, ProblemKey, Status
+from profiles import AdjointName, DeviceKey, PeakSource, ProblemKey, Status, Tier
 from tests.conftest import REPOSITORY
 
 PROBLEMS = REPOSITORY / "tests/assets/problems"
@@ -274,3 +274,21 @@ def test_short_calls_are_timed_several_at_a_time():
     assert row.status is Status.OK
     assert prepared.calls_per_sample > 5
     assert prepared.time_once(lambda: float(next(ticks))) == 1 / prepared.calls_per_sample
+
+
+def test_a_tier_that_xla_cannot_compile_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch):
+    """The row names the tier, jax and the device; what else fails to compile is said in XLA's words."""
+
+    def refuse(traced):
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: dynamic-update-slice in host memory\nat some place")
+
+    monkeypatch.setattr(_measure, "compile_traced", refuse)
+    problem = load_problem(f"{DECAY}:make")
+    held = measure(problem, trial(adjoint=AdjointName.OURS, tier=Tier(name="host", windows=4), expected_steps=10))
+    assert held.status is Status.FAILED
+    first = held.message.splitlines()[0]
+    assert f"XLA of jax {jax.__version__} does not compile the tier host for k" in first
+    assert "UNIMPLEMENTED: dynamic-update-slice in host memory" in first
+    plain = measure(problem, trial())
+    assert plain.status is Status.FAILED
+    assert "the tier" not in plain.message

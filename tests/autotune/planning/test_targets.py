@@ -12,6 +12,7 @@ from autotune.choosing.recommend import Evidence, Fit
 from autotune.machine.device import Nvidia
 from autotune.machine.targets import Target, find_targets
 from autotune.machine.tiers import TierBudget
+from autotune.measuring.runners import ProbeRequest
 from autotune.measuring.trial import Rung, Trial
 from autotune.planning import targets
 from autotune.planning.targets import here_too, tune_target
@@ -189,3 +190,36 @@ def test_a_machine_that_has_the_device_says_so() -> None:
     assert "leave --target h100-80gb out" in here_too(h100(), Nvidia(asked))
     assert here_too(find_targets(["l4"])[0], Nvidia(asked)) == ""
     assert here_too(h100(), Nvidia(lambda arguments: None)) == ""
+
+
+def test_a_choice_has_a_bound_of_seconds_and_no_seconds(store: ProfileStore) -> None:
+    """Operations are counted once for a problem and noted; the bound is theirs over the device's rate."""
+    machine = lab()
+    (choice,) = _tune(store, machine).recommendations
+    work = Work(steps=choice.steps or 0, reversed_steps=choice.steps or 0)
+    advances, taped = passes(AdjointName.OURS, work, choice.checkpoints or 0)
+    assert choice.least_seconds == pytest.approx((advances * 1000 + taped * 3000) / 67e12)
+    assert choice.run_seconds is None
+    assert choice.seconds_evidence is None
+    _tune(store, machine)
+    assert machine.counted == 1
+
+
+def test_operations_that_cannot_be_counted_leave_the_bound_out(store: ProfileStore) -> None:
+    """And end no tune."""
+
+    class Uncounted(FakeLab):
+        def step_costs(self, question: ProbeRequest) -> None:
+            raise AutotuneError("the factory raised")
+
+    machine = lab()
+    uncounted = Uncounted(**{f.name: getattr(machine, f.name) for f in dataclasses.fields(machine)})
+    (choice,) = _tune(store, uncounted).recommendations
+    assert (choice.status, choice.least_seconds) == (Fit.OK, None)
+
+
+def test_for_the_adjoint_of_diffrax_nothing_is_bounded(store: ProfileStore) -> None:
+    """Only passes of ours are counted."""
+    machine = lab()
+    (choice,) = _tune(store, machine, dataclasses.replace(REQUEST, adjoint=AdjointName.DIFFRAX)).recommendations
+    assert (choice.least_seconds, machine.counted) == (None, 0)

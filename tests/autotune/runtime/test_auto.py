@@ -16,7 +16,7 @@ from autotune import AutotuneError
 from autotune.machine.budget import Budget
 from autotune.problem.loading import load_problem
 from autotune.problem.steps import Observation, SiteSteps
-from autotune.runtime import auto, quick_probe
+from autotune.runtime import auto, opening, quick_probe
 from profiles import Tier, open_store
 from tests.autotune.fake_lab import lab
 from tests.autotune.fake_machine import PROBLEM
@@ -166,7 +166,7 @@ def test_a_monitor_chooses_again_when_the_steps_leave_their_range(url: str, monk
     """Within the range nothing changes; at three times the steps the prediction follows, without another probe."""
     monitor = autotune.StepMonitor(make, budget="1MiB", store=url)
     _forbid_probing(monkeypatch)
-    monkeypatch.setattr(auto, "open_store", lambda *_, **__: pytest.fail("the store was opened"))
+    monkeypatch.setattr(opening, "open_store", lambda *_, **__: pytest.fail("the store was opened"))
     steps = monitor.choice.recommendation.accepted
     assert steps is not None
     assert not monitor.update({"num_accepted_steps": jnp.array([steps]), "num_steps": jnp.array([steps + 2])})

@@ -66,7 +66,7 @@ def test_a_connection_lost_inside_a_write_is_tried_again(url: str, monkeypatch: 
     import profiles.store.store as module
 
     store = open_store(url)
-    write_row, calls = module._write_rows, []
+    write_row, calls = module.write_rows, []
 
     def dying(connection, *arguments):
         calls.append(1)
@@ -74,8 +74,7 @@ def test_a_connection_lost_inside_a_write_is_tried_again(url: str, monkeypatch: 
         if len(calls) == 1:
             connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
 
-    monkeypatch.setattr(module, "_write_rows", dying)
-    monkeypatch.setattr(module, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(module, "write_rows", dying)
     store.put(a_measurement())
     assert len(calls) == 2
     assert store.measurements() == [a_measurement()]
