@@ -40,7 +40,9 @@ COMMANDS = leaves(ROOT)
 
 
 def command_of(line: str) -> tuple[str, Any]:
-    """Find the command that a line of the README calls."""
+    """Find the command that a line of the README calls; options alone are those of `ckpt-tune` itself."""
+    if line.startswith("ckpt-tune --"):
+        return "ckpt-tune", ROOT
     name = max((name for name in COMMANDS if f"{line} ".startswith(f"{name} ")), key=len, default="")
     assert name, f"README: there is no command in {line!r}; there are {', '.join(COMMANDS)}"
     return name, COMMANDS[name]
@@ -72,7 +74,7 @@ def test_every_option_that_the_readme_mentions_exists_somewhere() -> None:
     scripts = "".join((REPOSITORY / "scripts" / name).read_text() for name in ("test", "quickstart"))
     scripts += "".join(path.read_text() for path in sorted((REPOSITORY / "scripts").glob("*.py")))
     scripts += (REPOSITORY / "scripts" / "validation" / "run.py").read_text()
-    known = {written for command in COMMANDS.values() for written in options_of(command)}
+    known = {written for command in (ROOT, *COMMANDS.values()) for written in options_of(command)}
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README)):
         assert option in known or option in scripts, option
 

@@ -104,6 +104,6 @@ def brownian_increment(path: Any, direction: Any, before: Any, after: Any) -> An
     def either(ahead: Any, back: Any) -> Any:
         return jtu.tree_map(lambda a, b: jnp.where(direction == 1, a, b), ahead, back)
 
-    assert levy_tree_transpose is not None
+    assert _levy_diff is not None and levy_tree_transpose is not None
     found = jtu.tree_map(_levy_diff, path.shape, either(before, after), either(after, before))
     return path._denormalise_bm_inc(levy_tree_transpose(path.shape, found))

@@ -37,6 +37,9 @@ def main() -> None:
     os.set_blocking(heard, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    told_to_end: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: told_to_end.append(number))
     _prctl(_SUBREAPER, 1)
     worker = _start(command, os.getpid())
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -50,7 +53,7 @@ def main() -> None:
         if heard in ready:
             os.read(heard, 512)
         status = _reap()[0].get(worker)
-        if status is None and (life in ready or os.getppid() != parent):
+        if status is None and (told_to_end or life in ready or os.getppid() != parent):
             break
     _end_like(_end_all(worker, status))
 

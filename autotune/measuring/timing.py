@@ -23,7 +23,7 @@ _BUSY = ("compile", "key", "observe", "costs")
 class TimingLock:
     """Held while something is timed, or shared while something is compiled; knows its device once that was read."""
 
-    def __init__(self, index: int, seconds: float | None) -> None:
+    def __init__(self, index: int, seconds: float | None = None) -> None:
         """Hold nothing until the device is known; `seconds` are how long to wait for one holder."""
         self._index = index
         self._seconds = LOCK_SECONDS if seconds is None else max(seconds, LEAST_SECONDS)

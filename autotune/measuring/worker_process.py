@@ -190,8 +190,10 @@ class WorkerProcess:
             self._stderr.append(line)
 
     def _watch(self) -> None:
+        number = self._family.number
         with contextlib.suppress(psutil.Error):
-            self._largest_bytes = max(self._largest_bytes, psutil.Process(self._family.number).memory_info().rss)
+            if number is not None:
+                self._largest_bytes = max(self._largest_bytes, psutil.Process(number).memory_info().rss)
 
     def _said(self) -> list[str]:
         """Return the last lines that the worker wrote to standard error."""

@@ -339,3 +339,11 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     """The lazy package says which name it does not have."""
     with pytest.raises(AttributeError, match=r"No adjoint attribute nothing"):
         adjoint.nothing  # noqa: B018 -- reading it is the point
+
+
+@pytest.mark.parametrize("slots", [2, 3, 5, 70])
+@pytest.mark.parametrize("steps", [10**6, 10**12, 10**16 + 1])
+def test_the_repetition_number_of_very_many_steps_is_found_at_once(steps: int, slots: int) -> None:
+    """It is the smallest whose binomial is not below the steps, also where it is itself a large number."""
+    found = theory.repetition(steps, slots)
+    assert math.comb(slots + found, slots) >= steps > math.comb(slots + found - 1, slots)

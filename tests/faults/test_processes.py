@@ -150,6 +150,19 @@ def test_a_worker_that_holds_the_interpreter_ends_with_its_tuner(mark: str, vict
         left.kill()
 
 
+def test_a_supervisor_that_is_told_to_end_takes_all_along(mark: str) -> None:
+    """As a batch system tells every process of a job."""
+    told = Family(command(mark, STARTS["a child in a session of its own"], HOLDS_THE_INTERPRETER), os.environ)
+    wait_for(lambda: sleepers(mark))
+    os.kill(told.process.pid, signal.SIGTERM)
+    assert told.process.wait(20) == -signal.SIGKILL
+    assert not sleepers(mark)
+    told.close()
+    for stream in (told.process.stdout, told.process.stderr):
+        assert stream is not None
+        stream.close()
+
+
 def test_a_stopped_supervisor_does_not_keep_anybody_waiting(mark: str) -> None:
     """Whoever ends the family wakes it."""
     held = Family(command(mark, STARTS["a child"], HOLDS_THE_INTERPRETER), os.environ)
