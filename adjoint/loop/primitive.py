@@ -37,8 +37,8 @@ from ..traced.places import zeros
 from . import sweeps
 from . import windows as windowed
 from .checks import checked
+from .counted import arrange, lanes_at, tape_of
 from .forward import Linear, Pushed, in_order, operands_with_tangents, pushed_p, refuse_transpose, with_tangents
-from .kinds import arrange, lanes_at, tape_of
 from .observe import observer, pass_observer, report_steps
 from .program import Loop, Program, groups
 from .tangents import along_tangents, once, show_advance, zero_tangent
