@@ -143,6 +143,7 @@ def _with_tangents(program: Program, moving: Flagged) -> Program:
         state=program.state + of_state,
         buffers=program.buffers + of_buffers,
         derived=(False,) * (program.state + of_state),
+        counted=None if program.counted is None else program.counted.with_tangents(moving),
         findings={},
     )
 

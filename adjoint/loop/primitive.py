@@ -30,19 +30,19 @@ from ..compat import (
     mlir,
     refuse_in_remat,
 )
-from ..tiers.tiers import sizes_of
 from ..traced.analysis import is_inexact, pick, scatter
-from ..traced.batching import batch_jaxpr, batched_outputs, vmap_flat
+from ..traced.batching import batch_jaxpr, batched_outputs, vmap_flat, with_lanes
 from ..traced.kernel import along_tangents, in_one_kernel
 from ..traced.places import zeros
 from . import sweeps
 from . import windows as windowed
 from .checks import checked
+from .counted import arrange, lanes_at, tape_of
 from .forward import Linear, Pushed, in_order, operands_with_tangents, pushed_p, refuse_transpose, with_tangents
 from .observe import observer, pass_observer, report_steps
 from .program import Loop, Program, groups
 from .tangents import once, show_advance, zero_tangent
-from .tape import Flagged, Needed, Tape, inexact_only, needed, perturbed, with_cotangents
+from .tape import Flagged, Needed, inexact_only, needed, perturbed, with_cotangents
 
 loop_p = Primitive("checkpointed_while")
 loop_p.multiple_results = True
@@ -112,14 +112,9 @@ def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, program: P
     if not any(moving.carry):
         outputs = loop_p.bind(*primals, program=program)
         return outputs, [zero_tangent(x) for x in outputs]
-    if program.counted is not None:
-        keep = needed(program, moving)
-        if program.counted.keeps_tapes(program, moving, keep):
-            show_advance(program)
-            return along_tangents(functools.partial(run_loop, program=program), primals, tangents)
-        outputs, linear = _apart(program, given, moving, primals)
-        moved = linear.primitive.bind(*pick(along, given.all), *linear.kept, **linear.params)
-        return outputs, scatter(moved, moving.carry, [zero_tangent(x) for x in outputs])
+    if program.counted is not None and program.counted.keeps_tapes(program, moving):
+        show_advance(program)
+        return along_tangents(functools.partial(run_loop, program=program), primals, tangents)
     how = _pushed(program, given, moving)
     outputs = pushed_p.bind(*primals, *pick(along, given.all), how=how)
     outputs, moved = outputs[: how.outputs], outputs[how.outputs :]
@@ -142,21 +137,6 @@ def _apart(program: Program, given: Flagged, moving: Flagged, primals: Sequence[
     kept = consts, stored, outputs[program.state :]
     linear = linear_part(program, kept, (given, moving, keep), first=0, order=range(sum(moving.carry)))
     return outputs, linear
-
-
-def arrange(
-    program: Program, primals: Sequence[Any], moving: Flagged, keep: Needed
-) -> tuple[Program, Sequence[Any], sweeps.Visited, Needed]:
-    """Choose what is held, once it is known what moves: the program, its operands, what is visited and needed."""
-    if program.counted is not None:
-        return program.counted.arrange(program, primals, moving, keep)
-    program = program.with_room(sum(sizes_of(pick(program.body.out_avals[: program.state], keep.stored))))
-    return program, primals, sweeps.Visited(program, keep.stored), keep
-
-
-def tape_of(program: Program, flags: Flagged, keep: Needed, buffers: Sequence[Any] | None) -> Tape:
-    """Return one visited step as the backward pass needs it."""
-    return (Tape if program.counted is None else program.counted.tape)(program, flags, keep, buffers)
 
 
 def linear_part(
@@ -217,12 +197,6 @@ def _tangent_abstract(*avals: Any, program: Program, given: Flagged, moving: Fla
 
 
 def _tangent_forward(*args: Any, program: Program, given: Flagged, moving: Flagged, keep: Needed) -> list[Any]:
-    if program.counted is not None and not program.nested:
-        raise TypeError(
-            "Cannot differentiate `checkpointed_scan` in forward mode (`jax.jvp`, `jax.jacfwd`). "
-            "`jax.lax.scan` and `checkpointed_while_loop` have it; "
-            "for a Hessian use forward over reverse, `jax.jacfwd(jax.grad(...))`."
-        )
     consts, stored, buffers = _residuals(args, program, given, keep)
     none = [zeros(a) for a in program.body.in_avals]
     tangents = pick(scatter(args[: sum(given.all)], given.all, none), moving.all)
@@ -287,28 +261,25 @@ ad.primitive_transposes[_tangent_p] = _transpose
 #
 
 
-def _to_front(args: Sequence[Any], dims: Sequence[Any]) -> list[Any]:
-    return [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+def _to_place(args: Sequence[Any], dims: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    return [x if d is None else jnp.moveaxis(x, d, to) for x, d, to in zip(args, dims, places, strict=True)]
 
 
 def batch_loop(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, program: Program) -> tuple[list[Any], list[Any]]:
     """Make one loop over the whole batch; what no lane changes on its own stays unbatched."""
-    if program.counted is not None:
-        places, carry_places = program.counted.lanes_at(program)
-        args = [x if d is None else jnp.moveaxis(x, d, to) for x, d, to in zip(args, dims, places, strict=True)]
-        operands, batched, carry_f = program.counted.batched(axis, args, [d is not None for d in dims], program)
-        outputs = loop_p.bind(*operands, program=batched)
-        return outputs, [to if f else None for f, to in zip(carry_f, carry_places, strict=True)]
-    args = _to_front(args, dims)
+    places, carry_places = lanes_at(program)
+    args = _to_place(args, dims, places)
     operands, batched, carry_f = _batched(axis, args, [d is not None for d in dims], program)
     outputs = loop_p.bind(*operands, program=batched)
-    return outputs, [0 if f else None for f in carry_f]
+    return outputs, [to if f else None for f, to in zip(carry_f, carry_places, strict=True)]
 
 
 def _batched(
     axis: Any, args: Sequence[Any], flags: Sequence[bool], program: Program
 ) -> tuple[list[Any], Program, list[bool]]:
-    """Batch a loop whose flagged operands have one more axis, the first; returns flags of the carry too."""
+    """Batch a loop whose flagged operands have one more axis, in its place; returns flags of the carry too."""
+    if program.counted is not None:
+        return program.counted.batched(axis, args, flags, program)
     cond_f, body_f, predict_f, expected_f, state_f, buffer_f = groups(flags, program.sizes)
     cond_c, body_c, predict_c, (expected,), state, buffers = groups(args, program.sizes)
     carry_f = [*state_f, *buffer_f]
@@ -351,23 +322,31 @@ def _batched(
 
 def _batch_pushed(axis: Any, args: Sequence[Any], dims: Sequence[Any], *, how: Pushed) -> tuple[list[Any], list[Any]]:
     """Batch a loop with tangents, primals apart where they are not mapped and tangents are."""
-    args, flags = _to_front(args, dims), [d is not None for d in dims]
     program, given = how.program, how.given
+    places, carry_places = lanes_at(program)
+    moved_places = pick([*groups(places, program.sizes)[1], *carry_places], given.all)
+    whole = [0] * len(args)
+    whole[: len(places)] = places
+    whole[how.operands : how.operands + len(moved_places)] = moved_places
+    args, flags = _to_place(args, dims, whole), [d is not None for d in dims]
     (own, tangents), (own_f, tangents_f) = how.cut(args), how.cut(flags)
     operands, batched, carry_f = _batched(axis, own, own_f, program)
     wide = pick([*groups(own_f, program.sizes)[1], *carry_f], given.all)
     if all(w or not f for w, f in zip(wide, tangents_f, strict=True)) and perturbed(batched, given) == how.moving:
         tangents = [
-            jnp.broadcast_to(t, (axis.size, *jnp.shape(t))) if w and not f else t
-            for t, w, f in zip(tangents, wide, tangents_f, strict=True)
+            with_lanes(t, to, axis.size) if w and not f else t
+            for t, w, f, to in zip(tangents, wide, tangents_f, moved_places, strict=True)
         ]
         outputs = pushed_p.bind(*operands, *tangents, how=_pushed(batched, given, how.moving))
-        return outputs, [0 if f else None for f in [*carry_f, *pick(carry_f, how.moving.carry)]]
+        out_dims = [to if f else None for f, to in zip(carry_f, carry_places, strict=True)]
+        return outputs, [*out_dims, *pick(out_dims, how.moving.carry)]
     operands = operands_with_tangents(how, args, jnp.zeros_like)
     # Zeros are mapped where what they are shaped like is.
     flags = operands_with_tangents(how, flags, lambda flag: flag)
+    both = with_tangents(program, how.moving)
+    places, _ = lanes_at(both)
     outputs, dims = batch_loop(
-        axis, operands, [0 if f else None for f in flags], program=with_tangents(program, how.moving)
+        axis, operands, [to if f else None for f, to in zip(flags, places, strict=True)], program=both
     )
     return in_order(how, outputs), in_order(how, dims)
 
@@ -376,7 +355,7 @@ def _batch_tangent(
     axis: Any, args: Sequence[Any], dims: Sequence[Any], **params: Any
 ) -> tuple[list[Any], list[int | None]]:
     """Map the forward-mode computation, which is plain JAX; in reverse mode only the transpose is ever batched."""
-    args = _to_front(args, dims)
+    args = _to_place(args, dims, [0] * len(args))
     out = vmap_flat(lambda *a: _tangent_forward(*a, **params), axis, [d is not None for d in dims])(*args)
     return out, [0] * len(out)
 

@@ -48,6 +48,8 @@ def checkpointed_scan(
     fewer steps are executed than with states alone. Where they suffice for the tapes of all steps, and where there is a
     checkpoint for every step, the gradient is that of `jax.lax.scan`.
 
+    Forward mode and all nestings with one reverse pass go through it, as through `adjoint.checkpointed_while_loop`.
+
     Args:
         f: takes the carry and a row of `xs`; returns the carry and a row of `ys`.
         init: the carry, any PyTree of arrays.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..compat import call, struct_of, trace
 from .places import batched_struct_of
@@ -19,6 +20,12 @@ def vmap_flat(fun: Callable, axis: Any, in_flags: Sequence[bool], out_flags: Seq
         axis_size=axis.size,
         spmd_axis_name=axis.spmd_name,
     )
+
+
+def with_lanes(x: Any, place: int, size: int) -> Any:
+    """Give an array an axis of so many lanes."""
+    shape = jnp.shape(x)
+    return jnp.broadcast_to(jnp.expand_dims(x, place), (*shape[:place], size, *shape[place:]))
 
 
 def batched_outputs(jaxpr: Any, axis: Any, in_flags: Sequence[bool]) -> list[bool]:

@@ -187,6 +187,31 @@ def test_hessians_forward_over_reverse(checkpoints: Any) -> None:
     assert_close(hessian(ours(checkpoints)), hessian(lax.scan), 1e-12)
 
 
+MODES: dict[str, Any] = {
+    "forward": lambda f, args, along: jax.jvp(f, args, along),
+    "forward over reverse": lambda f, args, along: jax.jvp(jax.grad(f, (0, 1, 2)), args, along),
+    "reverse over forward": lambda f, args, along: jax.grad(lambda *x: jax.jvp(f, x, along)[1], (0, 1, 2))(*args),
+    "forward over forward": lambda f, args, along: jax.jvp(lambda *x: jax.jvp(f, x, along)[1], args, along),
+    "columns": lambda f, args, along: jax.jacfwd(f, (0, 1))(*args),
+    "mapped": lambda f, args, along: jax.vmap(lambda *x: jax.jvp(f, x, x)[1], (None, None, 1))(
+        *args[:2], jnp.stack([args[2], along[2]], axis=1)
+    ),
+}
+
+
+@pytest.mark.parametrize("checkpoints", [4, "all"])
+@pytest.mark.parametrize("mode", MODES)
+def test_forward_mode_and_its_nestings(mode: str, checkpoints: Any) -> None:
+    """With one reverse pass at most among them."""
+    args = _lanes((None, None, None))
+    along = tuple(x[::-1] + 0.1 for x in args)
+
+    def of(scan: Any) -> Any:
+        return jax.jit(lambda *args: MODES[mode](functools.partial(_loss, scan), args, along))(*args)
+
+    assert_close(of(ours(checkpoints)), of(lax.scan), 1e-12)
+
+
 def test_a_rule_of_its_own_for_the_step() -> None:
     """`jax.custom_vjp` inside `f`, whose backward pass is not the derivative, is obeyed."""
 
