@@ -12,6 +12,7 @@ from .theory.schedule import placement as placement
 from .theory.schedule import repetition as repetition
 from .theory.schedule import schedule as schedule
 from .theory.schedule import schedule_tree as schedule_tree
+from .theory.switching import switching_counts as switching_counts
 from .theory.windows import place_windows as place_windows
 from .theory.windows import plan_windows as plan_windows
 from .theory.windows import windowed_steps as windowed_steps

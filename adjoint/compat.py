@@ -1,11 +1,11 @@
 """Every name of another library that is not public, in one place; a test names them, so an upgrade breaks here, loudly.
 
 From Equinox we take what its loops and Diffrax's loop body share with ours and must stay the same objects: the
-write-only buffer class (`equinox.internal.buffer_at_set` and Diffrax's annotations look for exactly this class) and
-the select that vanishes where its predicate is not batched. JAX merged `Jaxpr` and `ClosedJaxpr` in 0.11; nothing here
-depends on which.
+write-only buffer class (`equinox.internal.buffer_at_set` and Diffrax's annotations look for exactly this class). JAX
+merged `Jaxpr` and `ClosedJaxpr` in 0.11; nothing here depends on which.
 """
 
+import contextvars
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,9 +18,10 @@ from equinox.internal import nondifferentiable_backward as nondifferentiable_bac
 from equinox.internal import unvmap_any as unvmap_any
 from equinox.internal import unvmap_max as unvmap_max
 from equinox.internal import while_loop as _equinox_while_loop
-from equinox.internal._loop.common import _Buffer, _select_if_vmap
+from equinox.internal._loop.common import _Buffer
 from jax._src.callback import _callback_op_sharding
 from jax._src.checkify import checkify_jaxpr, error_checks
+from jax._src.interpreters.ad import fallback_linearize_rule, primitive_linearizations
 from jax._src.lax.lax import _convert_element_type
 from jax._src.sharding_impls import ShardingContext
 from jax.experimental import checkify
@@ -36,23 +37,34 @@ Jaxpr = Any
 """A closed jaxpr without constants: `.in_avals`, `.out_avals`, `.effects`, evaluated by `call`."""
 
 
-def select_if_batched(pred: Any, new: Any, old: Any) -> Any:
-    """Select between two arrays where the predicate is batched; where it is not it is taken to be true.
-
-    Args:
-        pred: boolean scalar.
-        new: array.
-        old: array of the same shape and dtype.
-
-    Returns:
-        `new` where no `jax.vmap` batches `pred`, so that nothing is computed; else `where(pred, new, old)`.
-    """
-    return _select_if_vmap(pred, new, old, makes_false_steps=False)
-
-
-def struct_of(x: Any) -> jax.ShapeDtypeStruct:
-    """Describe an array by shape and dtype, weak types made strong."""
+def plain_struct_of(x: Any) -> jax.ShapeDtypeStruct:
+    """Describe an array by shape and dtype alone, weak types made strong."""
     return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+
+
+def struct_of(x: Any) -> Any:
+    """Describe an array by shape and dtype, weak types made strong, and by where it lies where its type says so.
+
+    Types do under explicit sharding, and inside `jax.shard_map`, where they name the axes along which a value varies.
+    """
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    aval = type_of(x)
+    if not placed(aval):
+        return plain_struct_of(x)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=aval.sharding, manual_axis_type=aval.mat)
+
+
+def type_of(x: Any) -> Any:
+    """Return a type, or that of an array; None for anything else."""
+    return x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x) if isinstance(x, jax.Array) else None
+
+
+def placed(aval: Any) -> bool:
+    """Return whether a type says where its values lie."""
+    if aval is None or not hasattr(aval, "sharding"):
+        return False
+    return bool(aval.mat.varying) or bool(aval.sharding.mesh._any_axis_explicit)
 
 
 def trace(fun: Callable[..., Sequence[Any]], structs: Sequence[Any]) -> Jaxpr:
@@ -181,6 +193,17 @@ def call(jaxpr: Jaxpr, *args: Any) -> list[Any]:
     return list(jax.extend.core.jaxpr_as_fun(jaxpr)(*args))
 
 
+def has_custom_vjp(jaxpr: Jaxpr) -> bool:
+    """Return whether a function that was pushed forward has a `jax.custom_vjp` inside, which cannot be evaluated so."""
+    inner = jaxpr.jaxpr
+    nested = (
+        x for eqn in inner.eqns for x in jax.tree_util.tree_leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns"))
+    )
+    return any(eqn.primitive.name == "custom_lin" for eqn in inner.eqns) or any(
+        has_custom_vjp(x) for x in nested if hasattr(x, "jaxpr") and hasattr(x, "in_avals")
+    )
+
+
 def pruned(jaxpr: Jaxpr, outputs: Sequence[bool]) -> tuple[Jaxpr, list[bool]]:
     """Leave out what the flagged outputs do not depend on; what has an effect stays.
 
@@ -279,6 +302,71 @@ def refuse_in_remat(primitive: Any, refuse: Callable[..., None]) -> None:
         # As for a primitive without a rule: all of it is computed again.
         kept = [x for x, there in zip(eqn.invars, instantiated, strict=True) if not there and not hasattr(x, "val")]
         return None, eqn, [True] * len(eqn.outvars), [True] * len(eqn.outvars), kept
+
+    partial_eval.partial_eval_jaxpr_custom_rules[primitive] = rule
+
+
+_transposing: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_transposing", default=True)
+
+
+def to_be_transposed() -> bool:
+    """Return whether what is linearised now is to be transposed: not for `jax.linearize` itself."""
+    return _transposing.get()
+
+
+def linearize_knowingly(primitive: Any) -> None:
+    """Let `to_be_transposed` tell, while a primitive is linearised by its jvp rule, what for."""
+
+    def rule(is_vjp: bool, nonzeros: Any, *primals: Any, **params: Any) -> Any:
+        token = _transposing.set(is_vjp)
+        try:
+            return fallback_linearize_rule(primitive, is_vjp, nonzeros, *primals, **params)
+        finally:
+            _transposing.reset(token)
+
+    primitive_linearizations[primitive] = rule
+
+
+def partial_evaluation(primitive: Any, split: Callable[..., Sequence[Any]]) -> None:
+    """Let a primitive be evaluated in part where some of its operands are not known yet.
+
+    Args:
+        primitive: ours.
+        split: takes the operands that are known (None for the others), all operands, what binds a primitive with its
+            operands and parameters for later, and the primitive's parameters; returns the outputs.
+    """
+
+    def rule(trace: Any, *tracers: Any, **params: Any) -> Any:
+        def stage(primitive, *operands, **params):
+            return trace.default_process_primitive(primitive, operands, params)
+
+        return split([t.pval.get_known() for t in tracers], tracers, stage, **params)
+
+    partial_eval.custom_partial_eval_rules[primitive] = rule
+
+
+def recomputed_in_remat(primitive: Any, without_tangents: Callable[..., tuple[int, int, Any, dict[str, Any]]]) -> None:
+    """Let `jax.checkpoint` evaluate a primitive without its tangents, and all of it again when they are known.
+
+    Args:
+        primitive: ours, whose last operands and outputs are tangents.
+        without_tangents: takes its parameters; returns how many operands and outputs there are before the tangents, and
+            the primitive that makes these of those, with its parameters.
+    """
+
+    def rule(saveable: Any, unknown: Any, instantiated: Any, eqn: Any) -> Any:
+        operands, outputs, plain, params = without_tangents(**eqn.params)
+        each = len(eqn.outvars)
+        # A literal is there everywhere.
+        needed = [x for x, there in zip(eqn.invars, instantiated, strict=True) if not there and not hasattr(x, "val")]
+        if any(unknown[:operands]):
+            return None, eqn, [True] * each, [True] * each, needed
+        if not any(unknown):
+            if eqn.effects or saveable(primitive, *(x.aval for x in eqn.invars), **eqn.params) is True:
+                return eqn, None, [False] * each, [False] * each, []
+            return eqn, eqn, [False] * each, [True] * each, needed
+        known = eqn.replace(primitive=plain, invars=eqn.invars[:operands], outvars=eqn.outvars[:outputs], params=params)
+        return known, eqn, [k >= outputs for k in range(each)], [True] * each, needed
 
     partial_eval.partial_eval_jaxpr_custom_rules[primitive] = rule
 

@@ -1,5 +1,6 @@
 """Make the adjoint of a trial, and count what it executes: the one answer to how many passes there are."""
 
+import bisect
 import dataclasses
 import functools
 from collections.abc import Iterable
@@ -76,13 +77,21 @@ class Work:
     `accepted_from` checkpoints or more: our adjoint then leaves rejected steps out of an adaptive solve that is not
     mapped. With fewer it visits all. Where it never leaves any out, `reversed_steps` are all steps, and `accepted_from`
     says nothing; where no gradient is taken, `reversed_steps` are 0. `accepted` is what our adjoint is given to expect;
-    None where it is the same as `reversed_steps`.
+    None where it is the same as `reversed_steps`. `switches` are the counts from which on the adjoint's program is
+    another one (`adjoint.switching_counts`), and `everything` the one of them that stores every state without a
+    schedule; None where no bound on the steps is known.
     """
 
     steps: int
     reversed_steps: int
     accepted: int | None = None
     accepted_from: int = 1
+    switches: tuple[int, ...] = ()
+    everything: int | None = None
+
+    def path(self, checkpoints: int) -> int:
+        """Number the path that the program takes with so many checkpoints."""
+        return bisect.bisect_right(self.switches, checkpoints)
 
     @property
     def predicted(self) -> int:
@@ -139,6 +148,10 @@ def work_of_rows(rows: Iterable[Measurement]) -> Work | None:
         return None
     newest = work_of_row(counted[-1])
     assert newest is not None
+    most = max(row.checkpoints for row in counted)
+    if newest.reversed_steps and counted[-1].adjoint is AdjointName.OURS and most >= newest.steps:
+        # Nobody measures more checkpoints than there are steps but for the loop's own bound.
+        newest = dataclasses.replace(newest, switches=_switches(most), everything=most)
     telling = [(row.checkpoints, work) for row in counted if (work := _explained(row)) and work.predicted < work.steps]
     every = [count for count, work in telling if work.reversed_steps == work.steps]
     accepted = [count for count, work in telling if work.reversed_steps == work.predicted]
@@ -146,6 +159,12 @@ def work_of_rows(rows: Iterable[Measurement]) -> Work | None:
         return newest
     least = min((count for count in accepted if count > max(every)), default=max(every) + 1)
     return dataclasses.replace(newest, reversed_steps=newest.predicted, accepted_from=least)
+
+
+def _switches(max_steps: int) -> tuple[int, ...]:
+    import adjoint
+
+    return adjoint.switching_counts(max_steps)
 
 
 def _explained(row: Measurement) -> Work | None:
@@ -161,7 +180,7 @@ def _explained(row: Measurement) -> Work | None:
     return None
 
 
-def _counted(row: Measurement) -> dict[str, int]:
+def _counted(row: Measurement) -> dict[str, Any]:
     """Read the steps that were counted, and those that were accepted."""
     assert row.steps
     return {"steps": row.steps, "accepted": row.accepted or row.steps}

@@ -7,6 +7,11 @@ The peak of a step is what it is compiled to need; beside it stands the rise of 
 
     python scripts/bench_training.py --out training.csv          ten runs, each in a process of its own (20 minutes)
     python scripts/bench_training.py --out training.csv --only 3
+    python scripts/bench_training.py --drift drift.csv           300 training steps in which a solve doubles in length
+
+The last trains a neural ODE while its horizon grows, and calls four adjoints at every step in shuffled order: ours with
+few checkpoints and the prediction of the first step, with the last observed count handed in as a traced integer (no new
+compile), without any, and Diffrax's as it is.
 """
 
 import argparse
@@ -130,12 +135,99 @@ def measure(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
+DRIFT_STEPS, DRIFT_CHECKPOINTS = 300, 10
+
+
+def drift(training_steps: int = DRIFT_STEPS) -> list[dict[str, Any]]:
+    """Train while the number of steps doubles, and time every adjoint at every training step."""
+    import diffrax
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import jax.random as jr
+
+    from adjoint import RecursiveCheckpointAdjoint, executed_steps
+    from autotune import device_info
+
+    field = eqx.nn.MLP(4, 4, 32, 2, jnp.tanh, key=jr.key(0))
+    start = jr.normal(jr.key(1), (64, 4))
+
+    def gradient(make_adjoint: Any) -> Any:
+        def loss(field: Any, horizon: Any, expected: Any) -> tuple[Any, Any]:
+            solution = diffrax.diffeqsolve(
+                diffrax.ODETerm(lambda t, y, f: jax.vmap(f)(y) - 0.1 * y), diffrax.Tsit5(), 0.0, horizon, 0.05, start,
+                field, stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-7), max_steps=4096,
+                adjoint=make_adjoint(expected),
+            )  # fmt: skip
+            assert solution.ys is not None
+            return jnp.mean((solution.ys[-1] - jnp.roll(start, 1, axis=1)) ** 2), solution.stats["num_accepted_steps"]
+
+        return eqx.filter_jit(eqx.filter_value_and_grad(loss, has_aux=True))
+
+    def horizon(index: int) -> Any:
+        return jnp.asarray(12.0 * (1 + index / (training_steps - 1)))
+
+    (_, first), _ = gradient(lambda expected: RecursiveCheckpointAdjoint(DRIFT_CHECKPOINTS))(field, horizon(0), 0)
+    predicted = int(first)
+    ours = RecursiveCheckpointAdjoint
+    sides = {
+        "fixed": gradient(lambda expected: ours(DRIFT_CHECKPOINTS, expected_steps=predicted)),
+        "updated": gradient(lambda expected: ours(DRIFT_CHECKPOINTS, expected_steps=expected)),
+        "without": gradient(lambda expected: ours(DRIFT_CHECKPOINTS)),
+        "Diffrax": gradient(lambda expected: diffrax.RecursiveCheckpointAdjoint()),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    accepted, last, order = [], predicted, random.Random(0)
+    for call in sides.values():
+        jax.block_until_ready(call(field, horizon(0), jnp.asarray(last)))
+    executed = {"fixed": 0, "updated": 0}
+    for index in range(training_steps):
+        names = list(sides)
+        order.shuffle(names)
+        for name in names:
+            started = time.perf_counter()
+            (_, count), slope = jax.block_until_ready(sides[name](field, horizon(index), jnp.asarray(last)))
+            seconds[name].append(time.perf_counter() - started)
+        accepted.append(int(count))
+        for name, expected in (("fixed", predicted), ("updated", last)):
+            executed[name] += executed_steps(accepted[-1], DRIFT_CHECKPOINTS, expected)
+        last = accepted[-1]
+        field = eqx.apply_updates(field, jax.tree.map(lambda g: -1e-3 * g, slope))
+    info = device_info()
+    return [
+        {
+            "adjoint": name, "checkpoints": "" if name == "Diffrax" else DRIFT_CHECKPOINTS,
+            "training_steps": training_steps, "first_steps": accepted[0], "last_steps": accepted[-1],
+            "seconds": round(sum(samples), 3), "first_half_seconds": round(sum(samples[: training_steps // 2]), 3),
+            "over_fixed": round(statistics.median(map(_over, samples, seconds["fixed"])), 4),
+            "executed_steps": executed.get(name, ""), "device": info.kind, **info.versions,
+        }
+        for name, samples in seconds.items()
+    ]  # fmt: skip
+
+
+def _over(one: float, other: float) -> float:
+    return one / other
+
+
 def main() -> None:
     """Measure the runs one after the other, each in a fresh process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="CSV file; rows are added")
+    parser.add_argument("--out", type=Path, help="CSV file; rows are added")
+    parser.add_argument("--drift", type=Path, help="CSV file of the training whose solve doubles in length")
     parser.add_argument("--only", type=int, help=f"one run alone, 0 to {len(RUNS) - 1}, in this process")
     options = parser.parse_args()
+    if options.drift is not None:
+        rows = drift()
+        with options.drift.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        for row in rows:
+            print(f"{row['adjoint']}: {row['seconds']} s, {row['over_fixed']}x the fixed prediction's")
+        return
+    if options.out is None:
+        parser.error("--out FILE or --drift FILE")
     if options.only is None:
         for number in range(len(RUNS)):
             subprocess.run([sys.executable, __file__, "--out", options.out, "--only", str(number)], check=False)

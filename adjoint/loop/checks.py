@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import checkify
 
 from ..compat import Jaxpr, call, trace
-from .program import Program, groups
+from .program import Program, groups, ignoring
 
 
 def _unchecked(jaxpr: Jaxpr | None, enabled: Any) -> Jaxpr | None:
@@ -33,15 +33,6 @@ def without_checks(program: Program, enabled: Any) -> Program:
         findings={},
         counted=None,
     )
-
-
-def _wider(jaxpr: Jaxpr | None, before: int, errors: Sequence[Any]) -> Jaxpr | None:
-    """Return a function that takes errors too, behind so many inputs, and does not read them."""
-    if jaxpr is None:
-        return None
-    structs = jaxpr.in_avals
-    given = [*structs[:before], *errors, *structs[before:]]
-    return trace(lambda *args: call(jaxpr, *args[:before], *args[before + len(errors) :]), given)
 
 
 def checked(
@@ -95,11 +86,11 @@ def checked(
     ahead = program.body_consts + program.state
     wider = dataclasses.replace(
         plain,
-        cond=_wider(plain.cond, program.cond_consts + program.state, structs),
+        cond=ignoring(plain.cond, program.cond_consts + program.state, structs),
         body=trace(body, [*of_cond, *of_body[:ahead], *structs, *of_body[ahead:]]),
-        predict=_wider(plain.predict, program.predict_consts + program.state, structs),
+        predict=ignoring(plain.predict, program.predict_consts + program.state, structs),
         # The body reads the condition's consts too.
-        rebuild=_wider(_wider(plain.rebuild, ahead, structs), 0, of_cond),
+        rebuild=ignoring(ignoring(plain.rebuild, ahead, structs), 0, of_cond),
         body_consts=program.cond_consts + program.body_consts,
         state=program.state + len(structs),
         derived=(*program.derived, *[False] * len(structs)),

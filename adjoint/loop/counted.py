@@ -5,12 +5,14 @@ sweeps, tiers, forward mode, checks) sees an ordinary loop.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from .program import Program
-    from .sweeps import Visited
-    from .tape import Flagged, Needed, Tape
+from ..tiers.tiers import sizes_of
+from ..traced.analysis import pick
+from . import sweeps
+from .program import Program
+from .sweeps import Visited
+from .tape import Flagged, Needed, Tape
 
 
 class Counted(Protocol):
@@ -44,7 +46,11 @@ class Counted(Protocol):
         """Clear the flags of tangents that reach nothing."""
         ...
 
-    def keeps_tapes(self, program: "Program", moving: "Flagged", keep: "Needed") -> bool:
+    def with_tangents(self, moving: "Flagged") -> "Counted":
+        """Return what is known of the loop whose carry holds tangents too (`adjoint.loop.forward.with_tangents`)."""
+        ...
+
+    def keeps_tapes(self, program: "Program", moving: "Flagged") -> bool:
         """Return whether the tapes of all steps are to be kept, so that nothing is executed twice."""
         ...
 
@@ -61,3 +67,25 @@ class Counted(Protocol):
     def tape(self, program: "Program", flags: "Flagged", needed: "Needed", buffers: Sequence[Any] | None) -> "Tape":
         """Return one visited step as the backward pass needs it."""
         ...
+
+
+def arrange(
+    program: Program, primals: Sequence[Any], moving: Flagged, keep: Needed
+) -> tuple[Program, Sequence[Any], sweeps.Visited, Needed]:
+    """Choose what is held, once it is known what moves: the program, its operands, what is visited and needed."""
+    if program.counted is not None:
+        return program.counted.arrange(program, primals, moving, keep)
+    program = program.with_room(sum(sizes_of(pick(program.body.out_avals[: program.state], keep.stored))))
+    return program, primals, sweeps.Visited(program, keep.stored), keep
+
+
+def tape_of(program: Program, flags: Flagged, keep: Needed, buffers: Sequence[Any] | None) -> Tape:
+    """Return one visited step as the backward pass needs it."""
+    return (Tape if program.counted is None else program.counted.tape)(program, flags, keep, buffers)
+
+
+def lanes_at(program: Program) -> tuple[list[int], list[int]]:
+    """Return which axis of each operand, and of each leaf of the carry, is that of lanes, where it has one."""
+    if program.counted is not None:
+        return program.counted.lanes_at(program)
+    return [0] * sum(program.sizes), [0] * (program.state + program.buffers)

@@ -37,6 +37,8 @@ def checkpointed_while_loop(
 
     As `jax.lax.while_loop`; gradients with respect to `init_val` and to everything that the functions close over. The
     backward pass recomputes the states that were not held, by the binomial schedule of Griewank and Walther (2000).
+    Forward mode (`jax.jvp`, `jax.jacfwd`, `jax.linearize`) is one loop with tangents, which stores nothing. Both nest,
+    with at most one reverse pass among them: for Hessians forward over reverse, or reverse over forward.
     Stands in for `equinox.internal.while_loop(kind="checkpointed")`.
 
     Args:
@@ -74,9 +76,8 @@ def checkpointed_while_loop(
         ValueError: fewer than one checkpoint, or bytes for less than one; neither checkpoints nor `max_steps`;
             `max_steps` not an integer or negative; a body that changes the carry's structure, shapes or dtypes; a tier
             that cannot be had.
-        TypeError: on differentiating in forward mode.
-        NotImplementedError: with `tier="disk"`, on `vmap` of `grad` (`grad` of `vmap` works), on forward over reverse,
-            and inside `jax.checkpoint` where JAX is older than 0.11.
+        NotImplementedError: on reverse over reverse; with `tier="disk"`, on `vmap` of `grad` (`grad` of `vmap` works)
+            and on forward over reverse (reverse over forward works).
     """
     return checkpointed_loop(
         cond_fun,
@@ -157,20 +158,22 @@ def _checked(asked: Any, max_steps: Any) -> tuple[int, int | None, int | None]:
         max_steps = integer("max_steps", max_steps)
         if max_steps < 0:
             raise ValueError(f"`max_steps` must be at least 0, got {max_steps}.")
-    if asked == "all" and max_steps is None:
+    room = asked.room_bytes if isinstance(asked, Room) else None
+    if isinstance(asked, int):
+        checkpoints = asked
+    elif room is not None:
+        checkpoints = 1
+    elif max_steps is not None:
+        checkpoints = max(max_steps, 1) if asked == "all" else default_checkpoints(max(max_steps, 1))
+    elif asked == "all":
         raise ValueError(
             '`checkpoints="all"` needs `max_steps`. '
             "JAX needs to know how much memory to allocate for the backward pass."
         )
-    if asked is None and max_steps is None:
+    else:
         raise ValueError(
             "Must specify either `max_steps` or `checkpoints` in `checkpointed_while_loop(..., checkpoints=None, "
             "max_steps=None)`. JAX needs to know how much memory to allocate for the backward pass."
         )
-    room = asked.room_bytes if isinstance(asked, Room) else None
-    if asked is None:
-        checkpoints = default_checkpoints(max(max_steps, 1))
-    else:
-        checkpoints = 1 if room is not None else max(max_steps, 1) if asked == "all" else asked
     # Steps are counted in 32 bits; no loop gets so far as a bound beyond them.
     return checkpoints, max_steps if max_steps is None or max_steps < NEVER else None, room

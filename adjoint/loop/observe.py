@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import jax
 
-Observer = Callable[[str, int], None]
+Observer = Callable[[str, int, int | None], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,9 @@ def observe_steps(callback: Observer) -> Iterator[None]:
     Such a loop runs forward only: its gradient is zero, so that finding out how long a solve is costs one forward pass.
 
     Args:
-        callback: called while the program runs, with the line of code that made the loop (`file.py:line`) and the
-            number of steps (under `jax.vmap` the largest over the lanes). `jax.effects_barrier()` waits for it.
+        callback: called while the program runs, with the line of code that made the loop (`file.py:line`), the number
+            of steps (under `jax.vmap` the largest over the lanes) and the loop's bound, None for none.
+            `jax.effects_barrier()` waits for it.
 
     Yields:
         Nothing.
@@ -86,18 +87,19 @@ def observer() -> Observer | None:
     return _observer.get()
 
 
-def report_steps(watcher: Observer, count: Any) -> None:
+def report_steps(watcher: Observer, count: Any, max_steps: int | None) -> None:
     """Have a loop's number of steps reported when the program that is being traced gets there.
 
     Args:
         watcher: from `observer`.
         count: integer scalar.
+        max_steps: the loop's bound, None for none.
     """
-    jax.debug.callback(functools.partial(_report, watcher, call_site()), count)
+    jax.debug.callback(functools.partial(_report, watcher, call_site(), max_steps), count)
 
 
-def _report(watcher: Observer, site: str, count: Any) -> None:
-    watcher(site, int(count))
+def _report(watcher: Observer, site: str, max_steps: int | None, count: Any) -> None:
+    watcher(site, int(count), max_steps)
 
 
 def call_site() -> str:

@@ -12,12 +12,11 @@ import jax.lax as lax
 import jax.numpy as jnp
 
 from ..theory.schedule import GROWTH_SHIFT
+from ..theory.switching import FEW_SLOTS
 
 INT = jnp.int32
 NEVER = 2**31 - 1
 """The step of a slot that holds nothing."""
-FEW_SLOTS = 64
-"""With more slots than this, no solve that fits 32 bits has a block of more than eight repetitions."""
 FARTHEST = 2
 """No estimate is planned for that is more than so many times the steps made: one that was too small costs little, one
 that was too large leaves slots empty."""

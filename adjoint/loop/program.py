@@ -23,7 +23,7 @@ from ..compat import (
     Jaxpr,
     as_array,
     call,
-    select_if_batched,
+    plain_struct_of,
     struct_of,
     trace,
     trace_hoisted,
@@ -32,7 +32,9 @@ from ..compat import (
 )
 from ..tiers.tiers import TierOptions
 from ..traced.analysis import Flags, pick, scatter
-from .counted import Counted
+from ..traced.casts import call_with_casts, casts_of
+from ..traced.places import axes_of, varying
+from ..traced.select import select_if_batched
 
 within_body: contextvars.ContextVar[bool] = contextvars.ContextVar("adjoint_within_body", default=False)
 
@@ -74,13 +76,13 @@ class Program:
     """The expected steps are right but for rounding: passing them takes no checkpoints back, which saves compiled
     code."""
     nested: bool
-    """Traced inside the body of another of our loops: forward mode is allowed, for forward-over-reverse needs it."""
+    """Traced inside the body of another of our loops, whose steps alone are watched."""
     windows: TierOptions | None
     """The tier that holds the first states of windows; None where everything is on the device."""
     checkpoint_bytes: int | None = None
     """What checkpoints may take together, where their number follows from it; None where a number was given."""
-    counted: Counted | None = None
-    """What is known of a loop whose length is, None for others."""
+    counted: Any = None
+    """What is known of a loop whose length is (`adjoint.loop.counted.Counted`), None for others."""
     findings: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     """Answers of `adjoint.traced.analysis`, by question."""
 
@@ -130,6 +132,15 @@ def groups(values: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
         out.append(list(values[start : start + size]))
         start += size
     return out
+
+
+def ignoring(jaxpr: Jaxpr | None, before: int, structs: Sequence[Any]) -> Jaxpr | None:
+    """Return a function that takes more inputs, behind its first so many, and does not read them; None for none."""
+    if jaxpr is None:
+        return None
+    avals = jaxpr.in_avals
+    given = [*avals[:before], *structs, *avals[before:]]
+    return trace(lambda *args: call(jaxpr, *args[:before], *args[before + len(structs) :]), given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,11 +197,13 @@ def _selected_leaves(treedef: Any, select: Callable | None) -> Flags:
 def _check_structure(expected: Any, found: Any) -> None:
     """Raise where the body returned something else than it was given, line by line as a difference."""
     if jtu.tree_structure(expected) == jtu.tree_structure(found) and all(
-        struct_of(a) == struct_of(b) for a, b in zip(jtu.tree_leaves(expected), jtu.tree_leaves(found), strict=True)
+        plain_struct_of(a) == plain_struct_of(b)
+        for a, b in zip(jtu.tree_leaves(expected), jtu.tree_leaves(found), strict=True)
     ):
         return
     before, after = (
-        eqx.tree_pformat(jtu.tree_map(struct_of, tree), struct_as_array=True).splitlines() for tree in (expected, found)
+        eqx.tree_pformat(jtu.tree_map(plain_struct_of, tree), struct_as_array=True).splitlines()
+        for tree in (expected, found)
     )
     difference = "\n".join(line for line in difflib.ndiff(before, after) if not line.startswith("?"))
     raise ValueError(
@@ -296,9 +309,21 @@ def trace_loop(
     leaves, treedef = jtu.tree_flatten(init_val)
     leaves = [as_array(x) for x in leaves]
     carry = _Carry(treedef, _selected_leaves(treedef, buffers))
-    structs = [struct_of(x) for x in leaves]
-
-    first, closed_over = trace_hoisted(lambda *args: _body_on_leaves(cond_fun, body_fun, carry, args), structs)
+    while True:
+        structs = [struct_of(x) for x in leaves]
+        first, closed_over = trace_hoisted(lambda *args: _body_on_leaves(cond_fun, body_fun, carry, args), structs)
+        # Inside `jax.shard_map` what becomes different on each device is so from the beginning.
+        wider = [axes_of(a) - axes_of(x) for a, x in zip(first.out_avals, leaves, strict=True)]
+        if not any(wider):
+            break
+        leaves = [varying(x, axes) for x, axes in zip(leaves, wider, strict=True)]
+    casts = casts_of(first, len(closed_over))
+    if casts:
+        # What is the same on every device is let vary once, before the loop, so that its cotangents are summed once.
+        within, count = first, len(closed_over)
+        cast = [varying(closed_over[k], axes) for k, axes in casts]
+        first = trace(lambda *args: call_with_casts(within, casts, count, args), [*closed_over, *cast, *structs])
+        closed_over = [*closed_over, *cast]
     inner = first.jaxpr
     moving = tuple(out is not given for out, given in zip(inner.outvars, inner.invars[len(closed_over) :], strict=True))
     fixed = [not m for m in moving]

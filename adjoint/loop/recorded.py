@@ -11,6 +11,7 @@ under `jax.vmap`: its lanes accept at different passes, so their states at one v
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,26 +19,27 @@ from typing import Any, NamedTuple
 import jax.lax as lax
 import jax.numpy as jnp
 
-from ..compat import Primitive, ad, batching, call, let_checks_out, mlir, select_if_batched
+from ..compat import Primitive, ad, batching, call, let_checks_out, linearize_knowingly, mlir
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import Flags, pick, scatter
+from ..traced.select import select_if_batched
 from . import sweeps
 from . import windows as windowed
 from .checks import checked, without_checks
+from .forward import Linear, Pushed, pushed_p
 from .placement import INT
 from .primitive import (
     abstract_loop,
     batch_loop,
     bind_loop,
-    bind_tangents,
     differentiate,
+    linear_part,
     observed,
     run_loop,
-    show_advance,
     tangents_along,
-    zero_tangent,
 )
 from .program import Loop, Place, Program
+from .tangents import once, show_advance, zero_tangent
 from .tape import Flagged, needed, perturbed
 
 logger = logging.getLogger(__name__)
@@ -206,9 +208,8 @@ def _say_once(reason: str) -> None:
 def _jvp(
     primals: Sequence[Any], tangents: Sequence[Any], *, program: Program, replay: Replay
 ) -> tuple[list[Any], list[Any]]:
-    solve_primals, replay_primals = _cut(primals, program)
     solve_tangents, replay_tangents = _cut(tangents, program)
-    _, given = tangents_along(program, solve_tangents)
+    along_solve, given = tangents_along(program, solve_tangents)
     moving = perturbed(program, given)
     if not any(moving.carry):
         outputs = recorded_p.bind(*primals, program=program, replay=replay)
@@ -218,7 +219,36 @@ def _jvp(
     obstacle = _obstacle(program, replay, moving, moving_replay)
     if obstacle is not None:
         _say_once(obstacle)
-        return differentiate(solve_primals, solve_tangents, program=program)
+        return differentiate(_cut(primals, program)[0], solve_tangents, program=program)
+    how = Pushed(
+        program=program,
+        given=given,
+        moving=moving,
+        primitive=recorded_p,
+        params={"program": program, "replay": replay},
+        operands=len(primals),
+        apart=functools.partial(_apart, program, replay, (moving, given_replay, moving_replay), sum(given.all)),
+    )
+    moved_in = [*pick(along_solve, given.all), *pick(along, given_replay.all)]
+    outputs = pushed_p.bind(*primals, *moved_in, how=how)
+    outputs, moved = outputs[: how.outputs], outputs[how.outputs :]
+    return outputs, scatter(moved, moving.carry, [zero_tangent(x) for x in outputs])
+
+
+def _apart(
+    program: Program, replay: Replay, flags: tuple[Flagged, Flagged, Flagged], first: int, primals: Sequence[Any]
+) -> tuple[list[Any], Linear]:
+    """Run the solve and record it; returns the final carry, and what the replay's backward sweep is the transpose of.
+
+    Args:
+        program: the solve.
+        replay: its replay.
+        flags: what moves in the solve; which inputs of the replay have a tangent, and what moves in it.
+        first: how many tangents the solve takes, before those of the replay.
+        primals: operands of both.
+    """
+    moving, given_replay, moving_replay = flags
+    solve_primals, replay_primals = _cut(primals, program)
     show_advance(program)
     keep = needed(replay.program, moving_replay)
     recorded = [program.body.out_avals[leaf] for leaf in replay.leaves]
@@ -229,6 +259,7 @@ def _jvp(
     given_operands = sweeps.operands_of(replay.program, replay_primals)
     visited = _Accepted(program, replay, keep.stored, given_operands)
     outputs, stored, record = windowed.run_storing(program, solve_primals, visited)
+    outputs = once(outputs)
     state, buffers = outputs[: program.state], outputs[program.state :]
     consts = list(given_operands.body_consts)
     for index, array in zip(replay.consts.arrays, record[:-1], strict=True):
@@ -237,21 +268,14 @@ def _jvp(
     consts[replay.consts.done] = state[replay.counter]
     consts[replay.consts.end] = state[replay.times[0]]
     left = [
-        buffers[place.index] if place is not None and place.kind == "buffer" else first
-        for place, first in zip(replay.buffers, given_operands.buffers, strict=True)
+        buffers[place.index] if place is not None and place.kind == "buffer" else first_of_it
+        for place, first_of_it in zip(replay.buffers, given_operands.buffers, strict=True)
     ]
+    moved = pick([*replay.state, *replay.buffers], moving_replay.carry)
+    order = [moved.index(place) for place in pick(_places(program), moving.carry)]
     kept = consts, stored, left
-    moved = bind_tangents(replay.program, pick(along, given_replay.all), kept, (given_replay, moving_replay, keep))
-    zeros = [zero_tangent(x) for x in outputs]
-    by_place = dict(
-        zip(
-            (*replay.state, *replay.buffers),
-            scatter(moved, moving_replay.carry, [None] * len(moving_replay.carry)),
-            strict=True,
-        )
-    )
-    found = [by_place.get(place) for place in _places(program)]
-    return outputs, [zero if tangent is None else tangent for tangent, zero in zip(found, zeros, strict=True)]
+    flags_of_replay = given_replay, moving_replay, keep
+    return outputs, linear_part(replay.program, kept, flags_of_replay, first=first, order=order)
 
 
 def _batch(
@@ -265,6 +289,7 @@ recorded_p.def_impl(_run)
 recorded_p.def_effectful_abstract_eval(_abstract)
 mlir.register_lowering(recorded_p, mlir.lower_fun(_run, multiple_results=True), cacheable=False)
 ad.primitive_jvps[recorded_p] = _jvp
+linearize_knowingly(recorded_p)
 batching.fancy_primitive_batchers[recorded_p] = _batch
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from ..compat import call
 from ..traced.analysis import Flags, pick
+from ..traced.places import rows
 from . import placement as placing
 from .placement import INT, NEVER, Aim
 from .program import Program, groups
@@ -103,7 +104,7 @@ def run(program: Program, args: Sequence[Any]) -> tuple[Any, list[Any]]:
 
 def empty_slots(program: Program, held: Sequence[Any]) -> list[Any]:
     """Return room for as many states as there are checkpoints, the first of them there: a solve may make no step."""
-    return store([jnp.zeros((program.checkpoints, *x.shape), x.dtype) for x in held], held, INT(0))
+    return store([rows(x, program.checkpoints) for x in held], held, INT(0))
 
 
 def store(slots: Sequence[Any], values: Sequence[Any], slot: Any) -> list[Any]:
@@ -125,7 +126,7 @@ def once_if(pred: Any, fun: Callable[[T], T], carry: T) -> T:
     """Apply a function where `pred`: a loop of at most one pass, so that nothing is copied."""
 
     def once(carry):
-        return jnp.array(False), fun(carry[1])
+        return jnp.zeros_like(carry[0]), fun(carry[1])
 
     return lax.while_loop(lambda carry: carry[0], once, (pred, carry))[1]
 

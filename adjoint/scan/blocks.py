@@ -20,6 +20,7 @@ from ..loop.sweeps import store
 from ..loop.tape import Flagged, Needed, Tape
 from ..tiers.tiers import sizes_of
 from ..traced.analysis import pick, reached_inputs, scatter
+from ..traced.places import rows, zeros
 
 
 def row(array: Any, place: Any) -> Any:
@@ -105,17 +106,17 @@ def _pulled_back(program: Program, flags: Flagged, needed: Needed) -> tuple[Jaxp
 
 
 def _sorted_by_source(program: Program, needed: Needed, step: Jaxpr, backward: Jaxpr) -> _Taped:
-    rows = program.counted.rows
+    of_rows = program.counted.rows
     carried = sum(needed.state[1:])
     inputs, outputs = step.jaxpr.invars, step.jaxpr.outvars
-    moving = [*rows, *[True] * (len(inputs) - len(rows))]
+    moving = [*of_rows, *[True] * (len(inputs) - len(of_rows))]
     sources = []
     for k in range(carried, len(outputs)):
         reached = reached_inputs(step, tuple(n == k for n in range(len(outputs))))
         if not step.effects and not any(pick(reached, moving)):
             sources.append(FIXED)
         else:
-            same = (n for n, (x, of_rows) in enumerate(zip(inputs, rows, strict=False)) if of_rows and x is outputs[k])
+            same = (n for n, (x, is_row) in enumerate(zip(inputs, of_rows, strict=False)) if is_row and x is outputs[k])
             sources.append(next(same, TAPED))
     kept = [source == TAPED for source in sources]
     return _Taped(
@@ -210,8 +211,8 @@ class BlockTape(Tape):
             return k + 1, outputs[: len(carry)], store(tapes, outputs[len(carry) :], k)
 
         # Tied to the block at hand: room that is the same for every block is made once, and copied for each.
-        none, _ = lax.optimization_barrier(([jnp.zeros(a.shape, a.dtype) for a in taped.taped], first))
-        empty = [jnp.broadcast_to(x, (scan.block, *x.shape)) for x in none]
+        none, _ = lax.optimization_barrier((list(map(zeros, taped.taped)), first))
+        empty = [rows(x, scan.block) for x in none]
         _, _, tapes = lax.while_loop(lambda state: state[0] < count, tape_one, (INT(0), carry, empty))
 
         def back_one(state):

@@ -48,6 +48,8 @@ def checkpointed_scan(
     fewer steps are executed than with states alone. Where they suffice for the tapes of all steps, and where there is a
     checkpoint for every step, the gradient is that of `jax.lax.scan`.
 
+    Forward mode and all nestings with one reverse pass go through it, as through `adjoint.checkpointed_while_loop`.
+
     Args:
         f: takes the carry and a row of `xs`; returns the carry and a row of `ys`.
         init: the carry, any PyTree of arrays.
@@ -82,7 +84,7 @@ def checkpointed_scan(
     """
     asked = asked_for(checkpoints, checkpoint_bytes)
     options = tier_options(tier, windows, tier_bytes, directory, transfer_cost)
-    if expected_steps is not None and not isinstance(expected_steps, jax.core.Tracer):
+    if expected_steps is not None and not isinstance(expected_steps, jax.Array):
         integer("expected_steps", expected_steps)
     watched = observer() is not None and not within_body.get()
     if asked == "all" and not watched:
@@ -115,8 +117,12 @@ def _run(scan: TracedScan, asked: Any, windows: TierOptions | None, watched: boo
     if scan.length >= NEVER:
         raise ValueError(f"Steps are counted in 32 bits; a checkpointed scan cannot make {scan.length} of them.")
     room = asked.room_bytes if isinstance(asked, Room) else None
-    count = 1 if room is not None else default_checkpoints(scan.length) if asked is None else asked
-    count = scan.length if count == "all" else min(count, scan.length)
+    if isinstance(asked, int):
+        count = min(asked, scan.length)
+    elif asked == "all":
+        count = scan.length
+    else:
+        count = 1 if room is not None else min(default_checkpoints(scan.length), scan.length)
     program = scanned.program(
         checkpoints=count,
         checkpoint_bytes=room,
@@ -128,5 +134,5 @@ def _run(scan: TracedScan, asked: Any, windows: TierOptions | None, watched: boo
     watcher = observer()
     if watched and watcher is not None:
         operands = [lax.stop_gradient(x) if is_inexact(jax.typeof(x)) else x for x in operands]
-        report_steps(watcher, scan.length)
+        report_steps(watcher, scan.length, scan.length)
     return loop_p.bind(*operands, program=program)[1:]

@@ -12,17 +12,17 @@ from typing import Any
 
 import jax
 import jax.lax as lax
-import jax.numpy as jnp
 
 from ..compat import Jaxpr, call, trace
 from ..loop import sweeps
 from ..loop.placement import INT
 from ..loop.program import SMALL_BYTES, Program, groups
-from ..loop.tape import Flagged, Needed
+from ..loop.tape import Flagged, Needed, needed
 from ..theory.blocks import divide
 from ..tiers.tiers import TierOptions, sizes_of
 from ..traced.analysis import Flags, pick, scatter
-from ..traced.batching import batch_jaxpr, batched_outputs
+from ..traced.batching import batch_jaxpr, batched_outputs, with_lanes
+from ..traced.places import batched_struct_of, rows, zeros
 from .blocks import BlockTape, row, tape_bytes, with_row
 
 
@@ -126,18 +126,18 @@ class Scanned:
     def operands(self, given: Sequence[Any]) -> list[Any]:
         """Return the operands of the loop, from closed-over values, xs and the carry."""
         consts, carry = groups(given, (len(self.rows), self.carry))
-        stacked = map(self._stacked, self.step.out_avals[self.carry :])
-        return [*consts, INT(self.length), INT(0), *carry, *(jnp.zeros(y.shape, y.dtype) for y in stacked)]
+        ys = [rows(zeros(a), self.length) for a in self.step.out_avals[self.carry :]]
+        return [*consts, INT(self.length), INT(0), *carry, *ys]
 
     def _stacked(self, aval: Any) -> Any:
-        return jax.ShapeDtypeStruct((self.length, *aval.shape), aval.dtype)
+        return batched_struct_of(aval, self.length)
 
     def run(self, program: Program, args: Sequence[Any]) -> list[Any]:
         """Run the scan; as `adjoint.loop.counted.Counted`, like all that follow."""
         given = sweeps.operands_of(program, args)
 
-        def step(state, rows):
-            consts = scatter(rows, self.rows, given.body_consts)
+        def step(state, xs):
+            consts = scatter(xs, self.rows, given.body_consts)
             outputs = call(self.step, *consts, *state)
             return outputs[: self.carry], outputs[self.carry :]
 
@@ -175,20 +175,49 @@ class Scanned:
         )
         # Every lane has the same length.
         counting = [x[0] if f else x for x, f in zip(counting, counting_f, strict=True)]
-        carry = [_widened(x, 0, axis.size, f and not had) for x, f, had in zip(carry, carry_f, now, strict=True)]
-        ys = [_widened(x, 1, axis.size, f and not had) for x, f, had in zip(ys, wide_f, ys_f, strict=True)]
+        carry = [
+            with_lanes(x, 0, axis.size) if f and not had else x for x, f, had in zip(carry, carry_f, now, strict=True)
+        ]
+        ys = [with_lanes(x, 1, axis.size) if f and not had else x for x, f, had in zip(ys, wide_f, ys_f, strict=True)]
         return [*consts, *counting, *carry, *ys], batched, [False, *carry_f, *wide_f]
 
     def taken(self, given: Flagged) -> Flagged:
         """Clear the flags of ys: every row is written over what was there."""
         return dataclasses.replace(given, buffers=(False,) * len(given.buffers))
 
-    def keeps_tapes(self, program: Program, moving: Flagged, keep: Needed) -> bool:
+    def with_tangents(self, moving: Flagged) -> "Scanned":
+        """Push the step forward; tangents stand behind what they are of."""
+        consts, carry = self.rows, self.carry
+        of_consts, of_carry = groups(self.step.in_avals, (len(consts), carry))
+        inputs = [of_consts, pick(of_consts, moving.consts), of_carry, pick(of_carry, moving.state[1:])]
+        moves = moving.consts + moving.state[1:]
+
+        def step(*args):
+            closed, of_closed, state, of_state = groups(args, [*map(len, inputs)])
+            fixed = [*closed, *state]
+
+            def along(*moving):
+                return call(self.step, *scatter(moving, moves, fixed))
+
+            outputs, found = jax.jvp(along, tuple(pick(fixed, moves)), (*of_closed, *of_state))
+            after, ys = outputs[:carry], outputs[carry:]
+            return [*after, *pick(found[:carry], moving.state[1:]), *ys, *pick(found[carry:], moving.buffers)]
+
+        traced = trace(step, [x for group in inputs for x in group])
+        return dataclasses.replace(self, step=traced, rows=(*consts, *pick(consts, moving.consts)))
+
+    def keeps_tapes(self, program: Program, moving: Flagged) -> bool:
         """Return whether all tapes take no more than what may be held, or every step has a checkpoint."""
         if program.windows is not None:
             return False
+        if program.checkpoint_bytes is None and program.chosen and program.checkpoints >= self.length:
+            return True
+        keep = needed(program, moving)
         state = state_bytes(program, keep)
-        tapes = self.length * tape_bytes(program, moving, with_counter(keep))
+        try:
+            tapes = self.length * tape_bytes(program, moving, with_counter(keep))
+        except Exception:  # what cannot be transposed may be pushed forward all the same
+            return False
         if program.checkpoint_bytes is not None:
             return tapes <= program.checkpoint_bytes
         if not program.chosen and max(tapes, self.length * state) <= SMALL_BYTES:
@@ -214,14 +243,6 @@ class Scanned:
     def tape(self, program: Program, flags: Flagged, needed: Needed, buffers: Sequence[Any] | None) -> BlockTape:
         """Return a block of steps as the backward pass needs it."""
         return BlockTape(program, flags, needed, buffers)
-
-
-def _widened(x: Any, place: int, size: int, widen: bool) -> Any:
-    """Give an array an axis of so many lanes, where it is to have one."""
-    if not widen:
-        return x
-    shape = jnp.shape(x)
-    return jnp.broadcast_to(jnp.expand_dims(x, place), (*shape[:place], size, *shape[place:]))
 
 
 def state_bytes(program: Program, keep: Needed) -> int:

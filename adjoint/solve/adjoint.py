@@ -51,6 +51,10 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
     accept at different passes; with `max_steps=None`; and where the record of the times exceeds both 2 KiB and an
     eighth of the checkpoints (one time for each of `max_steps`). The log says so once (INFO).
 
+    Forward mode (`jax.jvp`, `jax.jacfwd`, `jax.linearize`) is one solve with tangents, as with `diffrax.ForwardMode`.
+    Both nest, with at most one reverse pass among them; reverse over forward replays every pass. A solver whose stages
+    stay in Diffrax's own loop (implicit ones, large vector fields) needs `scan_kind="bounded"` for it.
+
     Attributes:
         checkpoints: states held at once, the initial state included, at least 1; "all" for one at each of `max_steps`.
             None: `default_checkpoints(max_steps)`, about sqrt(2 max_steps), or every state where `max_steps` of them
@@ -75,7 +79,7 @@ class RecursiveCheckpointAdjoint(diffrax.RecursiveCheckpointAdjoint):
         ValueError: on solving, for `checkpoints` below 1 or bytes for less than one state, for an unknown `tape`, for a
             tier that cannot be had, and for a term with an `UnsafeBrownianPath`, whose noise cannot be evaluated twice.
         RuntimeError: on differentiating, if both `checkpoints` and `diffeqsolve(..., max_steps=...)` are None.
-        TypeError: on differentiating in forward mode.
+        TypeError: on forward mode with a solver whose loop over its stages has none.
         NotImplementedError: with a tier, on `vmap` of `grad` of an adaptive solve, and as
             `adjoint.checkpointed_while_loop`.
     """

@@ -7,6 +7,8 @@ The arithmetic is that of the tableau, so results agree to rounding. It costs on
 stage in the compiled program, and keeps what every stage of the one reversed step needs. So small states with longer
 vector fields get a plain loop over the stages (`MOST_EQUATIONS`), and large vector fields keep Diffrax's
 (`LARGEST_FIELD`, `LARGEST_TAPE_BYTES`).
+
+Known inefficiency: under `jax.vmap` Diffrax's loop over the stages holds a gradient of shared values for every lane.
 """
 
 import collections
@@ -24,6 +26,7 @@ import numpy as np
 
 from ..compat import unvmap_any
 from ..loop.observe import pass_observer
+from ..traced.places import zeros
 from .compat import tableau_of, vector_field_is_expensive
 from .delegating import Delegating
 
@@ -77,8 +80,15 @@ def _opaque_true(t0: Any, t1: Any) -> Any:
 
 def _apart(true: Any, evaluation: Any, *inputs: Any) -> Any:
     """Evaluate in a computation of its own: XLA fuses nothing into a conditional or out of it."""
-    struct = eqx.filter_eval_shape(evaluation, *inputs)
-    blank = lambda: jtu.tree_map(lambda x: jnp.zeros(x.shape, x.dtype), struct)
+    types: list[Any] = []
+
+    def typed(*inputs):
+        found = evaluation(*inputs)
+        types[:] = [jtu.tree_map(jax.typeof, found)]
+        return found
+
+    eqx.filter_eval_shape(typed, *inputs)
+    blank = lambda: jtu.tree_map(zeros, types[0])
     return lax.optimization_barrier(lax.cond(true, lambda: evaluation(*inputs), blank))
 
 
@@ -222,13 +232,17 @@ def _measure(terms: Any, t0: Any, y0: Any, args: Any) -> _Field | None:
     def field(dynamic):
         return eqx.filter(terms.vf(t0, *eqx.combine(dynamic, static)), eqx.is_inexact_array)
 
-    names = _primitives(jax.make_jaxpr(field)(dynamic).jaxpr)
+    traced = jax.make_jaxpr(field)(dynamic)
+    names = _primitives(traced.jaxpr)
     try:
         kept = jtu.tree_leaves(jax.eval_shape(lambda d: jax.vjp(field, d)[1], dynamic))
     except Exception:  # whatever user code raises where it refuses to be differentiated; the solve may never need it
         return None
-    # What has the shape of an argument is taken to be one, the parameters, which are there anyway; each counts once.
-    given = collections.Counter((x.shape, x.dtype) for x in jtu.tree_leaves((terms, dynamic)) if eqx.is_array(x))
+    # What has the shape of an argument, or of what the field closes over, is taken to be that: parameters, which are
+    # there anyway; each counts once.
+    leaves = [x for x in jtu.tree_leaves((terms, dynamic)) if eqx.is_array(x)]
+    there = {id(x): x for x in [*leaves, *filter(eqx.is_array, traced.consts)]}
+    given = collections.Counter((x.shape, x.dtype) for x in there.values())
     own = []
     for x in kept:
         if given[x.shape, x.dtype] > 0:

@@ -102,7 +102,7 @@ def nonzero_cotangents(jaxpr: Jaxpr, perturbed: Flags, cotangents: Flags) -> Fla
 
     def backward(_, grads):
         seen[:] = [not isinstance(g, SymbolicZero) for g in grads]
-        return tuple(grads)
+        return (None,) * len(grads)
 
     record.defvjp(forward, backward, symbolic_zeros=True)
 

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..compat import call, struct_of, trace
+from .places import batched_struct_of
 
 
 def vmap_flat(fun: Callable, axis: Any, in_flags: Sequence[bool], out_flags: Sequence[bool] | None = None) -> Callable:
@@ -18,6 +20,12 @@ def vmap_flat(fun: Callable, axis: Any, in_flags: Sequence[bool], out_flags: Seq
         axis_size=axis.size,
         spmd_axis_name=axis.spmd_name,
     )
+
+
+def with_lanes(x: Any, place: int, size: int) -> Any:
+    """Give an array an axis of so many lanes."""
+    shape = jnp.shape(x)
+    return jnp.broadcast_to(jnp.expand_dims(x, place), (*shape[:place], size, *shape[place:]))
 
 
 def batched_outputs(jaxpr: Any, axis: Any, in_flags: Sequence[bool]) -> list[bool]:
@@ -34,16 +42,16 @@ def batched_outputs(jaxpr: Any, axis: Any, in_flags: Sequence[bool]) -> list[boo
         seen[:] = in_batched
         return outputs, tuple(in_batched)
 
-    structs = [_with_axis(a, axis.size) if f else struct_of(a) for a, f in zip(jaxpr.in_avals, in_flags, strict=True)]
+    structs = [
+        batched_struct_of(a, axis.size) if f else struct_of(a) for a, f in zip(jaxpr.in_avals, in_flags, strict=True)
+    ]
     jax.eval_shape(vmap_flat(lambda *args: record(*call(jaxpr, *args)), axis, in_flags), *structs)
     return list(seen) or [False] * len(jaxpr.out_avals)
 
 
-def _with_axis(aval: Any, size: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((size, *aval.shape), aval.dtype)
-
-
 def batch_jaxpr(jaxpr: Any, axis: Any, in_flags: Sequence[bool], out_flags: Sequence[bool]) -> Any:
     """Trace a jaxpr with one more axis at the inputs that have it, and at least at the outputs that are to have it."""
-    structs = [_with_axis(a, axis.size) if f else struct_of(a) for a, f in zip(jaxpr.in_avals, in_flags, strict=True)]
+    structs = [
+        batched_struct_of(a, axis.size) if f else struct_of(a) for a, f in zip(jaxpr.in_avals, in_flags, strict=True)
+    ]
     return trace(vmap_flat(lambda *args: call(jaxpr, *args), axis, in_flags, out_flags), structs)

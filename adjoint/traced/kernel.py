@@ -37,16 +37,16 @@ from ..compat import (
     pruned,
     trace_hoisted,
 )
+from ..theory.switching import LARGEST_SUM
 from .analysis import pick, scatter
 from .batching import batched_outputs, vmap_flat
 from .lowering import CALLS, emit_call, inline_again, multiply_out, replace_by_kernel
 
 LARGEST_BYTES = 32 * 1024
 """What computes or reads a larger array keeps a thread pool busy, and takes longer than its dispatch."""
-LARGEST_SUM = 2048
-"""Reductions of more elements than this may go to a library (YNNPACK takes them from 4096 on) ..."""
 LARGEST_MATRIX = 4096
-"""... and so may the product of a matrix of more elements with a vector ..."""
+"""Reductions of more than LARGEST_SUM elements may go to a library (YNNPACK takes them from 4096 on), and so may the
+product of a matrix of more elements with a vector ..."""
 LARGEST_PRODUCT = 1024
 """... and one of two matrices with more multiplications."""
 MOST_OPERATIONS = 20_000

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from autotune.adjoints import Work
+from autotune.choosing.outlook import interval
 from autotune.choosing.recommendation import Evidence, Fit, Option, Recommendation
 from autotune.measuring.rows import is_final
 from autotune.model.cells import Cell, cell_of
@@ -60,6 +61,7 @@ def describe(
         likely = low = high = point.peak_bytes
     if peak_evidence is Evidence.MEASURED and any(row.device.planned for row in known.rows):
         peak_evidence = Evidence.PLANNED
+    bounds = _bounds(option, point if seconds_evidence is Evidence.MEASURED else None) if seconds else (None, None)
     weakest = [peak_evidence, *([seconds_evidence] if seconds_evidence else [])]
     return dataclasses.replace(
         base,
@@ -81,7 +83,17 @@ def describe(
         recompute_evidence=None if factor is None else recompute_evidence,
         evidence=max(weakest, key=_WEAKEST_LAST.index),
         between=between,
+        seconds_low=bounds[0],
+        seconds_high=bounds[1],
+        steps_evidence=known.evidence if work else None,
     )
+
+
+def _bounds(option: Option, point: FrontPoint | None) -> tuple[float | None, float | None]:
+    """Bound the seconds of a call: by its own samples, else by the law."""
+    if point is not None:
+        return interval([sample for row in point.rows for sample in row.run_seconds]) or (None, None)
+    return (option.seconds.low, option.seconds.high) if option.seconds else (None, None)
 
 
 def _seconds(

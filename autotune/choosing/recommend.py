@@ -7,11 +7,12 @@ costs time too). What was never measured is said to be so: between measured coun
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from autotune.adjoints import Work, passes, work_of_rows
 from autotune.choosing.describe import Known, describe
 from autotune.choosing.objective import Objective as Objective
+from autotune.choosing.outlook import outlook as outlook
 from autotune.choosing.recommendation import Evidence as Evidence
 from autotune.choosing.recommendation import Fit as Fit
 from autotune.choosing.recommendation import Option as Option
@@ -20,13 +21,15 @@ from autotune.errors import AutotuneError
 from autotune.model.cells import Cell, Variant, cell_of
 from autotune.model.forecast import Forecast
 from autotune.model.steps_law import StepsLaw
-from autotune.search.space import grid_counts
+from autotune.search.space import candidate_counts
 from profiles import AdjointName, Case, Measurement, Profile, Scalar, Status
 
 TIE = 0.02
 """An unmeasured count has to promise this much more than a measured one to be chosen before it."""
 MOST_QUESTIONS = 64
 """Different questions whose candidates a recommender keeps, budgets not counted."""
+MOST_TEXTS = 4096
+"""Answers to one question that a recommender keeps as they were written."""
 
 
 def options(
@@ -52,18 +55,23 @@ def options(
     lost = [row for row in here if row.status is not Status.OK]
     timed = {row.checkpoints for row in here if row.status is Status.OK and row.run_seconds}
     if counts is None:
-        grid = grid_counts(work.steps, at_most=48) if work else ()
+        grid = candidate_counts(work, at_most=48) if work else ()
         enclosed = [count for count in grid if work and forecast.encloses(cell, count, work)]
         counts = sorted({*enclosed, *forecast.counts_to_choose(cell, work)})
     memory_ends = min((row.checkpoints for row in lost if row.status is Status.OUT_OF_MEMORY), default=math.inf)
     failed = {row.checkpoints for row in lost} - timed
+    # A law says nothing of counts that execute more than anything that was timed.
+    slowest = (
+        max((sum(passes(name, work, count, cell.tier)) for count in timed), default=math.inf) if work else math.inf
+    )
     found = []
     for count in counts:
         peak = forecast.bytes_at(cell, count)
         if peak is None or count in failed or count >= memory_ends:
             continue
         executed = sum(passes(name, work, count, cell.tier)) if work else None
-        seconds = forecast.seconds_at(cell, count)
+        known = count in timed or executed is None or executed <= slowest
+        seconds = forecast.seconds_at(cell, count) if known else None
         found.append(
             Option(
                 cell=cell,
@@ -213,8 +221,8 @@ def _placed(profile: Profile, works: Mapping[Case, Work], case: Case, request: R
 class _Candidates:
     """What may be chosen at a case whatever the budget is, best first, and what is known of it.
 
-    `sizes` are the peaks of what was measured, sorted. `described` and `written` hold what was made of options, by
-    their numbers.
+    `sizes` are the peaks of what was measured, sorted. `described` holds what was made of options by their numbers,
+    `written` the texts of these, by the outlook as well.
     """
 
     place: _WantedCase
@@ -222,7 +230,7 @@ class _Candidates:
     known: Known
     sizes: tuple[int, ...]
     described: dict[int, Recommendation] = dataclasses.field(default_factory=dict)
-    written: dict[int, str] = dataclasses.field(default_factory=dict)
+    written: dict[Hashable, str] = dataclasses.field(default_factory=dict)
 
 
 class Recommender:
@@ -321,34 +329,36 @@ class Recommender:
 
     def _choose(self, candidates: _Candidates, request: RecommendRequest) -> Recommendation:
         """Choose at one case within the budget."""
-        budget, margin = request.budget_bytes, request.margin_bytes
-        number = _best(candidates, budget)
+        number = _best(candidates, request.budget_bytes)
         if number is None:
-            smallest = next((size for size in candidates.sizes if size > budget), None)
+            smallest = next((size for size in candidates.sizes if size > request.budget_bytes), None)
             return dataclasses.replace(_nothing(candidates.place, request), smallest_bytes=smallest)
-        described = self._described(candidates, number, request)
-        return dataclasses.replace(described, budget_bytes=budget, margin_bytes=margin)
+        return self._described(candidates, number, request)
 
     def _described(self, candidates: _Candidates, number: int, request: RecommendRequest) -> Recommendation:
-        """Describe an option, once."""
+        """Describe an option, once, and say what would change the choice within this budget."""
         found = candidates.described.get(number)
+        place, base = candidates.place, _nothing(candidates.place, request)
         if found is None:
-            place, base = candidates.place, _nothing(candidates.place, request)
             option = candidates.ranked[number]
             found = describe(option, place.work, self.profile.adjoint, base, known=candidates.known)
             candidates.described[number] = found
-        return found
+        found = dataclasses.replace(found, budget_bytes=base.budget_bytes, margin_bytes=base.margin_bytes)
+        return outlook(found, candidates.ranked, place.work, self.profile.adjoint)
 
     def _text(self, candidates: _Candidates, request: RecommendRequest, write: Callable[[Recommendation], str]) -> str:
-        """Write the choice at one case, with the budget put into what was written of the option before."""
+        """Write the choice at one case, with the budget put into what was written of the same choice before."""
         number = _best(candidates, request.budget_bytes)
         if number is None:
             return write(self._choose(candidates, request))
-        text = candidates.written.get(number)
+        said = self._described(candidates, number, request)
+        key = (number, said.runner_up, said.runner_up_seconds, said.would_change)
+        text = candidates.written.get(key)
         if text is None:
-            described = self._described(candidates, number, request)
-            text = write(dataclasses.replace(described, budget_bytes=_BUDGET, margin_bytes=_MARGIN))
-            candidates.written[number] = text
+            if len(candidates.written) >= MOST_TEXTS:
+                candidates.written.clear()
+            text = write(dataclasses.replace(said, budget_bytes=_BUDGET, margin_bytes=_MARGIN))
+            candidates.written[key] = text
         return text.replace(str(_BUDGET), str(request.budget_bytes)).replace(str(_MARGIN), str(request.margin_bytes))
 
 

@@ -71,6 +71,11 @@ class Recommendation:
     what an interpolated figure lies between. `tier` is where the first states of windows are held, None for nowhere;
     `directory` is where the disk tier's file lay as it was measured. `least_seconds` is a bound, no figure of a call:
     none can take less on the device that was compiled for.
+
+    `seconds_low` and `seconds_high` bound the median of a call with 95 % confidence where it was timed, and are one
+    standard deviation of the law away where not. `runner_up` is the next best count and `runner_up_seconds` what a call
+    takes with it, timed or forecast. `steps_evidence` says whether the steps were counted at this case or lie between
+    or beyond others; `would_change` says in words what would change the choice.
     """
 
     case: Case
@@ -98,6 +103,12 @@ class Recommendation:
     least_seconds: float | None = None
     smallest_bytes: int | None = None
     message: str = ""
+    seconds_low: float | None = None
+    seconds_high: float | None = None
+    runner_up: int | None = None
+    runner_up_seconds: float | None = None
+    steps_evidence: Evidence | None = None
+    would_change: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
         """Show what is recommended, and what each figure rests on, as a table in a notebook."""
@@ -116,6 +127,7 @@ class Recommendation:
             "recompute factor": _said(self.recompute_factor, "{:.2f}".format, self.recompute_evidence),
             "smallest that would do": _said(self.smallest_bytes, format_bytes, None),
             "said": self.message or self.between or None,
+            "what would change it": "; ".join(self.would_change) or None,
         }
         rows = [(name, value) for name, value in shown.items() if value is not None]
         return profiles.html_table("recommendation", ("", ""), rows)

@@ -53,7 +53,10 @@ Adjoint = Annotated[AdjointName, typer.Option(help="Whose adjoint: this project'
 Platform = Annotated[str | None, typer.Option(help="cpu, gpu, cuda, rocm or tpu; jax's default otherwise.")]
 Device = Annotated[int, typer.Option(help="Which device of the platform, from 0.")]
 X64 = Annotated[bool, typer.Option("--x64", help="Compute with 64-bit floats.")]
-XlaFlags = Annotated[list[str] | None, typer.Option(help="XLA flags to try; repeat for alternatives, '' for none.")]
+XlaFlags = Annotated[
+    list[str] | None,
+    typer.Option(help="XLA flags to try; repeat for alternatives, '' for none, auto for those known to pay here."),
+]
 Tiers = Annotated[
     str, typer.Option(help="Where states may be held: device, and host memory or a file on disk, comma-separated.")
 ]

@@ -97,7 +97,8 @@ RECOMMENDATION_COLUMNS = (
     "status", "budget_bytes", "margin_bytes", "checkpoints", "expected_steps", "steps", "accepted",
     "peak_bytes", "peak_low_bytes", "peak_high_bytes", "peak_source", "run_seconds", "recompute_factor",
     "peak_evidence", "seconds_evidence", "recompute_evidence", "evidence", "between", "least_seconds",
-    "smallest_bytes", "message",
+    "smallest_bytes", "message", "seconds_low", "seconds_high", "runner_up", "runner_up_seconds", "steps_evidence",
+    "would_change",
 )  # fmt: skip
 
 
@@ -132,6 +133,21 @@ def show_recommendations(screen: Screen, chosen: Sequence[Recommendation]) -> No
         line += [str(choice.tier or "")] if tiered else []
         lines.append([*line, choice.xla_flags] if flagged else line)
     screen.table(columns, lines)
+
+
+def sureness(choice: Recommendation) -> list[str]:
+    """Say how sure a recommendation is, a line each: its seconds, who came second, its steps, what would change it."""
+    lines = []
+    if choice.run_seconds and choice.seconds_low and choice.seconds_high:
+        text = f"{format_seconds(choice.seconds_low)} to {format_seconds(choice.seconds_high)} a call"
+        if choice.runner_up is not None and choice.runner_up_seconds is not None:
+            ratio = choice.runner_up_seconds / choice.run_seconds
+            text += f"; next best {choice.runner_up} checkpoints, {ratio:.2f}x the seconds"
+        lines.append(text)
+    if choice.steps is not None and choice.steps_evidence is not None:
+        known = "counted" if choice.steps_evidence == "measured" else f"predicted, {choice.steps_evidence}"
+        lines.append(f"{choice.steps} steps, {known}")
+    return [*lines, *choice.would_change]
 
 
 def evidence(choice: Recommendation) -> str:

@@ -179,6 +179,11 @@ def resident_bytes() -> int | None:
     return _status("VmRSS")
 
 
+def anonymous_bytes() -> int | None:
+    """Read the part of the resident memory that is no file's, from /proc (Linux only; None elsewhere)."""
+    return _status("RssAnon")
+
+
 def resident_peak_bytes() -> int | None:
     """Read the highest resident memory since `reset_resident_peak`, from /proc (Linux only; None elsewhere)."""
     return _status("VmHWM")

@@ -2,7 +2,8 @@
 
 Trials of one batch are compiled and called once each, by rising counts (so that each sets a new peak where peaks cannot
 be reset), and then timed in rounds: in every round each trial once, the order shuffled anew. A slow minute of the
-machine thus falls on all of them alike. Every sample is kept.
+machine thus falls on all of them alike. Every sample is kept. Rounds go on while they cost next to nothing, since the
+shorter a call, the larger the jitter beside it; and they end early where they cost minutes.
 """
 
 import dataclasses
@@ -13,6 +14,11 @@ from typing import Any, Protocol
 from autotune.measuring.rows import blank_row
 from autotune.measuring.trial import Rung, Trial
 from profiles import AdjointName, Measurement, Status
+
+CHEAP_SECONDS, MOST_ROUNDS = 0.5, 25
+"""Rounds go on until the samples of a batch took so many seconds in all, up to so many rounds."""
+DEAR_SECONDS, FEWEST_ROUNDS = 10.0, 2
+"""Rounds end where the samples of a batch took so many seconds in all, from so many rounds on."""
 
 Failure = dict[str, Any]
 """`status` and `message` of a trial that failed, as fields of a row."""
@@ -80,8 +86,12 @@ def _time_in_rounds(
     samples: dict[int, list[float]] = {slot: [] for slot in slots}
     failed: set[int] = set()
     order = random.Random(trials[0].seed if trials else 0)
-    for turn in range(max((trials[slot].rounds for slot in slots), default=0)):
-        left = [slot for slot in slots if turn < trials[slot].rounds and slot not in failed]
+    for turn in range(MOST_ROUNDS):
+        taken = sum(map(sum, samples.values()))
+        left = [slot for slot in slots if taken < CHEAP_SECONDS or turn < trials[slot].rounds]
+        left = [slot for slot in left if slot not in failed]
+        if not left or (turn >= FEWEST_ROUNDS and taken > DEAR_SECONDS):
+            break
         order.shuffle(left)
         for slot in left:
             answer = executor.time(slot, trials[slot])

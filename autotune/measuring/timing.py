@@ -1,16 +1,20 @@
 """Worker processes whose timings have their device to themselves, whatever else runs on the host. No jax."""
 
 import contextlib
+import dataclasses
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from autotune.machine.device import DeviceInfo
 from autotune.machine.lock import LOCK_SECONDS, Held, device_lock
 from autotune.measuring.runners import ProbeRequest, SubprocessRunner
-from autotune.measuring.trial import RunSettings
+from autotune.measuring.trial import RunSettings, Trial
 from autotune.measuring.wire import encode
+from autotune.measuring.worker_process import WorkerProcess
 from autotune.problem.costs import StepCosts, decode_costs
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
@@ -41,12 +45,44 @@ class TimingLock:
         return device_lock(self._device.key.fingerprint, index=where, shared=shared, seconds=self._seconds)
 
 
+@dataclasses.dataclass(slots=True)
+class Spent:
+    """What the workers of a tune were busy with, in seconds, side by side where several were; grows as they work."""
+
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    calls: dict[str, int] = dataclasses.field(default_factory=dict)
+    processes: int = 0
+
+    def add(self, op: str, seconds: float) -> None:
+        """Add what one request to a worker took."""
+        self.seconds[op] = self.seconds.get(op, 0.0) + seconds
+        self.calls[op] = self.calls.get(op, 0) + 1
+
+    def __str__(self) -> str:
+        total = sum(self.seconds.values())
+        parts = []
+        for word, ops in _WORDS.items():
+            seconds = sum(self.seconds.get(op, 0.0) for op in ops)
+            parts.append(f"{seconds / total:.0%} {word}" if total else f"nothing {word}")
+        compiles = self.calls.get("compile", 0)
+        return f"{total:.0f} s in {self.processes} processes: {', '.join(parts)}; {compiles} compiles"
+
+
+_WORDS = {
+    "starting and counting": ("device", "key", "observe", "transfer", "drop", "start"),
+    "compiling": ("compile",),
+    "warming up": ("call",),
+    "timing": ("time",),
+}
+
+
 class WorkerMachine(SubprocessRunner):
     """Worker processes that never time on one device at once, nor compile beside a timing, whoever started them."""
 
     def __init__(self, settings: RunSettings, *, search_path: Sequence[str] = ()) -> None:
         """Start nothing yet."""
         self._lock = TimingLock(settings.device, settings.timeout_seconds)
+        self.spent = Spent()
         super().__init__(settings, search_path=search_path, timing_lock=self._lock)
 
     def device_info(self) -> DeviceInfo:
@@ -63,8 +99,27 @@ class WorkerMachine(SubprocessRunner):
         return self._lock(shared=True) if op in _BUSY else super()._lock_for(op)
 
     def _probe(self, op: str, lane: int = 0, /, **request: Any) -> Any:
-        with self._lock_for(op):
-            return super()._probe(op, lane, **request)
+        started = time.monotonic()
+        try:
+            with self._lock_for(op):
+                return super()._probe(op, lane, **request)
+        finally:
+            self.spent.add(op, time.monotonic() - started)
+
+    def _ask(
+        self, op: str, slot: int, trial: Trial, request: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, Any]:
+        started = time.monotonic()
+        try:
+            return super()._ask(op, slot, trial, request)
+        finally:
+            self.spent.add(op, time.monotonic() - started)
+
+    def _worker(self, settings: RunSettings, lane: int = 0) -> WorkerProcess:
+        before = self._workers.get((settings, lane))
+        worker = super()._worker(settings, lane)
+        self.spent.processes += worker is not before
+        return worker
 
 
 def physical_index(platform: str, index: int, environment: Mapping[str, str]) -> str:

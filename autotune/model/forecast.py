@@ -1,7 +1,8 @@
 """What the rows measured so far say about the counts not measured yet: bytes and seconds, each with its bounds.
 
 Bytes. The law of `autotune.model.bytes_law`, through the counts of the case that has most, moved to what is known of
-the others. Beyond the largest measured count there is no upper bound, so nothing there counts as fitting.
+the others. Beyond the largest measured count there is no upper bound, so nothing there counts as fitting. A program
+that stores every state without a schedule (`Work.everything`) is another one: it lies on no line with the rest.
 
 Seconds. The law of `autotune.model.seconds_law`, fitted to all cells of a variant.
 
@@ -43,7 +44,8 @@ class Forecast:
         }
         self._factors = {variant: (min(found), max(found)) for variant, found in factors.items()}
         self._seconds = {
-            variant: SecondsLaw(samples, functools.partial(self._costs, variant)) for variant, samples in timed.items()
+            variant: SecondsLaw(samples, functools.partial(self._costs, variant), self._path)
+            for variant, samples in timed.items()
         }
 
     def _passes(self, variant: Variant, at: tuple[Case, int]) -> tuple[int, int]:
@@ -53,6 +55,14 @@ class Forecast:
         """Count advances, with transfers at their price in steps, and taped passes."""
         advances, taped = self._passes(variant, (case, checkpoints))
         return advances + transfer_steps(taped, checkpoints, variant.tier), taped
+
+    def _path(self, case: Case, checkpoints: int) -> int:
+        return self._works[case].path(checkpoints)
+
+    def _whole(self, case: Case, checkpoints: int) -> bool:
+        """Return whether a count stores every state without a schedule."""
+        work = self._works.get(case)
+        return work is not None and work.everything is not None and checkpoints >= work.everything
 
     def measured_counts(self, cell: Cell) -> tuple[int, ...]:
         """List the counts whose bytes are known at exactly this cell."""
@@ -75,7 +85,9 @@ class Forecast:
         Its bytes have to lie between measured ones, and it must not execute more, for its steps, than a count that was
         timed: a law says nothing of what lies beyond its samples.
         """
-        known = [count for counts in self._peaks.get(cell.variant, {}).values() for count in counts]
+        whole = self._whole(cell.case, checkpoints)
+        by_case = self._peaks.get(cell.variant, {})
+        known = [count for case in by_case for count in by_case[case] if self._whole(case, count) == whole]
         if not known or not min(known) <= checkpoints <= max(known):
             return False
         _, most = self._factors.get(cell.variant, (0.0, math.inf))
@@ -93,8 +105,11 @@ class Forecast:
         Bytes by count are a maximum of lines, whose steepest is the checkpoints'. None where fewer than two counts of
         one case were compiled. What was seen while running is left out: resident memory scatters by more than a state.
         """
-        curves = self._compiled.get(variant, {}).values()
-        return max(filter(None, (BytesLaw(curve.items(), self._name).state_bytes for curve in curves)), default=None)
+        curves = [
+            {count: size for count, size in curve.items() if not self._whole(case, count)}
+            for case, curve in self._compiled.get(variant, {}).items()
+        ]
+        return max(filter(None, (BytesLaw(c.items(), self._name).state_bytes for c in curves if c)), default=None)
 
     def step_seconds(self, variant: Variant) -> float | None:
         """Estimate the seconds of one untaped step, None where nothing was timed."""
@@ -103,7 +118,7 @@ class Forecast:
 
     def bytes_at(self, cell: Cell, checkpoints: int) -> Range | None:
         """Forecast the peak bytes of a count, None while the variant has no row."""
-        by_case = self._peaks.get(cell.variant)
+        by_case = self._curves(cell, self._whole(cell.case, checkpoints))
         if not by_case:
             return None
         own = by_case.get(cell.case, {})
@@ -116,6 +131,14 @@ class Forecast:
         offsets = [peak - law.at(count).likely for count, peak in own.items()]
         offset = float(np.median(offsets)) if offsets else 0.0
         return Range(between.low + offset, between.likely + offset, between.high + offset)
+
+    def _curves(self, cell: Cell, whole: bool) -> dict[Case, dict[int, int]]:
+        """Return the bytes by count of every case: of counts that store everything without a schedule, or of others."""
+        found = {}
+        for case, curve in self._peaks.get(cell.variant, {}).items():
+            if kept := {count: size for count, size in curve.items() if self._whole(case, count) == whole}:
+                found[case] = kept
+        return found
 
     def seconds_at(self, cell: Cell, checkpoints: int) -> Range | None:
         """Forecast the median seconds of one call within one standard deviation, None while nothing was timed."""

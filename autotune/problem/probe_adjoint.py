@@ -201,8 +201,8 @@ def _cut(tree: Any) -> Any:
 def watching(report: Report) -> Iterator[None]:
     """Watch the plain loops (`adjoint.checkpointed_while_loop`) that are traced inside, reporting as a solve does."""
 
-    def loop_ended(site: str, steps: int) -> None:
-        report(site=site, steps=steps)
+    def loop_ended(site: str, steps: int, max_steps: int | None) -> None:
+        report(site=site, steps=steps, max_steps=max_steps)
 
     with adjoint.observe_steps(loop_ended):
         yield

@@ -90,7 +90,22 @@ class Observation:
         visited = max(site.reversed_steps for site in self.sites)
         counts = (site.accepted_from for site in self.sites if max(site.steps) > visited)
         least = max((count for count in counts if count is not None), default=1)
-        return Work(steps=self.steps, reversed_steps=visited, accepted=accepted, accepted_from=least)
+        bounds = [site.max_steps for site in self.sites]
+        return Work(
+            steps=self.steps, reversed_steps=visited, accepted=accepted, accepted_from=least,
+            switches=self._switches(), everything=None if None in bounds else max(filter(None, bounds)),
+        )  # fmt: skip
+
+    def _switches(self) -> tuple[int, ...]:
+        """List the counts at which the adjoint of some site becomes another program."""
+        import adjoint
+
+        found: set[int] = set()
+        for site in self.sites:
+            leaves_out = site.reversed_steps < max(site.steps)
+            least = site.accepted_from if leaves_out else None
+            found |= {*adjoint.switching_counts(site.max_steps, accepted_from=least)}
+        return tuple(sorted(found))
 
     def quantile(self, share: float) -> int | None:
         """Find the largest, over call sites, of the number of steps that this share of the entries does not exceed."""

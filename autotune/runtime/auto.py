@@ -1,9 +1,9 @@
 """The count chosen by itself at run time: from the stored profile where one holds, else from a quick probe.
 
 The probe runs in the training process, as it is: an accelerator's memory may be held by this very process, so no other
-could measure beside it. It is one forward run, at most three compiles and at most two timed counts (none for
-`objective="memory"`), and its rows go into the store, where the next process finds them. Processes of one host that
-want the same choice at once wait for the first one's answer, so that all choose alike.
+could measure beside it. It is one forward run, and three compiles with two calls each (none for `objective="memory"`;
+more calls only while all together take half a second), and its rows go into the store, where the next process finds
+them. Processes of one host that want the same choice at once wait for the first one's answer, so that all choose alike.
 """
 
 import contextlib

@@ -46,6 +46,13 @@ class StepMonitor:
         model, stats = step(model, batch)
         if index % 100 == 0 and monitor.update(stats):
             step = make_step(monitor.adjoint)
+
+    A prediction alone needs no new compile, where the step takes it as a traced integer. It keeps the checkpoints where
+    they belong while the number of steps drifts, and `update` chooses another count where that has become worth it:
+
+        expected = monitor.expected_steps
+        model, stats = step(model, batch, jnp.asarray(expected))  # RecursiveCheckpointAdjoint(count, expected_steps=…)
+        expected = monitor.expect(stats)
     """
 
     def __init__(
@@ -83,6 +90,19 @@ class StepMonitor:
     def choice(self) -> AutoChoice:
         """The choice behind the adjoint."""
         return self._choice
+
+    @property
+    def expected_steps(self) -> int | None:
+        """The accepted steps that the choice was made for; None where they are not known."""
+        return self._choice.recommendation.accepted
+
+    def expect(self, stats: Mapping[str, Any] | int) -> int:
+        """Return what to expect of the next solve: as many accepted steps as this one took.
+
+        Args:
+            stats: as for `update`. Reading them waits for the solve.
+        """
+        return _counted(stats)[0]
 
     def update(self, stats: Mapping[str, Any] | int) -> bool:
         """Look at a solve that was made, and at the memory that is free, and choose again where they have changed.
@@ -220,9 +240,10 @@ class AdjointSchedule:
 def work_at(choice: AutoChoice, steps: int, accepted: int) -> Work:
     """Make the work of a solve that took other steps; the rows of a choice tell which of them are visited."""
     known = works_of(choice.rows).get(choice.recommendation.case) or work_of_rows(choice.rows)
+    paths: dict[str, Any] = {"switches": known.switches, "everything": known.everything} if known else {}
     if known and known.predicted < known.reversed_steps == known.steps:
-        return Work(steps=steps, reversed_steps=steps, accepted=accepted)
-    return Work(steps=steps, reversed_steps=accepted, accepted_from=known.accepted_from if known else 1)
+        return Work(steps=steps, reversed_steps=steps, accepted=accepted, **paths)
+    return Work(steps=steps, reversed_steps=accepted, accepted_from=known.accepted_from if known else 1, **paths)
 
 
 def choose_at(choice: AutoChoice, work: Work, budget_bytes: int) -> Recommendation:

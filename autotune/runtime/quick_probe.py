@@ -1,4 +1,4 @@
-"""The quick probe of a training process: few compiles, at most two timed counts, in this very process."""
+"""The quick probe of a training process: three compiles, each timed once, in this very process."""
 
 import contextlib
 import dataclasses
@@ -17,16 +17,18 @@ from autotune.model.cells import Cell
 from autotune.problem.loading import Problem
 from autotune.problem.steps import Observation, stored_observation
 from autotune.search.history import Past, SearchGoal
+from autotune.search.search import UNLIKELY
 from autotune.search.space import Listed, Space, build_space
 from autotune.tuning.prepare import STEPS_NOTE, no_gradient, study_name
 from profiles import AdjointName, Measurement, ProblemKey, ProfilesError, ProfileStore, Scalar, read_values
 
 logger = logging.getLogger("autotune")
 
-TIMED_COUNTS = 2
-"""How many counts a probe times at most."""
-ROUNDS = 9
-"""How many samples it takes of each: enough to distinguish counts that differ by a fifth where timings scatter."""
+ROUNDS = 1
+"""How many samples it takes of each count at least, beside the first call; more while all of them cost next to nothing
+(`autotune.measuring.batch.CHEAP_SECONDS`)."""
+NEARLY = 1.3
+"""The largest count that fits is measured where it is so many times the cliff: below that it executes as many steps."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,39 +80,48 @@ class Probe:
         self._store = store
 
     def run(self, rows: Sequence[Measurement]) -> list[Measurement]:
-        """Count steps, compile the enclosing counts, time the best two; store and return the rows."""
+        """Count steps, measure the cliff, all steps, and one count that follows from these; store and return the rows.
+
+        What fits is timed at once, so that nothing is compiled twice.
+        """
         seen = self._observed()
-        made = self._measure(seen, self._enclosing(seen), Rung.COMPILED)
-        past = self._past([*rows, *made], seen)
-        cell = past.cell
-        fitting = past.known.fitting(cell)
-        if not fitting and seen.steps:
-            made += self._measure(seen, [1, 2], Rung.COMPILED)
-            past = self._past([*rows, *made], seen)
-            fitting = past.known.fitting(cell)
-        if not fitting:
-            return made
-        best = self._promising(fitting, past)
         rung = Rung.RUN if self._ask.objective is Objective.TIME and seen.steps else Rung.COMPILED
-        timed = self._measure(seen, best if rung is Rung.RUN else best[:1], rung)
-        return [*made, *timed]
-
-    def _enclosing(self, seen: Observation) -> list[int]:
-        """List few checkpoints, about sqrt(2 n), and everything stored."""
         if not seen.steps:
-            return [1, 32, 1024]
-        cliff = min(seen.steps, math.isqrt(2 * seen.steps) + 1)
-        return sorted({max(1, cliff // 4), cliff, seen.steps})
+            return self._measure(seen, [1, 32, 1024], rung)
+        ends = self._ends(seen)
+        made = self._measure(seen, ends, rung)
+        past = self._past([*rows, *made], seen)
+        if (third := self._third(ends, past)) is not None:
+            made += self._measure(seen, [third], rung)
+            past = self._past([*rows, *made], seen)
+        if not past.known.any_fits(past.cell):
+            made += self._measure(seen, [1], rung)
+        return made
 
-    def _promising(self, fitting: Sequence[int], past: _Known) -> list[int]:
-        """Pick the count that executes the fewest steps, and a much smaller one that executes few more."""
-        question = past.question
-        if past.cell.case not in question.works:
-            return [fitting[-1]]
-        executed = {count: question.passes(past.cell, count) for count in fitting}
-        best = min(fitting, key=lambda count: (executed[count], count))
-        others = [count for count in fitting if count <= best / 2 and executed[count] <= 1.5 * executed[best]]
-        return sorted({best, min(others, default=best)})[-TIMED_COUNTS:]
+    def _ends(self, seen: Observation) -> list[int]:
+        """List about sqrt(2 n), and every step in a slot of its own."""
+        assert seen.steps is not None
+        work = seen.work()
+        bound = work.everything if work else None
+        below = seen.steps if bound is None else max(1, min(seen.steps, bound - 1))
+        return sorted({min(below, math.isqrt(2 * seen.steps) + 1), below})
+
+    def _third(self, ends: Sequence[int], past: _Known) -> int | None:
+        """Pick one more count: everything stored, or the largest that fits, or a small one; None where none is left."""
+        work, known = past.question.works[past.cell.case], past.known
+        cliff, below = ends[0], ends[-1]
+        sizes = {count: known.forecast.bytes_at(past.cell, count) for count in (cliff, below)}
+        fits = {count for count, size in sizes.items() if size is not None and past.question.fits(size.likely)}
+        if not fits:
+            return max(1, cliff // 4) if cliff > 1 else None
+        largest = max(known.fitting(past.cell), default=cliff)
+        if below not in fits and largest >= NEARLY * cliff:
+            return largest
+        if work.everything is None:
+            return None
+        others = known.forecast.bytes_at(past.cell, work.everything - 1)
+        may = others is not None and past.question.fits(UNLIKELY * others.likely)
+        return work.everything if may else None
 
     def _space(self) -> Space:
         """Make the space of the one cell that is asked for."""

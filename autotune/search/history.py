@@ -8,7 +8,7 @@ from autotune.measuring.trial import Rung
 from autotune.model.cells import Cell, Variant, cell_of
 from autotune.model.forecast import Forecast
 from autotune.model.ranges import Range
-from autotune.search.space import Space, grid_counts
+from autotune.search.space import Space, candidate_counts, grid_counts
 from profiles import AdjointName, Case, Measurement, Status
 
 FAILURES_BEFORE_GIVING_UP = 2
@@ -70,6 +70,12 @@ class Past:
 
     def _of(self, cell: Cell) -> Iterable[tuple[int, list[Measurement]]]:
         return ((count, rows) for (of, count), rows in self._rows.items() if of == cell)
+
+    def ran_out(self, cell: Cell, count: int) -> bool:
+        """Return whether so many checkpoints, or fewer, ran out of memory."""
+        return any(
+            other <= count and any(row.status is Status.OUT_OF_MEMORY for row in rows) for other, rows in self._of(cell)
+        )
 
     def has(self, cell: Cell, count: int, rung: Rung) -> bool:
         """Return whether the trial was made (however it ended), or is ruled out by how another ended."""
@@ -141,9 +147,11 @@ class Past:
         """List candidates: counts in ratios of about sqrt(2), what was measured, and the largest within the budget."""
         counts = self._question.space.counts
         if counts is None:
+            work = self._question.works.get(cell.case)
             steps = max(1, self._question.steps(cell.case))
-            grid = {*grid_counts(steps, at_most=24), *self.forecast.measured_counts(cell)}
-            counts = tuple(sorted(grid | {self._largest(cell, steps, bound)}))
+            grid = candidate_counts(work, at_most=24) if work else grid_counts(steps)
+            found = {*grid, *self.forecast.measured_counts(cell), self._largest(cell, steps, bound)}
+            counts = tuple(sorted(found))
         known = [(count, self.forecast.bytes_at(cell, count)) for count in counts]
         return tuple(count for count, peak in known if peak and self._question.fits(bound(peak)))
 

@@ -2,13 +2,16 @@
 
 The default search of one variant (same `--set` values and flags):
 
-1. compile three counts at the case with the most steps: a small one, the cliff sqrt(2 n), and everything stored. The
-   counts that the budget allows then lie between measured bytes, never beyond them. What fits is timed at once, and
+1. within a budget compile one checkpoint, and the cliff sqrt(2 n): where the first does not fit, nothing does, and the
+   search ends there; where the cliff does not, only smaller counts are looked at;
+2. compile counts that enclose all others at the case with the most steps: a small one, the cliff, every step in a slot
+   of its own, and, where the adjoint has a path of its own for it, everything stored without a schedule. The counts
+   that the budget allows then lie between measured bytes, never beyond them. What fits is timed at once, and
    likewise at the case with the fewest steps, which separates the cost of an advance from that of a reversed step:
    the other cases are forecast;
-2. where the budget allowed fewer than two of them, time two or three of the counts that do fit;
-3. measure the count that could still beat the best one by more than MATTERS, the most promising first, until none
-   could.
+3. where the budget allowed fewer than two of them, time two or three of the counts that do fit;
+4. measure the count that could still beat the best one by more than MATTERS, the most promising first, until none
+   could; and, of a lone cell, one count on each side of the best, since nothing says that seconds fall with the count.
 
 A variant that differs from an earlier one in its flags or its tier alone is first timed at one count, and goes on if
 that pays; a tier only where it saves steps at the count that is best without it.
@@ -24,10 +27,20 @@ from autotune.measuring.trial import Rung
 from autotune.model.cells import Cell, Variant
 from autotune.search.history import Past, SearchGoal
 from autotune.search.space import grid_counts
-from profiles import Measurement
+from profiles import AdjointName, Measurement
 
 MATTERS = 0.05
 """A gain in seconds below this share is not worth a trial: it is less than the noise of a shared machine."""
+MATTERS_ALONE = 0.03
+"""The same for the only cell of a variant, whose trials are all there is to spend."""
+MOST_COMPILED_ALONE = 7
+"""How many counts of the only cell of a variant are compiled at most before the final run. One that is timed again is
+found in the compilation cache."""
+BESIDE = 4.0
+"""A best count is surrounded where counts within this ratio were timed on both its sides."""
+UNLIKELY = 0.2
+"""Everything stored without a schedule is tried unless more than this share of the line through the other counts, which
+hold the schedule too, lies beyond the budget."""
 TOLERABLE_FACTOR = 4.0
 """The small count that is tried first is the smallest whose executed steps are at most this many times the steps."""
 STRETCH = 2.0
@@ -129,11 +142,29 @@ class Search:
             trial = self._does_it_pay(reference, Cell(reference.case, first.xla_flags, first.tier), past)
             if trial is not None:
                 return trial
+        few = cells if len(cells) <= FEW_CELLS else self._extremes(cells)
         return (
-            self._first(cells, reference, past)
+            self._least(reference, past)
+            or self._first(cells, reference, past)
             or self._time(cells, past)
-            or self._challenge(cells if len(cells) <= FEW_CELLS else self._extremes(cells), past)
+            or self._challenge(few, past)
         )  # fmt: skip
+
+    def _least(self, cell: Cell, past: Past) -> tuple[TrialRequest, ...]:
+        """Request one checkpoint before anything of a variant is known: where it does not fit, nothing does.
+
+        Beside it the cliff, which decides whether to look at smaller or larger counts.
+        """
+        goal = self.question
+        if goal.space.counts is not None or goal.budget_bytes is None or past.forecast.measured_counts(cell):
+            return ()
+        if cell.case not in goal.works or past.has(cell, 1, Rung.COMPILED):
+            return ()
+        why = "the fewest checkpoints there are: does anything fit?"
+        return tuple(
+            TrialRequest(cell=cell, checkpoints=count, rung=Rung.COMPILED, why=why)
+            for count in sorted({1, *self._enclosing_counts(cell)[1:2]})
+        )
 
     def _first_alike(self, variant: Variant) -> Variant | None:
         """Return the earlier variant that differs from this one in its flags or its tier alone."""
@@ -176,7 +207,7 @@ class Search:
         if planned and alone and best not in past.timed_counts(cell):
             added = planned.likely - alone.likely
             sizes = [(other, past.forecast.bytes_at(base, other)) for other in past.fitting(base)]
-            roomy = [other for other, size in sizes if size and self.question.fits(size.high + added)]
+            roomy = [other for other, size in sizes if size and self.question.fits(size.likely + added)]
             count = max((other for other in roomy if other < best), default=0)
         if not count:
             return 0
@@ -198,19 +229,27 @@ class Search:
     def _first(self, cells: Sequence[Cell], reference: Cell, past: Past) -> tuple[TrialRequest, ...]:
         """Request counts that enclose all others in bytes, run where they fit, at the most and the fewest steps."""
         why = "counts that enclose all others"
-        counts = self.question.space.counts or self._enclosing_counts(reference)
-        wanted = [(reference, count) for count in sorted({counts[0], counts[len(counts) // 2], counts[-1]})]
+        listed = self.question.space.counts
+        fewest = (1,) if self.question.adjoint is AdjointName.OURS else (1, 2)  # ours never needs less for more
+        known = all(past.has(reference, count, Rung.COMPILED) for count in fewest)
+        if listed is None and known and not past.any_fits(reference):
+            return ()
+        counts = (listed[0], listed[len(listed) // 2], listed[-1]) if listed else self._enclosing(reference, past)
+        wanted = [(reference, count) for count in sorted(set(counts))]
         for cell in self._extremes(cells)[1:]:
-            counts = self.question.space.counts or self._enclosing_counts(cell)
-            wanted += [(cell, count) for count in sorted({counts[len(counts) // 2], counts[-1]})]
+            counts = (listed[len(listed) // 2], listed[-1]) if listed else self._enclosing(cell, past)[1:]
+            wanted += [(cell, count) for count in sorted(set(counts))]
         missing = [(cell, count) for cell, count in wanted if not past.has(cell, count, Rung.COMPILED)]
+        if missing and listed is None and self.question.budget_bytes is not None and known:
+            # The cliff was compiled beside one checkpoint, and is timed beside the others.
+            cliff = [(reference, count) for count in self._enclosing_counts(reference)[1:2]]
+            missing += [one for one in cliff if one not in missing and not past.has(*one, Rung.RUN)]
         if not missing and self.question.space.counts is None and not past.any_fits(reference):
-            smallest = [(reference, count) for count in (1, 2) if count < counts[0]]
-            missing = [(cell, count) for cell, count in smallest if not past.has(cell, count, Rung.COMPILED)]
+            missing = [(reference, count) for count in fewest if not past.has(reference, count, Rung.COMPILED)]
             why = "nothing fits yet: the fewest checkpoints there are"
         return tuple(
             TrialRequest(cell=cell, checkpoints=count, rung=self._affordable_rung(cell, count), why=why)
-            for cell, count in missing
+            for cell, count in sorted(missing, key=lambda one: wanted.index(one) if one in wanted else 0)
         )
 
     def _affordable_rung(self, cell: Cell, count: int) -> Rung:
@@ -219,6 +258,38 @@ class Search:
             return Rung.COMPILED
         most = 2 * TOLERABLE_FACTOR * self._cell_steps(cell)
         return Rung.RUN if self.question.passes(cell, count) <= most else Rung.COMPILED
+
+    def _enclosing(self, cell: Cell, past: Past) -> tuple[int, ...]:
+        """Choose a small count, one near the cliff, all steps, and what stores everything where it may fit.
+
+        Within a budget one checkpoint, which was compiled, stands in for the small count; and the small count for all
+        others where the cliff was found too large.
+        """
+        small, *more = self._enclosing_counts(cell)
+        work = self.question.works.get(cell.case)
+        if work is None or not more:
+            return (small, *more)
+        first = small
+        if self.question.budget_bytes is not None and past.has(cell, 1, Rung.COMPILED):
+            at_cliff = past.forecast.bytes_at(cell, more[0])
+            too_large = at_cliff is not None and not self.question.fits(at_cliff.likely)
+            if past.ran_out(cell, more[0]) or (too_large and past.has(cell, more[0], Rung.COMPILED)):
+                return (small, more[0])
+            first = 1
+        if work.everything is None:
+            return (first, *more)
+        *some, last = more
+        below = min(last, work.everything - 1)
+        ends = [work.everything] if self._may_store_everything(cell, work.everything, past) else []
+        return (first, *some, below, *ends)
+
+    def _may_store_everything(self, cell: Cell, count: int, past: Past) -> bool:
+        """Return whether everything stored without a schedule may fit, as far as the other counts tell."""
+        known = past.forecast.bytes_at(cell, count)
+        if known is not None:
+            return True  # measured, here or at another case
+        others = past.forecast.bytes_at(cell, count - 1)
+        return others is None or self.question.fits(UNLIKELY * others.likely)
 
     def _enclosing_counts(self, cell: Cell) -> tuple[int, ...]:
         """Choose a small count, one near the cliff, and everything stored."""
@@ -270,7 +341,9 @@ class Search:
 
     def _challenge(self, cells: Sequence[Cell], past: Past) -> tuple[TrialRequest, ...]:
         """Request the untimed counts that could gain most over the best count of their cell, apart from each other."""
-        most = MOST_TIMED_ALONE if len(cells) == 1 else MOST_TIMED
+        alone = len(cells) == 1
+        most, matters = (MOST_TIMED_ALONE, MATTERS_ALONE) if alone else (MOST_TIMED, MATTERS)
+        left = self._left(cells[0], past) if alone else CHALLENGERS
         promising = []
         for cell in cells:
             if cell.case not in self.question.works or len(past.timed_counts(cell)) >= most:
@@ -285,14 +358,41 @@ class Search:
                     continue
                 # What may not fit at all has to promise a gain without luck, or the search creeps up to the budget.
                 gain = 1 - (seconds.low if count in certain else seconds.likely) / best
-                if gain > MATTERS:
+                if gain > matters:
                     why = f"may be {100 * gain:.0f} % faster than the best count known here"
                     promising.append((gain, TrialRequest(cell=cell, checkpoints=count, rung=Rung.RUN, why=why)))
+        wanted = [asked for _, asked in sorted(promising, key=lambda pair: -pair[0])]
+        if alone and len(past.timed_counts(cells[0])) < most:
+            wanted = [*wanted[:1], *self._beside(cells[0], past), *wanted[1:]]
         chosen: list[TrialRequest] = []
-        for _, asked in sorted(promising, key=lambda pair: -pair[0]):
+        for asked in wanted:
             if all(asked.cell == c.cell and _apart(asked.checkpoints, c.checkpoints) for c in chosen):
                 chosen.append(asked)
-        return tuple(chosen[:CHALLENGERS])
+        return tuple(chosen[: max(0, min(left, CHALLENGERS))])
+
+    def _left(self, cell: Cell, past: Past) -> int:
+        """Count the programs that may still be compiled at a lone cell."""
+        if self.question.space.counts is not None:
+            return CHALLENGERS
+        return MOST_COMPILED_ALONE - len(past.forecast.measured_counts(cell))
+
+    def _beside(self, cell: Cell, past: Past) -> list[TrialRequest]:
+        """Request a count near the best one on each side where none was timed and some fit."""
+        known, timed = past.timed(cell), past.timed_counts(cell)
+        if not known or cell.case not in self.question.works or self.question.space.counts is not None:
+            return []
+        best = known[0].checkpoints
+        affordable = STRETCH * past.most_passes_timed(cell)
+        near = [count for count in past.fitting(cell) if best / BESIDE <= count <= best * BESIDE]
+        found = []
+        for side in ([count for count in near if count < best], [count for count in near if count > best]):
+            apart = [count for count in side if _apart(count, best) and not past.has(cell, count, Rung.RUN)]
+            apart = [count for count in apart if self.question.passes(cell, count) <= affordable]
+            if apart and not any(count in timed for count in side):
+                count = min(apart, key=lambda count: abs(math.log(count / best)))
+                why = f"beside {best}, the best count known here"
+                found.append(TrialRequest(cell=cell, checkpoints=count, rung=Rung.RUN, why=why))
+        return found
 
 
 def _apart(left: int, right: int) -> bool:

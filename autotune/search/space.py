@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 
+from autotune.adjoints import Work
 from autotune.errors import AutotuneError
 from autotune.model.cells import Cell, Variant
 from profiles import Case, Scalar, read_value
@@ -84,6 +85,18 @@ def grid_counts(steps: int, *, at_most: int = MAX_GRID_COUNTS) -> tuple[int, ...
     ratios = {min(steps, max(1, round(ratio**power))) for power in range(1, spread)}
     extra = sorted(ratios - special)[: max(0, at_most - len(special))]
     return tuple(sorted(special | set(extra)))
+
+
+def candidate_counts(work: Work, *, at_most: int = MAX_GRID_COUNTS) -> tuple[int, ...]:
+    """List the counts worth looking at: a grid, both sides of each switch of the adjoint, and everything stored.
+
+    Args:
+        work: the steps of a case, and where the adjoint's program becomes another one.
+        at_most: how many counts of the grid.
+    """
+    beside = {count for switch in work.switches for count in (switch - 1, switch) if 1 <= count <= work.steps}
+    ends = {work.visited(work.steps) or work.steps, work.everything or work.steps}
+    return tuple(sorted({*grid_counts(work.steps, at_most=at_most), *beside, *ends}))
 
 
 def number(text: str, *, option: str) -> int | float:

@@ -11,7 +11,7 @@ from autotune.machine.tiers import TierRequest
 from autotune.measuring.executor import ExecutorMachine, LocalMachines
 from autotune.measuring.rows import blank_row
 from autotune.measuring.runners import ProbeRequest
-from autotune.measuring.timing import WorkerMachine
+from autotune.measuring.timing import Spent, WorkerMachine
 from autotune.measuring.trial import Rung, RunSettings, Trial
 from autotune.problem.steps import Observation, SiteSteps, seen_or_failed
 from autotune.tuning.prepare import Machine
@@ -158,3 +158,8 @@ def make_machines(settings: RunSettings, *, search_path: Sequence[str] = (), siz
 def crew_of(machine: Machine) -> Crew:
     """Hand out units to a machine: several at once where others measure for it, one at a time otherwise."""
     return machine if isinstance(machine, ExecutorMachine) else Alone(machine)
+
+
+def spent_of(machine: Machine) -> Spent | None:
+    """Return what the workers of a machine were busy with; None of one that leaves the work to others."""
+    return machine.spent if isinstance(machine, WorkerMachine) else None

@@ -18,13 +18,16 @@ from autotune.measuring.runners import MOST_LANES, ProbeRequest
 from autotune.measuring.trial import KeyPlace, Runner
 from autotune.problem.differences import differences
 from autotune.problem.steps import Observation, SiteSteps, stored_observation
-from autotune.search.space import Space, build_space
+from autotune.search.space import AUTO, Listed, Space, build_space
 from autotune.tuning.request import TuneRequest
 from profiles import AdjointName, Case, DeviceKey, Measurement, ProblemKey, Tier, profile_id, profile_key
 
 STEPS_NOTE = "steps"
 """Kind of the notes that hold observed steps, so that a tune that goes on does not count them again."""
 
+
+SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
+"""Makes XLA's CPU backend compile a loop over a small state into one kernel; the default is 1024 bytes."""
 
 GIVEN = "the steps were given, and nothing was run"
 """The note of an observation that nobody made, and that is not kept."""
@@ -173,8 +176,8 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
             budget cannot be resolved.
     """
     problem, search_path = request.located()
-    space = build_space(request.listed)
     device = machine.device_info()
+    space = build_space(_with_flags(request.listed, device))
     # A text that is not a budget is refused before anything runs.
     resolve_budget(request.budget, device, margin=request.margin)
     asked = {
@@ -203,14 +206,27 @@ def prepare(request: TuneRequest, store: Store, machine: Machine, say: Callable[
         budget=resolve_budget(request.budget, device, margin=request.margin, rows=of_profile),
         space=dataclasses.replace(space, cells=tuple(cell for cell in space.cells if cell.case in observations)),
         keys=keys,
-        works={
-            case: work
-            for case, seen in observations.items()
-            if (work := seen.work(forward_only=request.forward_only)) is not None
-        },
+        works={case: work for case, seen in observations.items() if (work := _work(seen, request)) is not None},
         observations=observations,
         failures={case: failures[case] for case in space.cases if case in failures},
         cases=space.cases,
+    )
+
+
+def _with_flags(listed: Listed, device: DeviceInfo) -> Listed:
+    """Put, in the place of the flag `auto`, no flags and those that were found to pay on such a device."""
+    known = ("", SMALL_LOOP_FLAG) if device.platform == "cpu" else ("",)
+    flags = [one for flag in listed.xla_flags for one in (known if flag == AUTO else (flag,))]
+    return dataclasses.replace(listed, xla_flags=tuple(flags))
+
+
+def _work(seen: Observation, request: TuneRequest) -> Work | None:
+    """Return the work of a case; Diffrax's adjoint has one path for all counts."""
+    work = seen.work(forward_only=request.forward_only)
+    return (
+        work
+        if work is None or request.adjoint is AdjointName.OURS
+        else dataclasses.replace(work, switches=(), everything=None)
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from autotune.choosing.recommend import Fit, Recommendation
 from autotune.errors import AutotuneError
 from autotune.measuring.rows import VERIFIED, blank_row, keep_why, trial_key
+from autotune.measuring.timing import Spent
 from autotune.measuring.trial import Trial
 from autotune.model.cells import Cell
 from autotune.model.forecast import Forecast
@@ -22,9 +23,18 @@ from autotune.search.space import Space
 from autotune.tuning.announce import Announced
 from autotune.tuning.dry_run import Planned, plan, total_seconds
 from autotune.tuning.keeping import Keeping
-from autotune.tuning.lab import crew_of
+from autotune.tuning.lab import crew_of, spent_of
 from autotune.tuning.lease import Leases
-from autotune.tuning.prepare import NOT_COUNTED, Machine, Prepared, Reuse, Store, prepare, reuse
+from autotune.tuning.prepare import (
+    NOT_COUNTED,
+    SMALL_LOOP_FLAG,
+    Machine,
+    Prepared,
+    Reuse,
+    Store,
+    prepare,
+    reuse,
+)
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.stored_choice import CHOICE_NOTE, choice_key, note_of_choice
 from autotune.tuning.study_view import write_study_of
@@ -38,11 +48,10 @@ from profiles import (
     ProblemKey,
     ProfilesError,
     Status,
+    format_seconds,
     stored_values,
 )
 
-SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
-"""Makes XLA's CPU backend compile a loop over a small state into one kernel; the default is 1024 bytes."""
 SMALL_STATE_BYTES = 2 * 2**10
 """Up to how many bytes a checkpoint the flag is suggested to the user; it is not tried unless they name it."""
 
@@ -68,7 +77,7 @@ class TuneResult:
     """What a tune found. `hints` are lines for people; `measured` counts the rows that were made, not reused.
 
     `study_url` opens the Optuna study of all that is stored; None where it could not be written, or the store is in
-    memory.
+    memory. `spent` says what the workers were busy with; None where others than this process's own worked.
     """
 
     prepared: Prepared
@@ -80,6 +89,7 @@ class TuneResult:
     hints: tuple[str, ...]
     store: str
     study_url: str | None = None
+    spent: Spent | None = None
 
     @property
     def everything_fits(self) -> bool:
@@ -147,6 +157,7 @@ class Tuning:
         self._prepared = prepared
         self._store = Keeping(store, progress.note)
         self._machine = machine
+        self._cost_said = False
         self._leases = Leases(store, prepared.study, prepared.cases, note=progress.note)
         self._progress = Announced(progress, store, prepared, self._leases.tune)
         self._sweep = Sweep(crew_of(machine), self._store, self._progress, may_store=self._leases.check)
@@ -190,6 +201,7 @@ class Tuning:
             stale=dict(known.stale),
             hints=tuple(self._hints(chosen)),
             store=self._store.place,
+            spent=spent_of(self._machine),
         )
 
     def _store_failures(self) -> list[Measurement]:
@@ -258,11 +270,19 @@ class Tuning:
         """Hand out what the search wants next, while somebody is there to measure it."""
         while self._sweep.room > 0 and (requests := search.next_requests(known.rows, pending=self._sweep.pending)):
             coming = plan(search.question, known.rows, verified=known.verified)
-            self._progress.expect(len(coming), total_seconds(coming))
+            self._say_what_it_costs(coming)
             forecast = Forecast(known.rows, self._prepared.works, self._prepared.request.adjoint)
             for unit in units_of(requests, alone=self._sweep.crew.alone):
                 batch = self._sweep.next_batch(unit[0].batch)
                 self._start([dataclasses.replace(asked, batch=batch) for asked in unit], forecast)
+
+    def _say_what_it_costs(self, coming: Sequence[Planned]) -> None:
+        """Say how many trials are to come, and once, as soon as it is known, how long they take."""
+        seconds = total_seconds(coming)
+        self._progress.expect(len(coming), seconds)
+        if seconds is not None and not self._cost_said:
+            self._cost_said = True
+            self._progress.note(f"about {len(coming)} trials to come, {format_seconds(seconds)} of compiling and calls")
 
     def _start(self, requests: Sequence[TrialRequest], forecast: Forecast, *, final: bool = False) -> Future[Any]:
         """Hand out one unit."""
@@ -330,7 +350,7 @@ class Tuning:
         if prepared.budget.note:
             yield f"budget: {prepared.budget.note}"
         if self._small_loops():
-            yield f"small states: --xla-flags '' --xla-flags {SMALL_LOOP_FLAG} times calls under that flag as well"
+            yield f"small states: --xla-flags auto times calls under {SMALL_LOOP_FLAG} as well"
 
     def _small_loops(self) -> bool:
         """Return whether a checkpoint is so small that XLA's small-loop flag may be worth a tune of its own."""

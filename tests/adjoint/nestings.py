@@ -203,6 +203,12 @@ MODES: dict[str, Callable[[Kernel, Any, Any], Any]] = {
     "vmap of grad": lanes_of_gradients,
 }
 
+FORWARD_MODES: dict[str, Callable[[Kernel, Any, Any], Any]] = {
+    "jacfwd": lambda f, y, w: jax.jacfwd(f, argnums=(0, 1))(y, w),
+    "reverse over forward": lambda f, y, w: jax.jacrev(jax.jacfwd(f, argnums=1), argnums=(0, 1))(y, w),
+}
+"""These no random program draws: a seed keeps its program."""
+
 
 SETTINGS: dict[str, Callable[[], Any]] = {
     "none": contextlib.nullcontext,
@@ -231,7 +237,7 @@ def ask(
     Args:
         kernel: the innermost computation.
         nesting: of `NESTINGS`.
-        mode: of `MODES`.
+        mode: of `MODES` or `FORWARD_MODES`.
         setting: of `SETTINGS`; those of checkify add whether an error was found.
         jitted: whether the whole is compiled as one.
         nudge: how far the point is moved, relatively.
@@ -241,7 +247,7 @@ def ask(
     """
     f = NESTINGS[nesting](kernel)
     y, w = (jnp.asarray(x * (1 + nudge)) for x in POINT)
-    whole = lambda y, w: MODES[mode](f, y, w)
+    whole = lambda y, w: (MODES | FORWARD_MODES)[mode](f, y, w)
     with set_to(setting):
         if setting in CHECKED:
             whole = checkify.checkify(whole, errors=CHECKED[setting])

@@ -81,11 +81,6 @@ REFUSALS = (
         r"The file holds its states, not their tangents",
         lambda p: "disk" in _tiers(p) and p.mode == "hessian",
     ),
-    Refusal(
-        r'\(`tier="disk"`\) cannot be differentiated inside `jax\.checkpoint` here',
-        lambda p: "disk" in _tiers(p) and p.nesting == "remat" and p.mode != "value",
-        always=False,
-    ),
 )
 """Everything that ours may refuse where an oracle has an answer."""
 

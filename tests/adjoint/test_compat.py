@@ -17,14 +17,23 @@ ADAPTERS = {"compat.py", "solve/compat.py"}
 OTHERS = {"equinox", "diffrax", "jax", "jaxlib", "optimistix", "lineax"}
 NAMES = {
     "equinox.internal": {"unvmap_any", "unvmap_max", "while_loop", "nondifferentiable", "nondifferentiable_backward"},
-    "equinox.internal._loop.common": {"_Buffer", "_select_if_vmap"},
+    "equinox.internal._loop.common": {"_Buffer"},
     "jax.extend.core": {"Primitive", "jaxpr_as_fun"},
-    "jax.interpreters.ad": {"Zero", "primitive_jvps", "primitive_transposes"},
+    "jax.interpreters.ad": {
+        "Zero",
+        "instantiate_zeros",
+        "is_undefined_primal",
+        "primitive_jvps",
+        "primitive_transposes",
+    },
     "jax.interpreters.batching": {"fancy_primitive_batchers"},
     "jax.interpreters.mlir": {"lower_fun", "register_lowering", "emit_python_callback"},
-    "jax.interpreters.partial_eval": {"dce_jaxpr", "dce_rules", "partial_eval_jaxpr_custom_rules"},
+    "jax.interpreters.partial_eval": {
+        *("custom_partial_eval_rules", "dce_jaxpr", "dce_rules", "partial_eval_jaxpr_custom_rules"),
+    },
     "jax._src.callback": {"_callback_op_sharding"},
     "jax._src.checkify": {"checkify_jaxpr", "error_checks"},
+    "jax._src.interpreters.ad": {"fallback_linearize_rule", "primitive_linearizations"},
     "jax._src.lax.lax": {"_convert_element_type"},
     "jax._src.sharding_impls": {"ShardingContext"},
     "jax.custom_derivatives": {"SymbolicZero"},
@@ -77,8 +86,6 @@ def test_a_buffer_of_equinox_has_the_fields_that_are_filled() -> None:
     """In the order in which the adapter's caller gives them."""
     buffer = importlib.import_module("equinox.internal._loop.common")._Buffer
     assert [field.name for field in dataclasses.fields(buffer)] == ["_array", "_pred", "_tag", "_makes_false_steps"]
-    select = importlib.import_module("equinox.internal._loop.common")._select_if_vmap
-    assert list(inspect.signature(select).parameters) == ["pred", "x", "y", "makes_false_steps"]
 
 
 def test_the_solve_of_diffrax_takes_the_loops_it_is_given() -> None:

@@ -329,12 +329,6 @@ def test_fewer_than_one_checkpoint_is_refused() -> None:
         simple_solve(adjoint.RecursiveCheckpointAdjoint(checkpoints=0), 0.7)
 
 
-def test_forward_mode_is_refused_and_the_adjoint_for_it_named() -> None:
-    """`jax.jvp` raises a TypeError that names `ForwardMode`."""
-    with pytest.raises(TypeError, match=r"ForwardMode"):
-        jax.jvp(lambda rate: simple_solve(adjoint.RecursiveCheckpointAdjoint(), rate).ys[0], (0.7,), (1.0,))
-
-
 def test_reaching_the_bound_is_an_error_at_run_time() -> None:
     """With throw=True, too few steps raise Diffrax's own error, differentiated or not."""
     with_ours = adjoint.RecursiveCheckpointAdjoint(checkpoints=3)

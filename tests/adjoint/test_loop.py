@@ -456,15 +456,3 @@ def test_a_body_that_changes_the_carry_is_an_error(body: Callable, difference: s
     """Structure, shape and dtype must stay; the message shows both sides."""
     with pytest.raises(ValueError, match=difference):
         ours(lambda carry: carry[0] < 3, body, (0, jnp.asarray(START)))
-
-
-def test_forward_mode_is_an_error_that_names_the_alternatives() -> None:
-    """`jax.jvp` and `jax.jacfwd` through the loop: a TypeError, as `jax.custom_vjp` raises."""
-
-    def run(start: Any) -> Any:
-        return ours(lambda carry: carry[0] < 3, lambda carry: (carry[0] + 1, jnp.sin(carry[1])), (0, start))[1]
-
-    with pytest.raises(TypeError, match=r"forward.mode"):
-        jax.jvp(run, (0.3,), (1.0,))
-    with pytest.raises(TypeError, match=r"forward.mode"):
-        jax.jit(jax.jacfwd(run))(0.3)

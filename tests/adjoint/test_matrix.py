@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .loop_programs import LEAVES, LoopProgram
-from .nestings import FORWARD, MODES, NESTINGS, SETTINGS
+from .nestings import FORWARD, FORWARD_MODES, MODES, NESTINGS, SETTINGS
 from .programs import check, refusals
 from .solve_programs import SolveProgram
 
@@ -25,7 +25,7 @@ FAST_NESTINGS = ("none", "scan")
 def cells() -> list[Any]:
     """List every nesting with every mode and tier, the carry holding leaves of many kinds; few of them are fast."""
     found = []
-    for nesting, mode, tier, leaves in itertools.product(NESTINGS, MODES, TIERS, (EXACT, ROUNDED)):
+    for nesting, mode, tier, leaves in itertools.product(NESTINGS, MODES | FORWARD_MODES, TIERS, (EXACT, ROUNDED)):
         if nesting in FORWARD and mode != "value":
             continue
         # A file is what nestings have broken; without one few of them are looked at every time.
@@ -33,6 +33,7 @@ def cells() -> list[Any]:
             (mode == "grad" and (tier == "disk" or nesting in FAST_NESTINGS))
             or (nesting in FORWARD and tier == "disk")
             or (mode == "hessian" and nesting == "none")
+            or (mode == "reverse over forward" and (nesting, tier) in (("remat", "disk"), ("scan of vmap", None)))
         )
         program = LoopProgram(leaves=leaves, nesting=nesting, mode=mode, tier=tier)
         name = f"{nesting}-{mode}-{tier}-{'exact' if leaves is EXACT else 'rounded'}"
@@ -102,7 +103,9 @@ def test_a_solve_under_a_setting_of_jax_is_right(controller: str, setting: str) 
 def solves() -> list[Any]:
     """List adaptive solves in every nesting; of those without a tier and the disk one a few are fast."""
     found = []
-    for nesting, mode, tier in itertools.product(NESTINGS, ("value", "grad", "jacrev", "hessian"), TIERS):
+    for nesting, mode, tier in itertools.product(
+        NESTINGS, ("value", "grad", "jacrev", "hessian", *FORWARD_MODES), TIERS
+    ):
         if nesting in FORWARD and mode != "value":
             continue
         few = nesting == "scan" and mode == "grad" and tier != "host"

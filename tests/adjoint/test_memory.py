@@ -5,6 +5,7 @@ import itertools
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
@@ -201,3 +202,73 @@ def test_a_checkpoint_of_a_solve_costs_one_state(name: str) -> None:
         solve_bytes(adjoint.RecursiveCheckpointAdjoint(checkpoints=c), SOLVERS[name], floats) for c in (4, 104)
     )
     assert (many - few) / 100 == pytest.approx(4 * floats, rel=0.02)
+
+
+LANES, WIDE, NARROW = 16, 160, 16
+"""Lanes, and sizes of a network whose middle layer is larger than what a step may keep of its stages."""
+
+
+class Network(eqx.Module):
+    """Three layers, and what may be made of them."""
+
+    layers: list[Any]
+
+    def __call__(self, t: Any, y: Any, args: Any) -> Any:
+        """Evaluate."""
+        del t, args
+        for layer in self.layers:
+            y = jnp.tanh(layer @ y)
+        return y
+
+
+def mapped_solve(network: Network, ys: Any, *, way: str) -> Any:
+    """Solve from many states at once; the network comes in by one of many ways."""
+    field = lambda t, y, args: network(t, y, args)
+    terms: dict[str, Any] = {
+        "args": lambda t, y, args: args(t, y, None),
+        "module": network,
+        "method": network.__call__,
+        "partial": functools.partial(lambda network, *given: network(*given), network),
+        "combine": lambda *given: eqx.combine(*eqx.partition(network, eqx.is_array))(*given),
+    }
+    decay = lambda t, y, args: -y
+    control = diffrax.LinearInterpolation(jnp.linspace(0, 1.1, WIDE), network.layers[1])
+    driven = diffrax.ControlTerm(lambda t, y, args: jnp.tanh(y[:, None]) * jnp.ones((1, WIDE)), control).to_ode()
+    term = driven if way == "control" else diffrax.ODETerm(decay if way == "saved" else terms.get(way, field))
+    saveat = diffrax.SaveAt(ts=[0.3, 0.9], fn=field) if way == "saved" else diffrax.SaveAt(t1=True)
+    event = diffrax.Event(lambda t, y, args, **_: jnp.sum(network(t, y, args)) - 1e6) if way == "event" else None
+    adaptive = way == "adaptive"
+    controller = diffrax.PIDController(rtol=1e-3, atol=1e-4) if adaptive else diffrax.ConstantStepSize()
+
+    def solve(y: Any) -> Any:
+        solution = diffrax.diffeqsolve(
+            term,
+            diffrax.Heun(),
+            0.0,
+            1.0,
+            0.1,
+            y,
+            network if way == "args" else None,
+            saveat=saveat,
+            event=event,
+            stepsize_controller=controller,
+            max_steps=16,
+            adjoint=adjoint.RecursiveCheckpointAdjoint(3),
+        )
+        return solution.ys
+
+    return jnp.sum(jax.vmap(jax.jit(solve) if way == "jit" else solve)(ys))
+
+
+WAYS = ("closure", "adaptive")
+MORE_WAYS = ("args", "combine", "saved", "module", "method", "partial", "event", "control", "jit")
+
+
+@pytest.mark.parametrize("way", [*WAYS, *(pytest.param(way, marks=pytest.mark.slow) for way in MORE_WAYS)])
+def test_lanes_share_one_accumulator_however_the_parameters_come_in(way: str) -> None:
+    """All temporary bytes of the gradient are less than an accumulator for every lane would take."""
+    sizes = (WIDE, NARROW), (WIDE, WIDE), (NARROW, WIDE)
+    network = Network([jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes])
+    ys = jax.ShapeDtypeStruct((LANES, NARROW), jnp.float32)
+    each = 4 * WIDE * WIDE
+    assert temporary_bytes(jax.grad(functools.partial(mapped_solve, way=way)), network, ys) < LANES * each / 2

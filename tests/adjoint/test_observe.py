@@ -19,7 +19,7 @@ def _loss(x: jax.Array, steps: jax.Array) -> jax.Array:
 def test_steps_of_outermost_loops_are_reported_and_gradients_are_zero() -> None:
     """One report for each run, with the line that made the loop; loops inside loops are not steps of the solve."""
     seen: list[tuple[str, int]] = []
-    with adjoint.observe_steps(lambda site, steps: seen.append((site, steps))):
+    with adjoint.observe_steps(lambda site, steps, _: seen.append((site, steps))):
         gradient = jax.jit(jax.grad(_loss))(jnp.array(0.5), jnp.array(7))
     jax.effects_barrier()
     assert [steps for _, steps in seen] == [7]
@@ -30,8 +30,17 @@ def test_steps_of_outermost_loops_are_reported_and_gradients_are_zero() -> None:
 
 def test_the_longest_lane_counts_under_vmap() -> None:
     """A batch is one loop, as long as its longest lane."""
-    seen: list[int] = []
-    with adjoint.observe_steps(lambda _, steps: seen.append(steps)):
+    seen: list[tuple[int, int | None]] = []
+    with adjoint.observe_steps(lambda _, steps, bound: seen.append((steps, bound))):
         jax.vmap(_loss)(jnp.array([0.5, 0.1]), jnp.array([3, 9]))
     jax.effects_barrier()
-    assert set(seen) == {9}
+    assert set(seen) == {(9, None)}
+
+
+def test_the_bound_of_a_loop_is_reported() -> None:
+    """So that whoever chooses a count knows from which one on everything is stored."""
+    seen: list[int | None] = []
+    with adjoint.observe_steps(lambda site, steps, bound: seen.append(bound)):
+        adjoint.checkpointed_while_loop(lambda y: y < 3.0, lambda y: y + 1.0, jnp.array(0.0), max_steps=11)
+    jax.effects_barrier()
+    assert seen == [11]

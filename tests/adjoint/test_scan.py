@@ -113,7 +113,8 @@ def _lanes(axes: Any) -> tuple[Any, Any, Any]:
     weight, init, xs = (np.random.default_rng(k).normal(size=(2,)) for k in range(3))
     xs = np.random.default_rng(3).normal(size=(9, LANES, 2) if axes[2] is not None else (9, 2))
     grown = [np.stack([x + 0.1 * k for k in range(LANES)]) for x in (weight, init)]
-    return tuple(jnp.asarray(x) for x in (grown[0] if axes[0] == 0 else weight, grown[1] if axes[1] == 0 else init, xs))
+    weight, init = (new if mapped == 0 else x for new, x, mapped in zip(grown, (weight, init), axes[:2], strict=True))
+    return jnp.asarray(weight), jnp.asarray(init), jnp.asarray(xs)
 
 
 @pytest.mark.parametrize("axes", AXES)
@@ -184,6 +185,31 @@ def test_hessians_forward_over_reverse(checkpoints: Any) -> None:
         return jax.jit(jax.jacfwd(jax.grad(lambda w: _loss(scan, w, init, xs))))(weight)
 
     assert_close(hessian(ours(checkpoints)), hessian(lax.scan), 1e-12)
+
+
+MODES: dict[str, Any] = {
+    "forward": lambda f, args, along: jax.jvp(f, args, along),
+    "forward over reverse": lambda f, args, along: jax.jvp(jax.grad(f, (0, 1, 2)), args, along),
+    "reverse over forward": lambda f, args, along: jax.grad(lambda *x: jax.jvp(f, x, along)[1], (0, 1, 2))(*args),
+    "forward over forward": lambda f, args, along: jax.jvp(lambda *x: jax.jvp(f, x, along)[1], args, along),
+    "columns": lambda f, args, along: jax.jacfwd(f, (0, 1))(*args),
+    "mapped": lambda f, args, along: jax.vmap(lambda *x: jax.jvp(f, x, x)[1], (None, None, 1))(
+        *args[:2], jnp.stack([args[2], along[2]], axis=1)
+    ),
+}
+
+
+@pytest.mark.parametrize("checkpoints", [4, "all"])
+@pytest.mark.parametrize("mode", MODES)
+def test_forward_mode_and_its_nestings(mode: str, checkpoints: Any) -> None:
+    """With one reverse pass at most among them."""
+    args = _lanes((None, None, None))
+    along = tuple(x[::-1] + 0.1 for x in args)
+
+    def of(scan: Any) -> Any:
+        return jax.jit(lambda *args: MODES[mode](functools.partial(_loss, scan), args, along))(*args)
+
+    assert_close(of(ours(checkpoints)), of(lax.scan), 1e-12)
 
 
 def test_a_rule_of_its_own_for_the_step() -> None:
@@ -368,7 +394,7 @@ def test_cotangents_of_rows_are_one_array() -> None:
     def loss(xs: Any) -> Any:
         return ours(4)(lambda c, x: (jnp.sin(c + x), None), jnp.zeros(floats, jnp.float32), xs)[0].sum()
 
-    text = jax.jit(jax.grad(loss)).lower(jax.ShapeDtypeStruct((length, floats), jnp.float32)).compile().as_text()
+    text = jax.jit(jax.grad(loss)).lower(jax.ShapeDtypeStruct((length, floats), jnp.float32)).compile().as_text() or ""
     whole = f"f32[{length},{floats}]"
     computing = [line for line in text.splitlines() if f"= {whole}" in line and (" add(" in line or " copy(" in line)]
     assert not computing

@@ -142,3 +142,18 @@ def test_each_adjoint_is_made_with_what_it_knows() -> None:
     ours = make_adjoint(OURS, 5, 100)
     assert isinstance(ours, adjoint.RecursiveCheckpointAdjoint)
     assert (ours.checkpoints, ours.expected_steps) == (5, 100)
+
+
+def test_a_row_with_as_many_checkpoints_as_steps_tells_the_loops_bound() -> None:
+    """Rows keep no bound; nobody measures more checkpoints than steps but for it."""
+    few, whole = a_row(45, 0.2), a_row(4096, 0.1)
+    work = work_of_rows([few, whole])
+    assert work is not None
+    assert work.everything == 4096
+    assert [work.path(count) for count in (1, 2, 128, 129, 4095, 4096)] == [0, 1, 1, 2, 3, 4]
+    unknown = work_of_rows([few])
+    assert unknown is not None
+    assert unknown.everything is None
+    theirs = work_of_rows([dataclasses.replace(row, adjoint=AdjointName.DIFFRAX) for row in (few, whole)])
+    assert theirs is not None
+    assert theirs.switches == ()

@@ -121,7 +121,7 @@ while family.number is None:
 print(family.process.pid, family.number, flush=True)
 if {fork}:
     os.fork() or time.sleep(3)
-time.sleep(600)
+time.sleep(30)
 """
 
 

@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from autotune.search.space import Listed
+from autotune.tuning import lease
 from autotune.tuning.request import TuneRequest
 from autotune.tuning.tune import run_tune
 from profiles import Measurement, ProfileStore, Spool, StoreAwayError, StoreError, open_store, parse_url
@@ -128,14 +128,13 @@ def test_a_server_that_stays_away_ends_the_tune_in_one_line(
     """What was measured waits here, and the same command stores it and measures only what is missing."""
     monkeypatch.setenv(patience.PATIENCE_VARIABLE, "0.5")
     monkeypatch.setattr(patience, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "GRACE_SECONDS", 1.0)  # the first tune could not give its leases back
     machine = lab()
     store = open_store(f"{url}?connect_timeout=2")
-    before = time.monotonic()
     heard = Strikes(2, getattr(line, how))
     with pytest.raises(StoreAwayError) as caught:
         run_tune(REQUEST, store=store, machine=machine, progress=heard)
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - before < 60
     line.mend()
     asked = len(machine.asked)
     waiting = Spool(store.url).rows()
@@ -275,13 +274,12 @@ def test_tunes_that_start_at_once_share_their_rows(
     assert measured == len(rows)
 
 
-def test_a_server_that_is_not_there_is_said_at_once() -> None:
+def test_a_server_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience is for a server that was there."""
     pytest.importorskip("psycopg")
-    before = time.monotonic()
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: pytest.fail("it was waited for"))
     with pytest.raises(StoreError):
         open_store("postgresql://me@127.0.0.1:1/none")
-    assert time.monotonic() - before < 10
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])

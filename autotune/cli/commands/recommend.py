@@ -121,6 +121,8 @@ def _print_recommended(
     if fitting:
         for word, line in zip(("use", ""), tables.usage_lines(fitting[-1], profile.adjoint), strict=True):
             screen.line(f"{word:4}{line}")
+        for line in tables.sureness(fitting[-1]):
+            screen.line(f"    {line}")
     for choice in chosen:
         if choice.status is Fit.NOTHING_FITS:
             least = tables.maybe_bytes(choice.smallest_bytes) or "an unknown number of bytes"

@@ -193,6 +193,10 @@ class TuneCommand:
         if fitting:
             for word, line in zip(("use", ""), tables.usage_lines(fitting[-1], adjoint), strict=True):
                 screen.line(f"{word:12}{line}")
+            for word, line in zip(("sure", *[""] * 9), tables.sureness(fitting[-1]), strict=False):
+                screen.line(f"{word:12}{line}")
+        if result.spent is not None:
+            screen.line(f"spent       {result.spent}")
         screen.line(f"stored in   {result.store}")
         if self._report_folder is None:
             screen.line(f"report      ckpt-tune report {result.prepared.name} --out DIR")

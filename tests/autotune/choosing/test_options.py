@@ -192,3 +192,13 @@ def test_no_option_is_ranked_before_a_better_one(candidates: list[Option], objec
         assert seconds(left) <= seconds(right)
         if seconds(left) == seconds(right):
             assert (left.executed_steps or 0, left.peak.likely) <= (right.executed_steps or 0, right.peak.likely)
+
+
+def test_a_count_that_was_compiled_alone_and_executes_more_than_anything_timed_has_no_seconds() -> None:
+    """One checkpoint, whose bytes are known, executes hundreds of times the steps: no law stretches that far."""
+    rows = [a_row(1, None), a_row(45, 0.2), a_row(1000, 0.2)]
+    found = {option.checkpoints: option for option in options_of(rows)}
+    assert found[1].seconds is None
+    assert found[45].seconds is not None
+    assert rank(found.values(), 10**9)[0].checkpoints != 1
+    assert rank(found.values(), 1_150_000)[0].checkpoints == 1  # where nothing else fits

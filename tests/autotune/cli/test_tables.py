@@ -202,3 +202,18 @@ def test_columns_of_a_recommendation_are_those_of_its_json() -> None:
     """Each has a column, and each column a figure."""
     document: dict[str, Any] = CHOICE.to_json()
     assert set(tables.RECOMMENDATION_COLUMNS) == set(document)
+
+
+def test_how_sure_a_recommendation_is_stands_in_lines() -> None:
+    """The interval with the runner-up, whether the steps were counted, and what would change it."""
+    sure = dataclasses.replace(
+        CHOICE, run_seconds=0.5, seconds_low=0.4, seconds_high=0.6, runner_up=20, runner_up_seconds=0.6, steps=1000,
+        steps_evidence=Evidence.MEASURED, would_change=("with 1 MiB more: 2.0x faster",),
+    )  # fmt: skip
+    assert tables.sureness(sure) == [
+        "400 ms to 600 ms a call; next best 20 checkpoints, 1.20x the seconds",
+        "1000 steps, counted",
+        "with 1 MiB more: 2.0x faster",
+    ]
+    predicted = dataclasses.replace(sure, seconds_low=None, steps_evidence=Evidence.INTERPOLATED, would_change=())
+    assert tables.sureness(predicted) == ["1000 steps, predicted, interpolated"]

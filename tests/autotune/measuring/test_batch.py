@@ -1,11 +1,13 @@
 """How a batch of trials is taken through its phases, with an executor that only pretends."""
 
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotune.measuring import batch
 from autotune.measuring.batch import run_batch
 from autotune.measuring.rows import blank_row
 from autotune.measuring.trial import Rung, Trial
@@ -44,6 +46,30 @@ class Pretender:
     def time(self, slot, trial) -> float | dict:
         """Time: as many seconds as there were requests."""
         return self._phase("time", trial) or float(len(self.log))
+
+
+@pytest.fixture(autouse=True)
+def as_many_rounds_as_asked(monkeypatch):
+    """Whatever a pretended second costs; two tests say what it changes."""
+    monkeypatch.setattr(batch, "CHEAP_SECONDS", 0.0)
+    monkeypatch.setattr(batch, "DEAR_SECONDS", math.inf)
+
+
+def test_rounds_go_on_while_they_cost_next_to_nothing(monkeypatch):
+    """The samples take 3, 4, 5, … seconds: 12 after three of them; and no longer than the most rounds."""
+    monkeypatch.setattr(batch, "CHEAP_SECONDS", 12.0)
+    (row,) = run_batch([trial(1, rounds=1)], Pretender())
+    assert row.run_seconds == (3.0, 4.0, 5.0)
+    monkeypatch.setattr(batch, "CHEAP_SECONDS", math.inf)
+    (row,) = run_batch([trial(1, rounds=1)], Pretender())
+    assert len(row.run_seconds) == batch.MOST_ROUNDS
+
+
+def test_rounds_end_where_they_cost_minutes_but_not_before_the_second(monkeypatch):
+    """The first sample alone takes three seconds."""
+    monkeypatch.setattr(batch, "DEAR_SECONDS", 1.0)
+    (row,) = run_batch([trial(1, rounds=9)], Pretender())
+    assert len(row.run_seconds) == batch.FEWEST_ROUNDS
 
 
 def test_trials_are_called_by_rising_count_and_answered_in_their_order():

@@ -19,6 +19,7 @@ from profiles import AdjointName, DeviceKey, PeakSource, ProblemKey, Status, Tie
 from tests.conftest import REPOSITORY
 
 PROBLEMS = REPOSITORY / "tests/assets/problems"
+MIB = 2**20
 DECAY, USES = PROBLEMS / "decay.py", PROBLEMS / "shapes_of_use.py"
 
 
@@ -249,12 +250,40 @@ def test_a_small_resident_rise_says_nothing(monkeypatch):
     """Below 16 MiB the compiled figure stands."""
     monkeypatch.setattr(_measure, "_host", types.SimpleNamespace(
         reset_resident_peak=lambda: True, resident_bytes=lambda: 10**9,
-        resident_peak_bytes=lambda: 10**9 + RESIDENT_FLOOR_BYTES,
+        resident_peak_bytes=lambda: 10**9 + RESIDENT_FLOOR_BYTES, anonymous_bytes=lambda: 10**8,
     ))  # fmt: skip
     assert watched(monkeypatch, None, None) is None
     monkeypatch.setattr(_measure._host, "resident_peak_bytes", lambda: 10**9 + RESIDENT_FLOOR_BYTES + 1)
     assert watched(monkeypatch, None, None) == RESIDENT_FLOOR_BYTES + 1 + 100
     assert watched(monkeypatch, None, None, mesh="x=8") is None
+
+
+@pytest.mark.parametrize(
+    ("second_rise", "left_behind", "expected"),
+    [
+        (8 * MIB, 6 * MIB, 8 * MIB),  # the first call set the process up; what it left is no more than that takes
+        (4 * MIB, 18 * MIB, 22 * MIB),  # a library has kept a workspace for good
+        (30 * MIB, 0, 24 * MIB),  # never more than what the first call was seen to need
+    ],
+)
+def test_what_sets_the_process_up_is_no_part_of_a_call(monkeypatch, second_rise, left_behind, expected):
+    """The first call is seen to need 24 MiB where 5 were planned, so a second one is watched."""
+    resident, anonymous = iter([100 * MIB, 110 * MIB]), iter([50 * MIB, 50 * MIB + left_behind])
+    peaks = iter([124 * MIB, 110 * MIB + second_rise])
+    monkeypatch.setattr(_measure, "_host", types.SimpleNamespace(
+        reset_resident_peak=lambda: True, resident_bytes=lambda: next(resident),
+        resident_peak_bytes=lambda: next(peaks), anonymous_bytes=lambda: next(anonymous),
+    ))  # fmt: skip
+    runs = []
+    ready = types.SimpleNamespace(
+        arguments=lambda: (), executable=types.SimpleNamespace(run=lambda args: runs.append(args) or 1.0), call=None,
+        calls_per_sample=1,
+    )  # fmt: skip
+    row = dataclasses.replace(blank_row(trial()), compiled_bytes=5 * MIB)
+    seen, timed = _measure._watched_call(row, ready)  # type: ignore[arg-type]
+    assert timed
+    assert seen.run_bytes == seen.peak_bytes == expected
+    assert len(runs) == 3  # the first, one to warm up, the second that is watched
 
 
 def test_without_proc_nothing_is_claimed(monkeypatch):

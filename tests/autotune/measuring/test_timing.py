@@ -11,7 +11,7 @@ import pytest
 
 from autotune.machine import lock
 from autotune.machine.lock import device_lock
-from autotune.measuring.timing import TimingLock, WorkerMachine, physical_index
+from autotune.measuring.timing import Spent, TimingLock, WorkerMachine, physical_index
 from autotune.measuring.trial import RunSettings
 from tests.autotune.fake_lab import lab
 
@@ -133,3 +133,14 @@ def test_a_device_has_one_lock_however_a_process_was_shown_it(
 ) -> None:
     """Two workers of one host that were each given one of its devices do not wait for each other."""
     assert physical_index(platform, index, environment) == expected
+
+
+def test_what_workers_were_busy_with_is_said_in_shares() -> None:
+    """Of ten seconds: two of starting, four of compiling in two compiles, one and three of calls."""
+    spent = Spent(processes=3)
+    for op, seconds in (("observe", 2.0), ("compile", 3.0), ("compile", 1.0), ("call", 1.0), ("time", 3.0)):
+        spent.add(op, seconds)
+    assert str(spent) == (
+        "10 s in 3 processes: 20% starting and counting, 40% compiling, 10% warming up, 30% timing; 2 compiles"
+    )
+    assert "0 compiles" in str(Spent())

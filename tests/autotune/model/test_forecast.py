@@ -201,3 +201,24 @@ def test_samples_of_a_slow_batch_are_brought_to_the_speed_of_the_first() -> None
     said = forecast(*first, *second).seconds_at(CELL, 30)
     assert said is not None
     assert said.likely == pytest.approx(truth[30], rel=0.02)
+
+
+# --- everything stored without a schedule
+
+
+@pytest.mark.parametrize("bound", [1000, 4096])
+def test_everything_stored_lies_on_no_line_with_the_other_counts(bound: int) -> None:
+    """It is known by its own row alone, and says nothing of the counts below, nor they of it."""
+    work = dataclasses.replace(WORK, switches=adjoint.switching_counts(bound), everything=bound)
+    rows = [a_row(1, None), a_row(45, 0.5), a_row(999, 0.4)]
+    whole = a_row(bound, 0.02, peak_bytes=2_000_000, compiled_bytes=2_000_000)
+    known = forecast(*rows, whole, works={CELL.case: work})
+    without = forecast(*rows, works={CELL.case: work})
+    assert known.bytes_at(CELL, bound) == Range(2_000_000, 2_000_000, 2_000_000)
+    assert without.bytes_at(CELL, bound) is None
+    for count in (1, 20, 45, 400, 999):
+        assert known.bytes_at(CELL, count) == without.bytes_at(CELL, count)
+        assert known.seconds_at(CELL, count) == without.seconds_at(CELL, count)
+    assert known.state_bytes(CELL.variant) == pytest.approx(100_000)
+    assert known.encloses(CELL, bound, work)
+    assert not without.encloses(CELL, bound, work)

@@ -158,3 +158,17 @@ def test_a_step_that_samples_do_not_part_is_the_smallest_share_of_a_pass_in_any_
     taped_only = lambda case, count: (0, 100 if count == 4 else 1000)
     law = SecondsLaw({(CASE, 4): [0.01] * 5, (CASE, 9): [0.02] * 5}, taped_only)
     assert law.step_seconds == pytest.approx(2e-5)
+
+
+def test_another_path_of_the_program_is_no_outlier_of_the_first():
+    """One count is 24 times faster, on a path of its own: it is known, and every other is predicted as without it."""
+    at = lambda case, count: seconds(case, count, 1e-3, 1e-5, 6e-5)
+    path = lambda case, count: int(count >= STEPS[case])
+    samples = {(CASE, count): [at(CASE, count)] * 5 for count in (2, 8, 64)}
+    alone = SecondsLaw(samples, costs, path)
+    both = SecondsLaw({**samples, (CASE, 1000): [at(CASE, 1000) / 24] * 5}, costs, path)
+    assert both.at(CASE, 1000).likely == pytest.approx(at(CASE, 1000) / 24, rel=0.05)
+    for count in (3, 16, 64, 500, 999):
+        assert both.at(CASE, count) == pytest.approx(alone.at(CASE, count))
+    untimed, timed = alone.at(CASE, 1000), alone.at(CASE, 999)
+    assert untimed.low / untimed.likely < 0.9 * timed.low / timed.likely  # a path that was not timed may jump

@@ -8,12 +8,22 @@ import pytest
 
 from autotune import AutotuneError
 from autotune.errors import ProblemChangedError
+from autotune.machine.device import DeviceInfo
 from autotune.measuring.rows import VERIFIED
 from autotune.measuring.runners import MOST_LANES, ProbeRequest
 from autotune.measuring.trial import KeyPlace
 from autotune.problem.steps import Observation, SiteSteps
 from autotune.search.space import Listed
-from autotune.tuning.prepare import NOT_COUNTED, STEPS_NOTE, Failure, Prepared, prepare, reuse, study_name
+from autotune.tuning.prepare import (
+    NOT_COUNTED,
+    SMALL_LOOP_FLAG,
+    STEPS_NOTE,
+    Failure,
+    Prepared,
+    prepare,
+    reuse,
+    study_name,
+)
 from autotune.tuning.request import TuneRequest
 from profiles import AdjointName, Case, ProblemKey, ProfileStore, open_store
 from tests.autotune.fake_lab import FakeLab, lab
@@ -231,3 +241,19 @@ def test_rows_that_hold_today_are_reused_and_the_others_are_counted_by_their_rea
         "source of the module: stored old, here s": 2,
         f"device: stored other, here {DEVICE.kind}": 1,
     }
+
+
+def test_flags_that_are_chosen_here_are_none_and_those_that_pay_on_such_a_device(store: ProfileStore) -> None:
+    """`auto` stands for both on a CPU, beside what was named; on other devices for none."""
+    listed = Listed(xla_flags=("auto", "--mine"))
+    prepared = prepare(request(listed=listed), store, lab(), lambda text: None)
+    assert [cell.xla_flags for cell in prepared.space.cells] == ["", SMALL_LOOP_FLAG, "--mine"]
+
+    class Elsewhere(FakeLab):
+        def device_info(self) -> DeviceInfo:
+            return dataclasses.replace(super().device_info(), platform="gpu")
+
+    base = lab()
+    machine = Elsewhere(base.steps, base.peak_bytes, base.seconds)
+    prepared = prepare(request(listed=Listed(xla_flags=("auto",))), store, machine, lambda text: None)
+    assert [cell.xla_flags for cell in prepared.space.cells] == [""]
