@@ -152,11 +152,15 @@ def drift(training_steps: int = DRIFT_STEPS) -> list[dict[str, Any]]:
     field = eqx.nn.MLP(4, 4, 32, 2, jnp.tanh, key=jr.key(0))
     start = jr.normal(jr.key(1), (64, 4))
 
+    def turning(t: Any, y: Any, field: Any) -> Any:
+        del t
+        return 3.0 * jnp.stack([y[:, 1], -y[:, 0], y[:, 3], -y[:, 2]], axis=1) + 0.1 * jax.vmap(field)(y)
+
     def gradient(make_adjoint: Any) -> Any:
         def loss(field: Any, horizon: Any, expected: Any) -> tuple[Any, Any]:
             solution = diffrax.diffeqsolve(
-                diffrax.ODETerm(lambda t, y, f: jax.vmap(f)(y) - 0.1 * y), diffrax.Tsit5(), 0.0, horizon, 0.05, start,
-                field, stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-7), max_steps=4096,
+                diffrax.ODETerm(turning), diffrax.Tsit5(), 0.0, horizon, 0.05, start,
+                field, stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-8), max_steps=4096,
                 adjoint=make_adjoint(expected),
             )  # fmt: skip
             assert solution.ys is not None
