@@ -10,7 +10,15 @@ import pytest
 
 from autotune import AutotuneError
 from autotune.adjoints import Work
-from autotune.choosing.recommend import Evidence, Fit, Objective, RecommendRequest, recommend_from, works_of
+from autotune.choosing.recommend import (
+    Evidence,
+    Fit,
+    Objective,
+    RecommendRequest,
+    recommend_from,
+    recommend_within,
+    works_of,
+)
 from profiles import AdjointName, Case, Measurement, ProblemKey, Status, Tier
 from tests.autotune.rows import a_profile, a_row
 
@@ -333,3 +341,12 @@ def test_what_is_expected_of_the_adjoint_is_what_was_accepted() -> None:
     """Of 1,000 steps 800 were accepted, and the backward pass visits those."""
     (found,) = recommend_from(a_profile(a_row(16, 0.5, accepted=800)), RecommendRequest(budget_bytes=10**9))
     assert (found.steps, found.accepted, found.expected_steps) == (1000, 800, 800)
+
+
+def test_several_budgets_are_answered_as_each_alone() -> None:
+    """In any order, from those in which nothing fits to those in which all does, with what would change each."""
+    budgets = [40_000_000, 1_000, 200_000_000, 5_000_000, 40_000_000, 12_345_678]
+    together = recommend_within(TYPICAL, RecommendRequest(budget_bytes=1), budgets)
+    assert together == [recommend_from(TYPICAL, RecommendRequest(budget_bytes=budget)) for budget in budgets]
+    assert [choice.budget_bytes for (choice,) in together] == budgets
+    assert len({(choice.checkpoints, choice.runner_up, choice.would_change) for (choice,) in together}) > 2

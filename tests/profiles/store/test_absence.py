@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from autotune.serving.tokens import Right
+from autotune.tuning.keeping import Keeping
 from profiles import StoreError, open_store
 from profiles.store import absence, served
 from profiles.store.spool import spool_folder
@@ -84,3 +85,21 @@ def test_a_store_that_never_answered_cannot_be_opened(tmp_path: Path):
     with pytest.raises(StoreError, match="did not answer"):
         open_store("http://127.0.0.1:1")
     assert not spool_folder().exists()
+
+
+def test_a_tune_leaves_it_to_the_store_of_a_service_to_keep_rows(tmp_path: Path):
+    """A row waits once, in the store's own spool, is among those that are read, and is delivered by its store."""
+    url, row, said = str(tmp_path / "profiles.db"), a_measurement(), []
+    with service(url, tmp_path) as running:
+        store = open_store(running.url(Right.WRITE))
+        kept = Keeping(store, said.append)
+        assert kept.measurements(problem_name="spirals:make") == []
+    kept.put(row)
+    assert kept.measurements(problem_name="spirals:make") == [row]
+    kept.finish()
+    assert len(list(spool_folder().glob("*.jsonl"))) == 1
+    with service(url, tmp_path, port=int(running.address.rpartition(":")[2]), tokens=running.tokens):
+        assert kept.measurements(problem_name="spirals:make") == [row]
+        store.close()
+    assert not list(spool_folder().glob("*.jsonl"))
+    assert said == []

@@ -59,6 +59,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 WRITES = {
     "put": lambda store: store.put(a_measurement()),
+    "check_writable": lambda store: store.check_writable(),
     "put_note": lambda store: store.put_note("a", "b", 1),
     "swap_note": lambda store: store.swap_note("a", "b", None, 1),
 }
@@ -72,6 +73,20 @@ def test_a_token_that_may_read_may_not_write(write: str, running: Service):
             WRITES[write](store)
         assert store.measurements() == []
         assert store.notes("a") == {}
+
+
+def test_finding_out_whether_rows_are_taken_and_which_are_there_writes_nothing(running: Service):
+    """One who may write is told so; of many keys those of stored rows come back."""
+    rows = [a_measurement(repeat=repeat) for repeat in range(3)]
+    with open_store(running.url(Right.WRITE)) as store:
+        store.check_writable()
+        assert store.measurements() == []
+        store.put_all(rows[:2])
+        keys = [*(row.key for row in rows), *(f"{number:064x}" for number in range(1000))]
+        assert store.known_keys(keys) == {row.key for row in rows[:2]}
+        assert store.known_keys([]) == set()
+    with open_store(running.url(Right.WRITE), read_only=True) as store, pytest.raises(StoreError, match="read only"):
+        store.check_writable()
 
 
 def test_a_token_that_may_write_may_not_delete(running: Service):
