@@ -209,8 +209,11 @@ def test_a_garbage_study_is_written_anew(tmp_path: pathlib.Path) -> None:
         study.write_bytes(b"garbage")
         result = run_tune(request, store=store, machine=lab(), progress=Heard())
         assert result.study_url is not None
-        loaded = optuna.load_study(study_name=result.prepared.study, storage=result.study_url)
+        storage = optuna.storages.RDBStorage(result.study_url)
+        loaded = optuna.load_study(study_name=result.prepared.study, storage=storage)
         assert len(loaded.trials) == len(store.measurements())
+        storage.remove_session()
+        storage.engine.dispose()  # else its connection is found unclosed in whichever test comes later
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a?b#c%20d.db", "a?b#c%20d.db.studies"]
 
 

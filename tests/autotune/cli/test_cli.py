@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import optuna
 import pytest
@@ -81,12 +82,20 @@ def test_the_last_lines_of_a_tune_open_its_study(here: pathlib.Path) -> None:
     command, url = dashboard.removeprefix("study").split()
     assert command == "optuna-dashboard"
     assert pathlib.Path(url.removeprefix("sqlite:///")).parent == here / "profiles.db.studies"
-    study = eval(call, {"optuna": optuna})
+    opened = optuna.storages.RDBStorage(url)
+
+    def load_study(study_name: str, storage: str) -> optuna.Study:
+        assert storage == url
+        return optuna.load_study(study_name=study_name, storage=opened)
+
+    study = eval(call, {"optuna": types.SimpleNamespace(load_study=load_study)})
     with open_store(str(here / "profiles.db")) as store:
         assert len(study.trials) == len(store.measurements())
     document = json.loads(_call("tune", "fake.mod:make", "--budget", "5MB", "--format", "json").stdout)
     assert document["study_url"] == url
     assert document["study"] == study.study_name
+    opened.remove_session()
+    opened.engine.dispose()  # else its connection is found unclosed in whichever test comes later
 
 
 def test_a_tune_without_a_file_to_keep_prints_no_study(here: pathlib.Path) -> None:
