@@ -147,4 +147,4 @@ def test_a_tune_times_nothing_under_flags_that_nobody_asked_for(here: Path, monk
     done = runner.invoke(app.app, ["tune", "fake.mod:make", "--budget", "5MB"])
     assert done.exit_code == 0, done.output
     assert {trial.settings.xla_flags for trial in small.asked} == {""}
-    assert "--xla-flags '' --xla-flags --xla_" in done.stdout
+    assert "--xla-flags auto times calls under --xla_" in done.stdout

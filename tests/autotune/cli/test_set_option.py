@@ -161,7 +161,7 @@ def test_a_dry_run_shows_the_types_and_a_tune_keeps_them(tmp_path: Path, monkeyp
     monkeypatch.setenv("CKPT_TUNE_STORE", str(tmp_path / "s.db"))
     for module in (tune, recommend):
         monkeypatch.setattr(module, "make_machine", lambda settings, search_path=(): lab())
-    monkeypatch.setattr("autotune.tuning.lab.make_machine", lambda settings, search_path=(): lab())
+    monkeypatch.setattr("autotune.cli.commands.check.make_machine", lambda settings, search_path=(): lab())
     runner = typer.testing.CliRunner()
     words = ["tune", "fake:make", "--budget", "5MB", "--set", "widths=(8,8),(16,16)", "--set", "solver=tsit5"]
     table = runner.invoke(app.app, [*words, "--dry-run"])
