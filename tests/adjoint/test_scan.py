@@ -431,11 +431,11 @@ def test_steps_are_observed() -> None:
 
         return checkpointed_scan(f, x, jnp.arange(5.0), checkpoints="all")[0]
 
-    with adjoint.observe_steps(lambda site, count: seen.append((site, count))):
+    with adjoint.observe_steps(lambda site, count, bound: seen.append((site, count, bound))):
         found = jax.jit(jax.grad(loss))(0.5)
         jax.block_until_ready(found)
         jax.effects_barrier()
-    assert [count for _, count in seen] == [5]
+    assert [counts for _, *counts in seen] == [[5, 5]]
     assert seen[0][0].startswith("test_scan.py:")
     assert found == 0
 
