@@ -1,7 +1,7 @@
 """How many states may be held, as people say it: a count, all, or an amount of memory."""
 
 import dataclasses
-import operator
+import numbers
 import re
 from typing import Any, Literal
 
@@ -49,11 +49,10 @@ def integer(name: str, value: Any, kinds: str = "an integer or None") -> int:
     Raises:
         ValueError: it is none.
     """
-    try:
-        if not isinstance(value, bool | str):
-            return operator.index(value)
-    except Exception:  # whatever a value raises that is no integer, a traced one among them
-        pass
+    if isinstance(value, numbers.Integral) and not isinstance(
+        value, bool
+    ):  # NumPy's are, arrays and traced ones are not
+        return int(value)
     raise ValueError(f"`{name}` must be {kinds}, got {value!r}.")
 
 
