@@ -49,9 +49,8 @@ def integer(name: str, value: Any, kinds: str = "an integer or None") -> int:
     Raises:
         ValueError: it is none.
     """
-    if isinstance(value, numbers.Integral) and not isinstance(
-        value, bool
-    ):  # NumPy's are, arrays and traced ones are not
+    # NumPy's integers are among them; arrays and traced values are not.
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
     raise ValueError(f"`{name}` must be {kinds}, got {value!r}.")
 
