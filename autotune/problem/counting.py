@@ -38,7 +38,7 @@ _PARTLY = frozenset({
     "slice", "dynamic_slice", "gather", "dynamic_update_slice", "scatter", "scatter-add", "cond", "while",
 })  # fmt: skip
 """Equations that need not read all of what they take."""
-_KEPT = {"copy": 0, "copy_p": 0, "stop_gradient": 0, "select_if_vmap": 1}
+_KEPT = {"copy": 0, "copy_p": 0, "stop_gradient": 0, "select_if_vmap": 1, "select_if_batched": 1}
 """Equations that hand on what stands at this place, where no lane of a `vmap` may have finished."""
 _MADE = _ELEMENTWISE | {
     "dot_general", "conv_general_dilated", "select_n", "reduce_sum", "reduce_max", "reduce_min", "concatenate", "neg",

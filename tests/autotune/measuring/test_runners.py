@@ -37,7 +37,7 @@ def test_a_sweep_goes_on_over_trials_that_raise_die_and_return_nan():
     assert "IndexError" in rows[0].message
     assert "in breaking" in rows[0].message
     assert "signal 9" in rows[1].message
-    assert len(rows[3].run_seconds) == 2
+    assert len(rows[3].run_seconds) >= 2
     assert rows[3].compiled_bytes
     assert rows[3].device.platform == "cpu"
     assert {"compile", "call", "time"} == set(phases)
@@ -115,7 +115,7 @@ def test_a_problem_that_exists_only_here_is_measured_in_this_process():
     runner.close()
     assert [row.status for row in rows] == [Status.OK, Status.OK]
     assert [row.argument_bytes for row in rows] == [400, 800]
-    assert all(len(row.run_seconds) == 2 for row in rows)
+    assert all(len(row.run_seconds) >= 2 for row in rows)
 
 
 def test_a_problem_that_cannot_be_loaded_is_a_failed_row_in_this_process_too():

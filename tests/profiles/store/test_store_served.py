@@ -274,6 +274,7 @@ def test_another_version_is_refused_in_one_line_that_says_which_side_is_older(
         open_store(running.url(Right.READ))
 
 
+@pytest.mark.filterwarnings("ignore:(os.fork|This process):")
 def test_a_fork_does_not_share_the_connections_of_its_parent(running: Service):
     """Parent and child read and write the same store at once."""
     with open_store(running.url(Right.WRITE)) as store:
