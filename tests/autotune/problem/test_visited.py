@@ -1,5 +1,6 @@
 """Which steps the backward pass visits at a count: what is counted beforehand, against calls of a real field."""
 
+import dataclasses
 from typing import Any
 
 import diffrax
@@ -96,7 +97,8 @@ def test_below_the_threshold_all_passes_are_visited_and_from_it_on_the_accepted_
         assert made[count].executed_steps == pytest.approx(executed, rel=SEEN_ON_THE_WAY), count
     assert made[64].executed_steps == passes_made(work, 64, size=512)
     (told,) = works_of(made.values()).values()
-    assert told == work
+    # Rows of counts below the bound on the steps tell nothing of it, nor of the counts that follow from it.
+    assert told == dataclasses.replace(work, switches=(), everything=None)
 
 
 @pytest.mark.parametrize("values", [{"size": 2}, {"size": 512, "lanes": 2}], ids=["small", "mapped"])
