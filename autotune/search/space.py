@@ -101,10 +101,15 @@ def candidate_counts(work: Work, *, at_most: int = MAX_GRID_COUNTS) -> tuple[int
 
 def number(text: str, *, option: str) -> int | float:
     """Read `100` as an int, `100.` or `1e2` as a float; anything else is an error naming the option."""
+    value: int | float
     try:
-        return int(text)
+        value = int(text)
+        float(value)  # what is computed with it later
+        return value
     except ValueError:
         pass
+    except OverflowError:
+        raise AutotuneError(f"{option} {text[:20]!r}... is too large; write it like 100, 100. or 1e-3") from None
     try:
         value = float(text)
     except ValueError:

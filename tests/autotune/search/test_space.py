@@ -142,6 +142,7 @@ def test_numbers_are_read_from_repeated_and_listed_texts_alike() -> None:
         ("0", "0 is not positive"),
         ("-1.5", "-1.5 is not positive"),
         ("1e999", "'1e999' is not finite"),
+        ("9" * 400, "'99999999999999999999'... is too large"),
     ):
         with pytest.raises(AutotuneError, match=f"--horizon {said}"):
             _space.numbers(["1", text], option="--horizon")
