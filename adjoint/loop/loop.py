@@ -1,14 +1,12 @@
 """The checkpointed while loop as its users call it: arguments checked, functions traced, the loop bound."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from ..theory.limits import Count, Room, asked_for, integer
-from ..theory.schedule import default_checkpoints
+from ..theory.limits import Count, asked_for, count_and_room, integer
 from ..tiers.tiers import TierName, TierOptions, tier_options
 from .placement import NEVER
 from .primitive import bind_loop
@@ -141,9 +139,8 @@ def checkpointed_loop(
         exact=exact,
         chosen=chosen,
         windows=windows,
+        checkpoint_bytes=room,
     )
-    if room is not None:
-        loop = dataclasses.replace(loop, program=dataclasses.replace(loop.program, checkpoint_bytes=room))
     return (bind_loop if bind is None else bind)(loop)
 
 
@@ -158,22 +155,6 @@ def _checked(asked: Any, max_steps: Any) -> tuple[int, int | None, int | None]:
         max_steps = integer("max_steps", max_steps)
         if max_steps < 0:
             raise ValueError(f"`max_steps` must be at least 0, got {max_steps}.")
-    room = asked.room_bytes if isinstance(asked, Room) else None
-    if isinstance(asked, int):
-        checkpoints = asked
-    elif room is not None:
-        checkpoints = 1
-    elif max_steps is not None:
-        checkpoints = max(max_steps, 1) if asked == "all" else default_checkpoints(max(max_steps, 1))
-    elif asked == "all":
-        raise ValueError(
-            '`checkpoints="all"` needs `max_steps`. '
-            "JAX needs to know how much memory to allocate for the backward pass."
-        )
-    else:
-        raise ValueError(
-            "Must specify either `max_steps` or `checkpoints` in `checkpointed_while_loop(..., checkpoints=None, "
-            "max_steps=None)`. JAX needs to know how much memory to allocate for the backward pass."
-        )
+    checkpoints, room = count_and_room(asked, max_steps)
     # Steps are counted in 32 bits; no loop gets so far as a bound beyond them.
     return checkpoints, max_steps if max_steps is None or max_steps < NEVER else None, room

@@ -283,6 +283,7 @@ def trace_loop(
     exact: bool,
     chosen: bool = True,
     windows: TierOptions | None = None,
+    checkpoint_bytes: int | None = None,
 ) -> Loop:
     """Trace a loop.
 
@@ -298,6 +299,7 @@ def trace_loop(
         exact: whether the expected steps are right but for rounding.
         chosen: whether somebody named the number of checkpoints.
         windows: the tier for first states of windows, None for none.
+        checkpoint_bytes: what checkpoints may take together, where their number follows from it; None elsewhere.
 
     Returns:
         The loop, ready to be bound.
@@ -394,6 +396,7 @@ def trace_loop(
         exact=exact,
         nested=within_body.get(),
         windows=None if max_steps is not None and checkpoints >= max_steps else windows,
+        checkpoint_bytes=checkpoint_bytes,
     )
     operands = [*cond_consts, *body_consts, *predict_consts, expected, *state, *moving_buffers]
     return Loop(program, operands, carry, moving, leaves)

@@ -12,8 +12,7 @@ from ..loop.observe import observer, report_steps
 from ..loop.placement import NEVER
 from ..loop.primitive import loop_p
 from ..loop.program import tracing_body, within_body
-from ..theory.limits import Count, Room, asked_for, integer
-from ..theory.schedule import default_checkpoints
+from ..theory.limits import Count, asked_for, count_and_room, integer
 from ..tiers.tiers import TierName, TierOptions, tier_options
 from ..traced.analysis import is_inexact
 from .scanned import Scanned
@@ -116,13 +115,8 @@ def _run(scan: TracedScan, asked: Any, windows: TierOptions | None, watched: boo
     )
     if scan.length >= NEVER:
         raise ValueError(f"Steps are counted in 32 bits; a checkpointed scan cannot make {scan.length} of them.")
-    room = asked.room_bytes if isinstance(asked, Room) else None
-    if isinstance(asked, int):
-        count = min(asked, scan.length)
-    elif asked == "all":
-        count = scan.length
-    else:
-        count = 1 if room is not None else min(default_checkpoints(scan.length), scan.length)
+    checkpoints, room = count_and_room(asked, scan.length)
+    count = min(checkpoints, scan.length)
     program = scanned.program(
         checkpoints=count,
         checkpoint_bytes=room,

@@ -8,7 +8,6 @@ themselves are differentiated, `adjoint.loop.recorded` finds out and replays eve
 The last pass of a solve may be a rejected one, if an event or `max_steps` ends it. It is replayed as such.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -113,14 +112,18 @@ def shown(event: Any, own: dict[str, Any]) -> Any:
     return diffrax.Event(conditions, event.root_finder, event.direction)
 
 
+GAPLESS = frozenset([diffrax.ConstantStepSize, diffrax.StepTo, diffrax.PIDController])
+"""Controllers with which each step begins where the one before ended. Only Diffrax's own are known to be such."""
+
+
 def leaves_no_gap(controller: Any) -> bool:
     """Return whether each step begins where the one before ended, or after a jump that the controller reports.
 
-    Then the last slope of a step is the first of the next. Only Diffrax's own controllers are known to do so.
+    Then the last slope of a step is the first of the next.
     """
     while type(controller) is diffrax.ClipStepSizeController:
         controller = controller.controller
-    return type(controller) in {diffrax.ConstantStepSize, diffrax.StepTo, diffrax.PIDController}
+    return type(controller) in GAPLESS
 
 
 def _may_jump(state: Any, solve: dict[str, Any]) -> bool:
@@ -281,6 +284,7 @@ def bind_accepted(
         exact=False,
         chosen=program.chosen,
         windows=program.windows,
+        checkpoint_bytes=program.checkpoint_bytes,
     )
     recorded = len(jtu.tree_leaves(times))
     partners = [None, *jtu.tree_leaves(replaying(at)), *[None] * recorded]
@@ -291,7 +295,7 @@ def bind_accepted(
     record = [firsts + place.index for place in there[-recorded:]]
     jumped = [at.made_jump.index] if jumps else []
     replay = Replay(
-        program=dataclasses.replace(replayed.program, checkpoint_bytes=program.checkpoint_bytes),
+        program=replayed.program,
         counter=at.num_accepted_steps.index,
         passes=at.num_steps.index,
         times=(at.tprev.index, at.tnext.index, *jumped),

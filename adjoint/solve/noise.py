@@ -10,12 +10,10 @@ from typing import Any
 import diffrax
 import equinox as eqx
 
+from .accepted import GAPLESS
 from .compat import brownian_increment, brownian_point, one_interval
 from .delegating import Delegating
 from .stages import WrittenOut
-
-_GAPLESS = frozenset([diffrax.ConstantStepSize, diffrax.StepTo, diffrax.PIDController])
-"""Controllers with which each step begins where the one before ended."""
 
 
 def _is_remembered(term: Any) -> bool:
@@ -96,4 +94,4 @@ def remembers(solver: Any, terms: Any, controller: Any) -> bool:
         controller: its step size controller.
     """
     inner = solver.solver if isinstance(solver, WrittenOut) else solver
-    return bool(_noise_terms(terms)) and one_interval(inner) and type(controller) in _GAPLESS
+    return bool(_noise_terms(terms)) and one_interval(inner) and type(controller) in GAPLESS

@@ -5,6 +5,8 @@ import numbers
 import re
 from typing import Any, Literal
 
+from .schedule import default_checkpoints
+
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -41,6 +43,34 @@ def asked_for(checkpoints: Any, checkpoint_bytes: Any) -> int | Literal["all"] |
     if count < 1:
         raise ValueError(f"Must have at least one checkpoint, got `checkpoints={count}`.")
     return count
+
+
+def count_and_room(asked: Any, max_steps: int | None) -> tuple[int, int | None]:
+    """Return the count of checkpoints, and the bytes that decide it instead once a state's are known; None elsewhere.
+
+    Args:
+        asked: from `asked_for`.
+        max_steps: bound on the steps, at least 0; None for none.
+
+    Raises:
+        ValueError: the count follows from the bound, and there is none.
+    """
+    if isinstance(asked, int):
+        return asked, None
+    if isinstance(asked, Room):
+        return 1, asked.room_bytes
+    if max_steps is not None:
+        most = max(max_steps, 1)
+        return most if asked == "all" else default_checkpoints(most), None
+    if asked == "all":
+        raise ValueError(
+            '`checkpoints="all"` needs `max_steps`. '
+            "JAX needs to know how much memory to allocate for the backward pass."
+        )
+    raise ValueError(
+        "Must specify either `max_steps` or `checkpoints` in `checkpointed_while_loop(..., checkpoints=None, "
+        "max_steps=None)`. JAX needs to know how much memory to allocate for the backward pass."
+    )
 
 
 def integer(name: str, value: Any, kinds: str = "an integer or None") -> int:

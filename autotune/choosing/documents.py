@@ -1,6 +1,7 @@
 """The documents that commands print as JSON and the service answers with: plain values, the same words in both."""
 
 import dataclasses
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,30 +15,32 @@ SCHEMA_VERSION = 1
 
 def profile_record(profile: Profile) -> dict[str, Any]:
     """Sum a profile up as one record."""
-    ok = [row for row in profile.measurements if row.status is Status.OK]
-    return {
-        "name": profile.qualified_name,
-        "problem": profile.problem.name,
-        "device": profile.device.kind,
-        "adjoint": str(profile.adjoint),
-        "cases": len(profile.cases),
-        "measurements": len(profile.measurements),
-        "failed": len(profile.measurements) - len(ok),
-        "newest": profile.newest.measured_at.isoformat(timespec="seconds"),
-    }
+    failed = sum(row.status is not Status.OK for row in profile.measurements)
+    return _record(
+        profile, len(profile.cases), measurements=len(profile.measurements), failed=failed,
+        newest=profile.newest.measured_at,
+    )  # fmt: skip
 
 
 def summary_record(summary: profiles.ProfileSummary) -> dict[str, Any]:
     """Write a summary as `profile_record` writes the profile itself."""
+    return _record(
+        summary, summary.cases, measurements=summary.rows, failed=summary.failed, newest=summary.newest_at
+    )  # fmt: skip
+
+
+def _record(
+    one: "Profile | profiles.ProfileSummary", cases: int, *, measurements: int, failed: int, newest: dt.datetime
+) -> dict[str, Any]:
     return {
-        "name": summary.qualified_name,
-        "problem": summary.problem.name,
-        "device": summary.device.kind,
-        "adjoint": str(summary.adjoint),
-        "cases": summary.cases,
-        "measurements": summary.rows,
-        "failed": summary.failed,
-        "newest": summary.newest_at.isoformat(timespec="seconds"),
+        "name": one.qualified_name,
+        "problem": one.problem.name,
+        "device": one.device.kind,
+        "adjoint": str(one.adjoint),
+        "cases": cases,
+        "measurements": measurements,
+        "failed": failed,
+        "newest": newest.isoformat(timespec="seconds"),
     }
 
 

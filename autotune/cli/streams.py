@@ -14,10 +14,6 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
-class OutputError(Exception):
-    """What was to be printed could not be; the text is one clear line."""
-
-
 def visible(text: str) -> str:
     """Write characters that a terminal would obey as escapes that can be read."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

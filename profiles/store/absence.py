@@ -25,10 +25,6 @@ MOST_ANSWERS = 64
 """Answers that are remembered, the newest."""
 
 
-class StoreAway(StoreAwayError):
-    """The service did not answer."""
-
-
 class Absence:
     """The state of one served store. Safe to use from several threads."""
 
@@ -56,11 +52,11 @@ class Absence:
         """Return where a request is worth a try.
 
         Raises:
-            StoreAway: the service was asked a moment ago, and did not answer.
+            StoreAwayError: the service was asked a moment ago, and did not answer.
         """
         with self._lock:
             if self._away and time.monotonic() < self._next_try:
-                raise StoreAway(f"the store {self._place} is away")
+                raise StoreAwayError(f"the store {self._place} is away")
 
     def left(self) -> None:
         """Note that the service did not answer."""
@@ -82,11 +78,11 @@ class Absence:
                 self._answers.popitem(last=False)
         return answer
 
-    def recall(self, question: Hashable, error: StoreAway) -> Any:
+    def recall(self, question: Hashable, error: StoreAwayError) -> Any:
         """Return what was answered last.
 
         Raises:
-            StoreAway: nothing was.
+            StoreAwayError: nothing was.
         """
         with self._lock:
             if question not in self._answers:

@@ -28,6 +28,7 @@ from profiles.errors import (
     AmbiguousProfile,
     NoSuchProfile,
     RecordError,
+    StoreAwayError,
     StoreError,
     StoreNameError,
     StoreVersionError,
@@ -36,7 +37,7 @@ from profiles.records.exchange import from_document, to_document
 from profiles.records.flat import time_text
 from profiles.records.records import Measurement, Profile, Status, profile_id
 from profiles.records.summary import ProfileSummary, summary_of
-from profiles.store.absence import Absence, StoreAway
+from profiles.store.absence import Absence
 from profiles.store.migrations import SCHEMA_VERSION
 from profiles.store.names import choose_profile
 from profiles.store.store import ProfileStore
@@ -118,7 +119,7 @@ class ServedStore(ProfileStore):
         self._check_writable()
         try:
             self._send(rows)
-        except StoreAway:
+        except StoreAwayError:
             self._absence.keep_rows(rows)
         return len(rows)
 
@@ -150,7 +151,7 @@ class ServedStore(ProfileStore):
         question = ("rows", *wanted.values(), at_most)
         try:
             return self._absence.remember(question, self._read(wanted, at_most))
-        except StoreAway as error:
+        except StoreAwayError as error:
             rows = {row.key: row for row in self._absence.recall(question, error)}
             rows |= {row.key: row for row in self._absence.waiting_rows(wanted)}
             return sorted(rows.values(), key=lambda row: (row.measured_at, row.key))
@@ -199,7 +200,7 @@ class ServedStore(ProfileStore):
         self._check_writable()
         try:
             self._send_note(kind, key, value)
-        except StoreAway:
+        except StoreAwayError:
             self._absence.keep_note(kind, key, value)
         self._absence.remember(("note", kind, key), value)
 
@@ -221,7 +222,7 @@ class ServedStore(ProfileStore):
             return self._absence.remember(
                 question, self._ask("GET", "/note", params={"kind": kind, "key": key})["value"]
             )  # fmt: skip
-        except StoreAway as error:
+        except StoreAwayError as error:
             return self._absence.recall(question, error)
 
     def notes(self, kind: str) -> dict[str, Any]:
@@ -229,7 +230,7 @@ class ServedStore(ProfileStore):
         question = ("notes", kind)
         try:
             return self._absence.remember(question, self._ask("GET", "/notes", params={"kind": kind})["notes"])
-        except StoreAway as error:
+        except StoreAwayError as error:
             return self._absence.recall(question, error)
 
     # --- inside -----------------------------------------------------------------------------------------------------
@@ -326,10 +327,10 @@ class ServedStore(ProfileStore):
                 wait = max(wait, _retry_after(answer))
             time.sleep(wait * random.uniform(1.0, 1.5))
 
-    def _away(self, said: str) -> StoreAway:
+    def _away(self, said: str) -> StoreAwayError:
         """Say that the service did not answer."""
         said = hide_passwords(" ".join(said.split()), [self._text]).replace(self._token or "\0", "***")
-        return StoreAway(
+        return StoreAwayError(
             f"the store {self.place} did not answer ({said[:200]}); what was stored before is safe: see that the "
             "service runs and may be reached (SSL_CERT_FILE names an authority of your own), and run again"
         )
